@@ -1,0 +1,33 @@
+"""Mobile hybrid vision backbones for OpenMMLab.
+
+Importing this package registers its backbones in mmengine's root registry, so that ``type='IFormer'``
+works unprefixed in mmdet, mmseg and mmpretrain configs, and puts one safe checkpoint reader before all
+of mmengine's loaders (:mod:`mmiformer.checkpoints`).
+"""
+
+import importlib.util
+import warnings
+
+__version__ = '0.1.0'
+
+# The distribution that provides mmengine and mmcv is the user's choice (two lines own the same import
+# names), so the core requirements name neither, and their absence must be told here.
+_missing = [name for name in ('mmengine', 'mmcv') if importlib.util.find_spec(name) is None]
+
+if _missing:
+    warnings.warn(
+        f'mmiformer {__version__}: {" and ".join(_missing)} not installed, so nothing is registered; '
+        "run pip install 'mmiformer[onedl]' (or '[openmmlab]' for the original line).",
+        stacklevel=2,
+    )
+else:
+    from mmiformer import torchvision_ops as _torchvision_ops
+
+    _torchvision_ops.declare_if_missing()
+
+    from mmiformer import checkpoints as _checkpoints
+    from mmiformer.backbones import IFormer
+
+    _checkpoints.install()
+
+    __all__ = ['IFormer', '__version__']

@@ -1,0 +1,5 @@
+"""The networks."""
+
+from mmiformer.backbones.iformer import IFormer
+
+__all__ = ['IFormer']

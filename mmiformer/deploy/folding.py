@@ -1,0 +1,56 @@
+"""Rewriting a network, or a detector, segmentor or classifier that holds one, for inference."""
+
+import copy
+from typing import TypeVar
+
+from mmcv.cnn import ConvModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mmiformer.layers import SHMA
+
+Model = TypeVar('Model', bound=nn.Module)
+
+
+def fold(model: Model) -> Model:
+    """Returns a copy for inference with every exact simplification made.
+
+    Each part folds itself, innermost first: BatchNorm into its convolution, layer scale into the
+    convolution before it, the residual of a CPE into its kernel's centre. mmcv's ``ConvModule``, which
+    mmdet's and mmseg's necks and heads consist of, is folded here. Outputs differ from those of
+    ``model.eval()`` by rounding only.
+
+    Args:
+        model: A backbone or any model that contains one. It is left as it is.
+
+    Returns:
+        The folded copy, in eval mode.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in reversed(list(model.modules())):  # Children come after their parents in modules().
+        if isinstance(module, ConvModule):
+            _fold_conv_module(module)
+        elif module is not model and callable(getattr(module, 'fold', None)):
+            module.fold()
+    return model
+
+
+def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
+    """Switches every attention in ``model``, in place, to explicit matmuls (or back to torch's SDPA)."""
+    for module in model.modules():
+        if isinstance(module, SHMA):
+            module.use_matmul = enabled
+
+
+def _fold_conv_module(module: ConvModule) -> None:
+    # Only the order convolution, norm, activation lets the norm move into the convolution.
+    if (
+        module.with_norm
+        and tuple(module.order[:2]) == ('conv', 'norm')
+        and isinstance(module.conv, nn.Conv2d)
+        and isinstance(module.norm, _BatchNorm)
+    ):
+        module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+        delattr(module, module.norm_name)
+        module.with_norm = False

@@ -1,0 +1,53 @@
+"""The one convolution unit of all networks: convolution, normalisation, activation."""
+
+from typing import Any
+
+import torch
+from mmcv.cnn import build_norm_layer
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then normalisation, then an activation if one is given.
+
+    Pads by half the kernel, so N x ``in_channels`` x H x W becomes
+    N x ``out_channels`` x ceil(H / stride) x ceil(W / stride).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd side of the kernel, in pixels.
+        stride: Step of the convolution, in pixels. Defaults to 1.
+        groups: Groups of the convolution; ``in_channels`` makes it depthwise. Defaults to 1.
+        norm_cfg: Normalisation layer, as mmcv's ``build_norm_layer`` takes it. Defaults to BN.
+        act: Class of the activation, or None for none. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        norm_cfg: dict[str, Any] | None = None,
+        act: type[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
+        self.norm = build_norm_layer(norm_cfg or dict(type='BN'), out_channels)[1]
+        self.act = nn.Identity() if act is None else act()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x in_channels x H x W to N x out_channels x H' x W'."""
+        return self.act(self.norm(self.conv(x)))
+
+    def fold(self) -> None:
+        """Moves a BatchNorm's stored statistics into the convolution; other norms stay as they are."""
+        if isinstance(self.norm, _BatchNorm):
+            self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+            self.norm = nn.Identity()
