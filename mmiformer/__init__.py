@@ -26,6 +26,7 @@ else:
     _torchvision_ops.declare_if_missing()
 
     from mmiformer import checkpoints as _checkpoints
+    from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
     from mmiformer.backbones import IFormer
 
     _checkpoints.install()

@@ -114,7 +114,7 @@ def fetch(url: str) -> Path:
         raise UserError(
             f'{url}: could not be downloaded ({reason}); fetch it elsewhere and put it at {path}, or name '
             'your copy with --cfg-options model.backbone.init_cfg.checkpoint=FILE (or model.backbone.'
-            'init_cfg=None to start from scratch).'
+            'init_cfg=None to start from scratch; tools/train.py CONFIG --demo needs no download).'
         ) from error
     finally:
         if rank == 0 and world_size > 1:

@@ -31,7 +31,7 @@ def fold(model: Model) -> Model:
     for module in reversed(list(model.modules())):  # Children come after their parents in modules().
         if isinstance(module, ConvModule):
             _fold_conv_module(module)
-        elif module is not model and callable(getattr(module, 'fold', None)):
+        elif callable(getattr(module, 'fold', None)):
             module.fold()
     return model
 

@@ -1,0 +1,122 @@
+"""What the command lines share: errors as sentences, configs, checks before a long run."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+
+from mmiformer.datasets.files import check_files
+from mmiformer.demo import apply_demo
+from mmiformer.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command line; a :class:`UserError` becomes one sentence on stderr and exit code 1."""
+    try:
+        main()
+    except UserError as error:
+        # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
+        sentence = str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
+        print(f'error: {sentence}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that training and testing have in common."""
+    parser.add_argument('config', help='config file, e.g. configs/detection/maskrcnn_iformer_m_coco.py')
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures')
+    parser.add_argument(
+        '--demo', action='store_true', help='use miniature data, drawn on the spot; nothing is downloaded'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='settings to override in the config, as key=value, e.g. train_dataloader.batch_size=4',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='distributed launcher'
+    )
+    # torchrun of old passes the rank on the command line.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = False) -> Config:
+    """Reads a config, points it at the miniature data if asked to, then applies the user's options.
+
+    Args:
+        file: Path of the config.
+        options: Settings by dotted key. Defaults to none.
+        demo: Whether to use the miniature data. Defaults to False.
+
+    Returns:
+        The config, with ``work_dir`` left as it is in the file.
+
+    Raises:
+        UserError: If the file or one of its bases is missing, or is no config.
+    """
+    if not os.environ.get('MMIFORMER_DATA', 'unset'):
+        del os.environ['MMIFORMER_DATA']  # mmengine fails on a variable that is set but empty.
+    if not Path(file).is_file():
+        raise UserError(f'{file}: no such config file; see configs/ for those that come with mmiformer.')
+    try:
+        cfg = Config.fromfile(file)
+    except (FileNotFoundError, OSError, SyntaxError, KeyError, AttributeError) as error:
+        raise UserError(f'{file}: not a config that mmengine can read ({error}).'.replace('\n', ' ')) from error
+    if demo:
+        print(apply_demo(cfg), flush=True)
+    cfg.merge_from_dict(options or {})
+    return cfg
+
+
+def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
+    """The config of a run on command-line arguments, checked as far as can be before it starts.
+
+    Args:
+        args: Arguments of :func:`add_runner_arguments`.
+        splits: Data loaders that the run will use, out of ``train``, ``val``, ``test``.
+
+    Returns:
+        The config, ready for mmengine's runner.
+
+    Raises:
+        UserError: If data is missing, or a GPU is asked for and absent.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options, args.demo)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    check_files(cfg, splits)
+    if args.launcher != 'none' and cfg.env_cfg.dist_cfg.backend == 'nccl':
+        require_device('cuda', ', or add --cfg-options env_cfg.dist_cfg.backend=gloo for the CPU')
+    return cfg
+
+
+def require_device(device: str, instead: str = ', or use the CPU') -> torch.device:
+    """The device of a name.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        instead: How to go on without it, for the message.
+
+    Raises:
+        UserError: If the name is unknown or the device is absent.
+    """
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device '{device}': unknown; expected cpu, cuda or cuda:N.") from error
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device '{device}': torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices here; "
+            f'install a CUDA build of torch and a driver{instead}.'
+        )
+    return chosen

@@ -1,0 +1,93 @@
+"""From a config and a checkpoint to predictions on one image; the same for all tasks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+from mmiformer.errors import UserError
+
+
+def load_strictly(model: BaseModel, checkpoint: str, device: torch.device | str = 'cpu') -> dict[str, Any]:
+    """Fills a whole model from a checkpoint, with nothing missing and nothing left over.
+
+    Args:
+        model: A detector, segmentor or classifier.
+        checkpoint: Path or address of the weights.
+        device: Where the weights are read to. Defaults to the CPU.
+
+    Returns:
+        The checkpoint's ``meta``, empty if it has none.
+
+    Raises:
+        UserError: If the file cannot be read or does not fit the model; it is named.
+    """
+    try:
+        loaded = load_checkpoint(model, checkpoint, map_location=str(device), strict=True)
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(checkpoint) else f'{checkpoint}: {text}') from None
+    except RuntimeError as error:
+        faults = [line.strip() for line in str(error).splitlines() if line.strip()][1:]
+        raise UserError(
+            f'{checkpoint}: does not fit the {type(model).__name__} of the config: '
+            f'{"; ".join(faults)[:400]}; name the checkpoint that was trained with this config.'
+        ) from None
+    return loaded.get('meta', {}) if isinstance(loaded, dict) else {}
+
+
+def build_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu') -> BaseModel:
+    """Builds the model of a config with the weights of a checkpoint, in eval mode.
+
+    Args:
+        cfg: The config.
+        checkpoint: Path or address of the weights.
+        device: Where the model runs. Defaults to the CPU.
+
+    Returns:
+        The model, with the data set's names in ``dataset_meta``.
+
+    Raises:
+        UserError: See :func:`load_strictly`.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model_cfg = cfg.model.copy()
+    model_cfg.backbone = dict(model_cfg.backbone, init_cfg=None)  # The checkpoint fills it.
+    model = MODELS.build(model_cfg)
+    meta = load_strictly(model, checkpoint, device)
+    model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
+    return model.to(device).eval()
+
+
+def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
+    """Runs a model on one image file, through the test pipeline of the config.
+
+    Args:
+        model: Model of :func:`build_model`.
+        cfg: The config.
+        image: Path of the image.
+
+    Returns:
+        The data sample with the prediction, in the image's own coordinates.
+    """
+    steps = [s for s in cfg.test_dataloader.dataset.pipeline if s.type != 'LoadAnnotations']
+    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    data = pipeline(dict(img_path=str(image), img_id=0))
+    collate = default_collate if cfg.get('default_scope') == 'mmpretrain' else pseudo_collate
+    with torch.no_grad():
+        return model.test_step(collate([data]))[0]
+
+
+def _dataset_meta(cfg: Config) -> dict[str, Any]:
+    """Class names and palette, from the config or from the data set's class."""
+    from mmengine.registry import DATASETS
+
+    dataset = cfg.test_dataloader.dataset
+    defaults = getattr(DATASETS.get(dataset.type), 'METAINFO', {})
+    return {**defaults, **dataset.get('metainfo', {})}

@@ -1,0 +1,74 @@
+"""Packaging of mmiformer. Everything but the linters' settings is stated here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+README = ROOT / 'README.md'
+
+
+def read_version() -> str:
+    """Read the version without importing the package, which needs torch."""
+    text = (ROOT / 'mmiformer' / '__init__.py').read_text(encoding='utf-8')
+    match = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("mmiformer/__init__.py has no line __version__ = '...'")
+    return match.group(1)
+
+
+# No mm distribution may stand among the core requirements: mmengine and onedl-mmengine (mmcv and
+# onedl-mmcv, ...) install into the same import folder, and pip would overwrite whichever of the
+# two lines is there already.
+CORE = ['numpy', 'packaging', 'safetensors', 'torch>=2.5']
+
+# mmseg's CLIP text encoder imports ftfy and regex, mmpretrain imports torchvision; the original
+# line declares none of them.
+UNDECLARED = ['ftfy', 'regex', 'torchvision']
+
+EXTRAS = {
+    'onedl': [
+        'onedl-mmcv>=2.3.6',
+        'onedl-mmdetection>=3.5.1',
+        'onedl-mmengine>=0.10.12',
+        'onedl-mmpretrain>=1.3.6',
+        'onedl-mmsegmentation>=1.4.2',
+        *UNDECLARED,
+    ],
+    # mmdet 3.3 refuses mmcv 2.2.
+    'openmmlab': [
+        'mmcv>=2.1.0,<2.2',
+        'mmdet>=3.3.0',
+        'mmengine>=0.10.7',
+        'mmpretrain>=1.2.0',
+        'mmsegmentation>=1.2.2',
+        *UNDECLARED,
+    ],
+    'test': ['build', 'fvcore', 'hypothesis', 'mypy', 'pytest', 'ruff', 'timm'],
+}
+
+setup(
+    name='mmiformer',
+    version=read_version(),
+    description='Mobile hybrid vision backbones (iFormer, MoCoViT) for OpenMMLab',
+    long_description=README.read_text(encoding='utf-8') if README.is_file() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    packages=find_packages(include=['mmiformer', 'mmiformer.*']),
+    python_requires='>=3.10',
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    keywords='computer vision, object detection, segmentation, mobile, OpenMMLab',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    zip_safe=False,
+)

@@ -1,0 +1,77 @@
+import copy
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmiformer import IFormer
+from mmiformer.deploy import count_macs, fold
+from mmiformer.layers import ConvNorm
+
+
+def trained_looking(model: nn.Module) -> nn.Module:
+    for name, tensor in model.state_dict().items():
+        if name.endswith('running_var'):
+            tensor.uniform_(0.5, 2)
+        elif tensor.is_floating_point() and tensor.dim() == 1:
+            tensor.normal_(float(name.endswith('weight')), 0.2)
+        elif name.endswith('gamma'):
+            tensor.normal_(0.5, 0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize('window_size', [None, 3])
+@pytest.mark.parametrize('layer_scale', [0.0, 0.1])
+def test_folded_equals_unfolded_and_nothing_is_left_to_fold(window_size, layer_scale):
+    net = IFormer('t', out_indices=(0, 1, 2, 3), window_size=window_size, layer_scale_init_value=layer_scale)
+    trained_looking(net)
+    before = copy.deepcopy(net.state_dict())
+    folded = fold(net)
+    image = torch.randn(2, 3, 97, 130)
+    with torch.no_grad():
+        for a, b in zip(folded(image), net(image), strict=True):
+            assert float((a - b).norm() / b.norm()) < 1e-5
+    assert not any(isinstance(m, _BatchNorm) for m in folded.modules())
+    assert not any(n.endswith('gamma') for n, _ in folded.named_parameters())
+    assert not any(getattr(m, 'residual', False) for m in folded.modules())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), 'the model itself was changed'
+    refolded = fold(folded)
+    with torch.no_grad():
+        assert torch.equal(refolded(image)[3], folded(image)[3])
+
+
+def test_convmodules_of_necks_and_heads_are_folded_only_where_it_is_exact():
+    model = nn.Sequential(
+        ConvModule(3, 8, 3, norm_cfg=dict(type='BN')),
+        ConvModule(8, 8, 3, norm_cfg=dict(type='BN'), order=('norm', 'conv', 'act')),
+        ConvModule(8, 8, 1, norm_cfg=dict(type='GN', num_groups=2)),
+        ConvModule(8, 4, 1),
+    )
+    trained_looking(model)
+    folded = fold(model)
+    x = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-5, atol=1e-6)
+    kinds = [type(m).__name__ for m in folded.modules() if isinstance(m, (_BatchNorm, nn.GroupNorm))]
+    assert kinds == ['BatchNorm2d', 'GroupNorm']
+
+
+def test_a_model_that_is_itself_a_foldable_unit():
+    unit = trained_looking(ConvNorm(3, 4, 3))
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fold(unit)(x), unit(x))
+    assert not any(isinstance(m, _BatchNorm) for m in fold(unit).modules())
+
+
+def test_multiply_adds_against_counting_by_hand_and_fvcore():
+    net = IFormer('t', out_indices=(3,))
+    q, n = 64, 14 * 14  # Stage 3 of T at 224: width of q and k, tokens; then stage 4.
+    products = 3 * n * n * (q + 128) + 2 * 49 * 49 * (64 + 256)
+    fvcore = pytest.importorskip('fvcore.nn')
+    counter = fvcore.FlopCountAnalysis(net.eval(), torch.zeros(1, 3, 224, 224))
+    counter.unsupported_ops_warnings(False)
+    convolutions = counter.by_operator()['conv']
+    assert count_macs(net, 224, 224) == convolutions + products

@@ -1,0 +1,31 @@
+"""What the tests of the command lines share."""
+
+import os
+from pathlib import Path
+
+CONFIG = 'configs/detection/maskrcnn_iformer_t_coco.py'
+# A run that is over in seconds: tiny images, few of them, few steps.
+SHORT = (
+    'train_cfg.max_iters=2',
+    'train_cfg.val_interval=2',
+    'default_hooks.checkpoint.interval=1',
+    'default_hooks.logger.interval=1',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.dataset.indices=8',
+    'val_dataloader.dataset.indices=2',
+    'test_dataloader.dataset.indices=2',
+    'train_dataloader.dataset.pipeline.2.scale=(96,96)',
+    'val_dataloader.dataset.pipeline.1.scale=(96,96)',
+    'test_dataloader.dataset.pipeline.1.scale=(96,96)',
+    'model.test_cfg.rpn.max_per_img=20',
+)
+
+
+class Bomb:
+    """Pickles to a call that makes a folder: what a hostile checkpoint does on loading."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)

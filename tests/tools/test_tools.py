@@ -1,0 +1,227 @@
+"""The command lines, as a user types them, on the embedded miniature data."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import golden
+import pytest
+import torch
+from helpers import SHORT, Bomb
+
+from mmiformer.cli import load_config
+from mmiformer.inference import build_model
+
+
+def errors(result: tuple[int, str, str]) -> str:
+    """The one sentence of a refused call."""
+    code, _, err = result
+    lines = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert code == 1 and len(lines) == 1 and 'Traceback' not in err, err[-2000:]
+    return lines[0]
+
+
+@pytest.fixture
+def demo_run(run_tool, config, trained, workplace) -> Path:
+    """Work dir of a two-iteration ``--demo`` run."""
+    if not trained:
+        trained['result'] = run_tool('train', config, '--demo', '--work-dir', 'run', '--cfg-options', *SHORT)
+    return workplace / 'run'
+
+
+def test_train_evaluates_draws_and_names_what_it_wrote(demo_run, trained):
+    code, out, err = trained['result']
+    assert code == 0, err[-3000:]
+    assert 'median' in out and 'distractors' in out, 'the data is described'
+    for line, name in zip(out.strip().splitlines()[-3:], ('curves.png', 'predictions.png', 'iter_2.pth'), strict=True):
+        written = demo_run.parent / line.split()[-1]
+        assert written.name == name and written.exists()
+    for name in ('curves.png', 'predictions.png'):
+        assert cv2.imread(str(demo_run / name)).std() > 5
+    scalars = next(demo_run.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    assert any('coco/segm_mAP' in json.loads(line) for line in scalars)
+
+
+def test_demo_changes_data_and_schedule_never_the_network(demo_run, config):
+    full, short = load_config(config), load_config(str(next(demo_run.glob('*.py'))))
+    full_model, short_model = full.model.to_dict(), short.model.to_dict()
+    for model in (full_model, short_model):
+        model['backbone'].pop('init_cfg', None)
+        model['backbone'].pop('norm_eval')
+        for head in ('bbox_head', 'mask_head'):
+            model['roi_head'][head].pop('num_classes')
+        model.pop('train_cfg'), model.pop('test_cfg')
+    assert full_model == short_model
+    assert short.model.backbone.norm_eval is False and short.model.backbone.get('init_cfg') is None
+
+
+def test_resume_goes_on_where_it_stopped(demo_run, run_tool, config, workplace):
+    shutil.copytree(demo_run, workplace / 'resumed', dirs_exist_ok=True)
+    longer = [o for o in SHORT if 'max_iters' not in o] + ['train_cfg.max_iters=3', 'train_cfg.val_interval=9']
+    code, out, err = run_tool(
+        'train', config, '--demo', '--resume', '--work-dir', 'resumed', '--cfg-options', *longer
+    )
+    assert code == 0, err[-3000:]
+    log = sorted((workplace / 'resumed').glob('*/*.log'))[-1].read_text()
+    assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log and 'Iter(train) [1/3]' not in log
+    before = torch.load(workplace / 'resumed' / 'iter_2.pth', weights_only=False)
+    after = torch.load(workplace / 'resumed' / 'iter_3.pth', weights_only=False)
+    step = lambda c: next(iter(c['optimizer']['state'].values()))['step']  # noqa: E731
+    assert float(step(before)) == 2 and float(step(after)) == 3
+
+
+def test_test_and_demo_use_the_checkpoint(demo_run, run_tool, config, workplace):
+    code, out, err = run_tool(
+        'test', config, demo_run / 'iter_2.pth', '--demo', '--work-dir', 'tested', '--cfg-options', *SHORT
+    )
+    assert code == 0, err[-3000:]
+    found = json.loads(next((workplace / 'tested').glob('*/*.json')).read_text())
+    scalars = [json.loads(x) for x in next(demo_run.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    expected = next(s for s in scalars if 'coco/bbox_mAP' in s)
+    assert found['coco/bbox_mAP'] == pytest.approx(expected['coco/bbox_mAP'], abs=2e-3)
+
+    image = next((workplace / 'data/demo/coco/val2017').iterdir())
+    saved = next(demo_run.glob('*.py'))
+    code, out, err = run_tool('demo', image, saved, demo_run / 'iter_2.pth', '--out', 'seen.png', '--score-thr', 0)
+    assert code == 0 and 'seen.png' in out, err[-3000:]
+    picture, original = cv2.imread(str(workplace / 'seen.png')), cv2.imread(str(image))
+    assert picture.shape == original.shape and (picture != original).any()
+
+
+def official_detector(tmp_path: Path, config: str) -> tuple[Path, dict]:
+    """A whole Mask R-CNN checkpoint as the authors': their backbone names, mmdet's neck and heads."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    cfg = load_config(config.replace('_t_', '_m_'))
+    init_default_scope('mmdet')
+    cfg.model.backbone.init_cfg = None
+    shapes = {k: list(v.shape) for k, v in MODELS.build(cfg.model).state_dict().items()}
+    rest = {k: golden.made_up(k, s) for k, s in shapes.items() if not k.startswith('backbone.')}
+    weights = {f'backbone.{k}': v for k, v in golden.state_dict('det_m').items()} | rest
+    meta = dict(dataset_meta=dict(CLASSES=('person',)), epoch=12)
+    torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'iFormer_m_epoch_12.pth')
+    return tmp_path / 'iFormer_m_epoch_12.pth', weights
+
+
+def test_a_whole_official_detector_loads_with_nothing_missing_or_left(tmp_path, config, run_tool):
+    file, weights = official_detector(tmp_path, config)
+    model = build_model(load_config(config.replace('_t_', '_m_')), str(file))  # Strict.
+    loaded = model.state_dict()
+    assert len(loaded) == len(weights)
+    torch.testing.assert_close(loaded['rpn_head.rpn_conv.weight'], weights['rpn_head.rpn_conv.weight'])
+    torch.testing.assert_close(
+        loaded['backbone.stages.2.blocks.10.q.conv.weight'],
+        weights['backbone.stages.2.10.block.token_channel_mixer.m.q.c.weight'],
+    )
+    code, out, _ = run_tool('convert_checkpoint', file, tmp_path / 'ours.pth')
+    assert code == 0 and "the authors' names" in out and 'arch: m' in out
+    again = build_model(load_config(config.replace('_t_', '_m_')), str(tmp_path / 'ours.pth')).state_dict()
+    assert all(torch.equal(again[k], v) for k, v in loaded.items())
+    # Folded, the whole detector still computes the same.
+    from mmiformer.deploy import fold
+
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for a, b in zip(fold(model).extract_feat(image), model.extract_feat(image), strict=True):
+            assert float((a - b).norm() / b.norm()) < 1e-5
+    # And a config of another size refuses it, by both names.
+    options = ['--demo', '--work-dir', 'other', '--cfg-options', *SHORT]
+    sentence = errors(run_tool('test', config, file, *options))
+    assert str(file) in sentence and "arch='t'" in sentence and "arch 'm'" in sentence
+    sentence = errors(run_tool('test', config.replace('_t_', '_m_'), file, *options))
+    assert str(file) in sentence and 'fc_cls' in sentence, 'heads of 80 classes do not fit 4'
+
+
+def test_convert_to_safetensors_and_what_it_refuses(tmp_path, run_tool):
+    torch.save(dict(model=golden.state_dict('cls_t')), tmp_path / 'iFormer_t.pth')
+    code, out, err = run_tool('convert_checkpoint', tmp_path / 'iFormer_t.pth', tmp_path / 't.safetensors')
+    assert code == 0 and '451 tensors' in out, err
+    torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
+    call = lambda src, dst: errors(run_tool('convert_checkpoint', tmp_path / src, tmp_path / dst))  # noqa: E731
+    assert 'holds no iFormer' in call('other.pth', 'x.pth')
+    assert '.safetensors' in call('iFormer_t.pth', 'x.txt')
+    assert 'folder does not exist' in call('iFormer_t.pth', 'nowhere/x.pth')
+    (tmp_path / 'cut.pth').write_bytes((tmp_path / 'iFormer_t.pth').read_bytes()[:5000])
+    assert 'truncated' in call('cut.pth', 'x.pth')
+    (tmp_path / 'text.pth').write_text('hello')
+    assert 'not a checkpoint' in call('text.pth', 'x.pth')
+    assert not (tmp_path / 'x.pth').exists()
+
+
+def test_no_tool_runs_the_code_in_a_checkpoint(tmp_path, run_tool, config, demo_run, workplace):
+    file, mark = tmp_path / 'bomb.pth', tmp_path / 'mark'
+    honest = torch.load(demo_run / 'iter_2.pth', weights_only=False)
+    torch.save({**honest, 'evil': Bomb(mark)}, file)
+    torch.load(file, weights_only=False)
+    assert mark.is_dir(), 'the file is live'
+    mark.rmdir()
+    image = next((workplace / 'data/demo/coco/val2017').iterdir())
+    options = ['--demo', '--work-dir', 'bombed', '--cfg-options', *SHORT]
+    for call in (
+        ('test', config, file, *options),
+        ('demo', image, next(demo_run.glob('*.py')), file),
+        ('convert_checkpoint', file, tmp_path / 'out.pth'),
+        ('train', config, '--resume', file, *options),
+        ('train', config, *options, f'load_from={file}'),
+        ('train', config, *options, 'model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={file}'),
+    ):
+        sentence = errors(run_tool(*call))
+        assert 'would run code' in sentence and str(file) in sentence, call
+        assert not mark.exists(), call
+
+
+def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, demo_run, tmp_path):
+    sentence = errors(run_tool('train', config))
+    assert 'data/coco/' in sentence and 'MMIFORMER_DATA' in sentence and '--demo' in sentence
+    assert 'data/coco/' in errors(run_tool('test', config, demo_run / 'iter_2.pth'))
+    assert 'nowhere.py: no such config' in errors(run_tool('train', 'nowhere.py', '--demo'))
+    (tmp_path / 'broken.py').write_text('model = dict(\n')
+    assert 'broken.py: not a config' in errors(run_tool('train', tmp_path / 'broken.py'))
+    options = ['--demo', '--work-dir', 'missing', '--cfg-options', *SHORT]
+    assert 'nowhere.pth: no such checkpoint' in errors(run_tool('test', config, 'nowhere.pth', *options))
+    assert 'nowhere.pth: no such checkpoint' in errors(run_tool('train', config, '--resume', 'nowhere.pth', *options))
+    assert "arch='xl'" in errors(run_tool('train', config, *options, 'model.backbone.arch=xl'))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
+def test_a_gpu_that_is_not_there(run_tool, config, demo_run):
+    saved, file = next(demo_run.glob('*.py')), demo_run / 'iter_2.pth'
+    assert 'finds 0 CUDA devices' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'cuda:0'))
+    assert 'unknown' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'gpu'))
+    assert '--amp' in errors(run_tool('train', config, '--demo', '--amp'))
+    assert 'backend=gloo' in errors(run_tool('train', config, '--demo', '--launcher', 'pytorch'))
+
+
+@pytest.mark.parametrize('fault', ['truncated', 'text', 'missing'])
+def test_a_broken_training_image_stops_the_run_by_its_name(run_tool, config, demo_run, workplace, fault):
+    folder = workplace / 'data/demo/coco/train2017'
+    victim = sorted(folder.iterdir())[0]
+    original = victim.read_bytes()
+    try:
+        if fault == 'truncated':
+            victim.write_bytes(original[: len(original) // 2])
+        elif fault == 'text':
+            victim.write_text('not an image')
+        else:
+            victim.unlink()
+        options = [*SHORT, 'train_dataloader.dataset.indices=2', 'train_dataloader.num_workers=1']
+        sentence = errors(run_tool('train', config, '--demo', '--work-dir', 'broken', '--cfg-options', *options))
+        assert victim.name in sentence
+    finally:
+        victim.write_bytes(original)
+
+
+def test_an_error_in_a_new_process_has_no_traceback(root, tmp_path):
+    command = [sys.executable, root / 'tools/train.py', root / 'configs/detection/maskrcnn_iformer_m_coco.py']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)})
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith('error: data/coco/')
+
+
+def test_every_tool_helps(run_tool):
+    for tool in ('train', 'test', 'demo', 'convert_checkpoint'):
+        code, out, _ = run_tool(tool, '--help')
+        assert code == 0 and out.startswith('usage:')

@@ -1,0 +1,43 @@
+"""Rewrites a weight file with our names: ``python tools/convert_checkpoint.py SRC DST``."""
+
+import argparse
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer import cli
+from mmiformer.backbones import IFormer
+from mmiformer.checkpoints import fetch, read, translate
+from mmiformer.errors import UserError
+
+
+def main() -> None:
+    """Parses the arguments, says what was recognised, and writes the file."""
+    parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
+    parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
+    parser.add_argument('dst', help='file to write: .pth, or .safetensors for the weights alone')
+    args = parser.parse_args()
+    dst = Path(args.dst)
+    if dst.suffix not in ('.pth', '.pt', '.safetensors'):
+        raise UserError(f'{dst}: expected a name that ends in .pth, .pt or .safetensors.')
+    if not dst.absolute().parent.is_dir():
+        raise UserError(f'{dst}: its folder does not exist; make it first.')
+
+    translation = translate(read(fetch(args.src) if '://' in args.src else args.src))
+    print(f'{args.src}: {translation.report()}')
+    if translation.recognised is None:
+        raise UserError(f"{args.src}: holds no iFormer in the authors', timm's or our names; nothing written.")
+    state_dict = translation.checkpoint['state_dict']
+    backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items() if k.startswith('backbone.')}
+    print(f'arch: {IFormer.arch_of(backbone) or "not a published one"}')
+    if dst.suffix == '.safetensors':
+        safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, dst)
+    else:
+        torch.save(translation.checkpoint, dst)
+    print(f'written: {dst} ({len(state_dict)} tensors)')
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,69 @@
+"""Trains a config of any task: ``python tools/train.py CONFIG [--demo]``."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer import cli
+from mmiformer.errors import UserError
+from mmiformer.memory_format import use_channels_last
+from mmiformer.visualization import draw_predictions, plot_curves
+
+
+def main() -> None:
+    """Parses the arguments, trains, and draws the curves and some predictions."""
+    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
+    cli.add_runner_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from a checkpoint; without a name, from the latest one in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
+    )
+    args = parser.parse_args()
+    cfg = cli.prepare(args, splits=('train', 'val'))
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.load_from and not Path(cfg.load_from).is_file():
+            raise UserError(f'{cfg.load_from}: no such checkpoint to resume from; see {cfg.work_dir}.')
+    if args.amp:
+        cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+
+    runner = Runner.from_cfg(cfg)
+    if not torch.cuda.is_available():
+        use_channels_last(runner.model)
+    runner.train()
+    if is_main_process():
+        report(runner, cfg)
+
+
+def report(runner: Runner, cfg: Config) -> None:
+    """Draws what the run did into its work dir and says where."""
+    work_dir = Path(cfg.work_dir)
+    curves, pictures = work_dir / 'curves.png', work_dir / 'predictions.png'
+    plot_curves(Path(runner.log_dir) / 'vis_data' / 'scalars.json', curves)
+    written = [f'curves       {curves}']
+    if runner.val_loop is not None:
+        draw_predictions(runner.model, runner.val_dataloader.dataset, cfg, pictures)
+        written.append(f'predictions  {pictures}')
+    last = work_dir / 'last_checkpoint'
+    if last.exists():
+        written.append(f'checkpoint   {last.read_text().strip()}')
+    print('\n'.join(written), flush=True)
+
+
+if __name__ == '__main__':
+    cli.run(main)
