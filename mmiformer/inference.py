@@ -8,9 +8,10 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
 from mmengine.runner import load_checkpoint
 
+from mmiformer.checkpoints import MisfitError
 from mmiformer.errors import UserError
 
 
@@ -30,9 +31,8 @@ def load_strictly(model: BaseModel, checkpoint: str, device: torch.device | str 
     """
     try:
         loaded = load_checkpoint(model, checkpoint, map_location=str(device), strict=True)
-    except UserError as error:
-        text = str(error)
-        raise UserError(text if text.startswith(checkpoint) else f'{checkpoint}: {text}') from None
+    except MisfitError as error:
+        raise UserError(f'{checkpoint}: {error}') from None
     except RuntimeError as error:
         faults = [line.strip() for line in str(error).splitlines() if line.strip()][1:]
         raise UserError(
@@ -86,8 +86,6 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
 
 def _dataset_meta(cfg: Config) -> dict[str, Any]:
     """Class names and palette, from the config or from the data set's class."""
-    from mmengine.registry import DATASETS
-
     dataset = cfg.test_dataloader.dataset
     defaults = getattr(DATASETS.get(dataset.type), 'METAINFO', {})
     return {**defaults, **dataset.get('metainfo', {})}

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.checkpoints import MisfitError
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
 from mmiformer.visualization import draw_predictions, plot_curves
@@ -45,7 +46,10 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     if not torch.cuda.is_available():
         use_channels_last(runner.model)
-    runner.train()
+    try:
+        runner.train()
+    except MisfitError as error:
+        raise UserError(f'{cfg.load_from or cfg.work_dir}: {error}') from None
     if is_main_process():
         report(runner, cfg)
 

@@ -143,10 +143,12 @@ def run_block(block: nn.Module, x: torch.Tensor, with_cp: bool) -> torch.Tensor:
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     # The recomputation sees the same batch once more and would count it twice in the running statistics.
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
+    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

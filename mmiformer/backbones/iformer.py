@@ -130,7 +130,7 @@ class IFormer(Backbone):
         dims, depths = setting['dims'], setting['depths']
 
         blocks_in = [conv + 3 * attention + tail for conv, attention, tail in depths]
-        drop_path = torch.linspace(0, drop_path_rate, sum(blocks_in), dtype=torch.float64).tolist()
+        drop_path = [drop_path_rate * i / (sum(blocks_in) - 1) for i in range(sum(blocks_in))]
 
         self.stem = nn.Sequential(
             ConvNorm(3, dims[0] // 2, 5, stride=2, norm_cfg=norm_cfg, act=nn.GELU),

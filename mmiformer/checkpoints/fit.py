@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mmiformer.backbones.base import Backbone
 
 
+class MisfitError(UserError):
+    """The weights are those of another network; the message lacks the file, which a hook cannot know."""
+
+
 def check_fit(
     model: 'Backbone', state_dict: MutableMapping[str, torch.Tensor], prefix: str = '', *_: Any
 ) -> None:
@@ -30,7 +34,7 @@ def check_fit(
         prefix: What stands before the backbone's own names. Defaults to none.
 
     Raises:
-        UserError: If a tensor is missing, left over, or of another shape; names both sides.
+        MisfitError: If a tensor is missing, left over, or of another shape; names both sides.
     """
     own = model.state_dict()
     given = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
@@ -52,7 +56,7 @@ def check_fit(
     faults += [f'{key} is in the weights and not in the network' for key in given if key not in own]
     if faults:
         layer_scale = 'gamma' in faults[0] and 'set layer_scale_init_value=1e-6 (H) or 0, or '
-        raise UserError(
+        raise MisfitError(
             f"the weights do not fit {type(model).__name__} with arch='{getattr(model, 'arch', '')}': "
             f'{faults[0]}{f" (and {len(faults) - 1} more)" if faults[1:] else ""}; they are of '
             f"{f'arch {guess!r}' if guess else 'no published arch'}, so "
@@ -81,10 +85,8 @@ def load_backbone(model: 'Backbone', file: str | os.PathLike[str], prefix: str |
     """
     checkpoint = load(file)
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
-    prefixes = [prefix.rstrip('.') + '.'] if prefix else ['backbone.']
-    inner = {
-        k[len(p) :]: v for p in prefixes for k, v in state_dict.items() if str(k).startswith(p)
-    }
+    prefix = (prefix or 'backbone').rstrip('.') + '.'
+    inner = {k[len(prefix) :]: v for k, v in state_dict.items() if str(k).startswith(prefix)}
     if not inner:
         raise UserError(
             f"{file}: holds no backbone of this package; expected an iFormer's weights in the authors', "
@@ -92,7 +94,7 @@ def load_backbone(model: 'Backbone', file: str | os.PathLike[str], prefix: str |
         )
     try:
         model.load_state_dict(inner, strict=False)
-    except UserError as error:
+    except MisfitError as error:
         raise UserError(f'{file}: {error}') from None
     rest = len(state_dict) - len(inner)
     print_log(

@@ -11,7 +11,6 @@ from typing import Any
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from mmengine.dist import barrier, get_dist_info
@@ -23,12 +22,20 @@ from mmiformer.errors import UserError
 
 _multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
 
+def _history_method(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr`` while unpickling: mmengine's loss history names its own statistics by it."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'GLOBAL getattr with {name}')
+
+
 # What honest training files hold beside tensors: the arguments of the authors' script, numpy scalars and
 # arrays in logs and random states, mmengine's loss history. All of it plain data; nothing here can call
 # anything. numpy renamed its core package in version 2: files of either version name either path.
 _SAFE_TYPES: list[Any] = [
     argparse.Namespace,
     HistoryBuffer,
+    (_history_method, 'builtins.getattr'),
     np.ndarray,
     np.dtype,
     *{type(np.dtype(t)) for t in (*np.sctypeDict.values(), 'U', 'S')},
@@ -71,7 +78,7 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
             "save its weights alone once with torch.save(torch.load(FILE, weights_only=False)['state_dict'], "
             'NEW_FILE) and load that.'
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, safetensors.SafetensorError, OSError) as error:
+    except Exception as error:  # A damaged file can break its parser anywhere.
         if 'CUDA' in str(error):
             raise UserError(f'{path}: cannot be put on {map_location}, since no CUDA device is here.') from error
         raise UserError(_unreadable(path)) from error

@@ -12,7 +12,7 @@ from mmiformer.errors import UserError
 # Where the images are drawn to, beside the data sets of the configs.
 DEMO_ROOT = Path('data') / 'demo'
 
-ITERATIONS = 400
+ITERATIONS = 360
 BATCH_SIZE = 4
 IMAGE_SCALE = (224, 224)
 

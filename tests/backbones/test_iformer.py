@@ -51,6 +51,7 @@ def randomise(net: nn.Module) -> nn.Module:
     return net
 
 
+@torch.no_grad()
 def close(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
@@ -290,7 +291,7 @@ def test_autocast_trains_to_finite_values_near_single_precision(dtype):
 
 
 def test_other_norms_and_folding_leaves_them():
-    net = IFormer(TINY, norm_cfg=dict(type='GN', num_groups=4)).eval()
+    net = IFormer(TINY, norm_cfg=dict(type='GN', num_groups=2)).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert close(fold(net)(image)[0], net(image)[0]) < 1e-6

@@ -1,5 +1,4 @@
 import argparse
-import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +10,7 @@ import safetensors.torch
 import torch
 from helpers import Bomb
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
@@ -25,7 +24,7 @@ class SubtleBomb(Bomb):
     """The same by way of getattr, which the OneDL line's own allow-list lets through."""
 
     def __reduce__(self):
-        return getattr, (os, 'mkdir')
+        return getattr, (HistoryBuffer.update, '__globals__')
 
 
 def dense(arch: str = 'm', **kwargs) -> IFormer:
@@ -75,7 +74,6 @@ def test_every_kind_of_file_gives_the_same_backbone(official, tmp_path):
     expected = reference.state_dict()
     own = load(official / 'cls_m.pth')['state_dict']
     bare = {k: v for k, v in reference.state_dict().items()}
-    files = {'distilled.pth': None}
     torch.save(golden.state_dict('cls_m'), tmp_path / 'bare_official.pth')
     torch.save({f'module.{k}': v for k, v in golden.state_dict('cls_m').items()}, tmp_path / 'ddp.pth')
     torch.save(dict(state_dict=own), tmp_path / 'own_whole.pth')
@@ -158,7 +156,7 @@ def test_a_parameter_left_without_weights_is_an_error_on_every_way_in(official, 
     del own['backbone.stages.1.downsample.norm.weight']
     torch.save(dict(state_dict=own), tmp_path / 'holes.pth')
 
-    class Whole(BaseModel):
+    class Whole(BaseModule):
         def __init__(self, backbone):
             super().__init__()
             self.backbone = backbone
@@ -188,7 +186,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, bomb, legacy):
     )
     # The file is live: an unsafe reader does run it, or hands out the function to call.
     unsafe = torch.load(file, weights_only=False)['evil']
-    assert mark.is_dir() or unsafe is os.mkdir
+    assert mark.is_dir() or 'HistoryBuffer' in unsafe
     if mark.is_dir():
         mark.rmdir()
     for attempt in (

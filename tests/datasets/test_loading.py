@@ -76,6 +76,7 @@ def annotations(tmp_path: Path, **changes) -> dict:
         type='mmiformer.datasets.coco.CheckedCocoDataset',
         data_root=str(tmp_path),
         ann_file='ann.json',
+        data_prefix=dict(img=''),
         metainfo=dict(classes=('kite', 'clock')),
         pipeline=[],
     )
