@@ -73,7 +73,10 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
         raise UserError(f'{file}: not a config that mmengine can read ({error}).'.replace('\n', ' ')) from error
     if demo:
         print(apply_demo(cfg), flush=True)
-    cfg.merge_from_dict(options or {})
+    try:
+        cfg.merge_from_dict(options or {})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f'--cfg-options: does not fit {file} ({error}).'.replace('\n', ' ')) from error
     return cfg
 
 

@@ -24,19 +24,29 @@ def build_visualizer(cfg: Config, dataset_meta: dict[str, Any]) -> Any:
     return visualizer
 
 
-def plot_curves(scalars: Path, out: Path) -> None:
-    """Draws losses and evaluation results over the iterations.
+def plot_curves(work_dir: Path, out: Path) -> bool:
+    """Draws the losses over the iterations and the last evaluation, resumed runs as one.
 
     Args:
-        scalars: mmengine's ``vis_data/scalars.json``, one JSON object a line.
+        work_dir: Folder with mmengine's ``*/vis_data/scalars.json``, one JSON object a line.
         out: Picture to write.
+
+    Returns:
+        Whether there was anything to draw.
     """
+    records: list[dict[str, Any]] = []
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        newer = [json.loads(line) for line in file.read_text().splitlines()]
+        # A run that went on from a checkpoint, or began anew, replaces what the older one did after it.
+        start = min((r['step'] for r in newer if 'loss' in r), default=float('inf'))
+        records = [r for r in records if r['step'] < start] + newer
+    if not records:
+        return False
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for line in scalars.read_text().splitlines():
-        record = json.loads(line)
+    for record in records:
         for key, value in record.items():
             if isinstance(value, (int, float)) and ('loss' in key or '/' in key):
-                series[key].append((record.get('step', 0), value))
+                series[key].append((record['step'], value))
     losses = {k: v for k, v in series.items() if 'loss' in k}
     results = {k: v for k, v in series.items() if '/' in k and any(y >= 0 for _, y in v)}
     figure, axes = plt.subplots(1, 2 if results else 1, figsize=(12 if results else 6, 4), squeeze=False)
@@ -54,6 +64,7 @@ def plot_curves(scalars: Path, out: Path) -> None:
     figure.tight_layout()
     figure.savefig(out, dpi=110)
     plt.close(figure)
+    return True
 
 
 def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path, count: int = 8) -> None:

@@ -58,8 +58,7 @@ def report(runner: Runner, cfg: Config) -> None:
     """Draws what the run did into its work dir and says where."""
     work_dir = Path(cfg.work_dir)
     curves, pictures = work_dir / 'curves.png', work_dir / 'predictions.png'
-    plot_curves(Path(runner.log_dir) / 'vis_data' / 'scalars.json', curves)
-    written = [f'curves       {curves}']
+    written = [f'curves       {curves}'] if plot_curves(work_dir, curves) else []
     if runner.val_loop is not None:
         draw_predictions(runner.model, runner.val_dataloader.dataset, cfg, pictures)
         written.append(f'predictions  {pictures}')

@@ -91,7 +91,7 @@ def _from_scratch(cfg: Config) -> None:
         if 'norm_eval' in part:
             part.norm_eval = False
         if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
-            part.init_cfg = None
+            del part['init_cfg']
     cfg.load_from = None
 
 
