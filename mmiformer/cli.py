@@ -69,13 +69,15 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
         raise UserError(f'{file}: no such config file; see configs/ for those that come with mmiformer.')
     try:
         cfg = Config.fromfile(file)
-    except (FileNotFoundError, OSError, SyntaxError, KeyError, AttributeError) as error:
-        raise UserError(f'{file}: not a config that mmengine can read ({error}).'.replace('\n', ' ')) from error
+    except (OSError, SyntaxError, LookupError, AttributeError, TypeError, NameError, ImportError) as error:
+        raise UserError(
+            f'{file}: not a config that mmengine can read ({error}).'.replace('\n', ' ')
+        ) from error
     if demo:
         print(apply_demo(cfg), flush=True)
     try:
         cfg.merge_from_dict(options or {})
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, LookupError, AttributeError, ValueError, AssertionError) as error:
         raise UserError(f'--cfg-options: does not fit {file} ({error}).'.replace('\n', ' ')) from error
     return cfg
 
@@ -98,8 +100,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     check_files(cfg, splits)
-    if args.launcher != 'none' and cfg.env_cfg.dist_cfg.backend == 'nccl':
-        require_device('cuda', ', or add --cfg-options env_cfg.dist_cfg.backend=gloo for the CPU')
+    if args.launcher != 'none':  # mmengine sets a CUDA device for each process, whatever the backend.
+        require_device('cuda', ', or run one process on the CPU, without --launcher')
     return cfg
 
 
@@ -119,7 +121,7 @@ def require_device(device: str, instead: str = ', or use the CPU') -> torch.devi
         raise UserError(f"device '{device}': unknown; expected cpu, cuda or cuda:N.") from error
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device '{device}': torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices here; "
+            f"device '{device}': torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; "
             f'install a CUDA build of torch and a driver{instead}.'
         )
     return chosen

@@ -58,7 +58,8 @@ def build_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu'
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model_cfg = cfg.model.copy()
-    model_cfg.backbone = dict(model_cfg.backbone, init_cfg=None)  # The checkpoint fills it.
+    if 'backbone' in model_cfg:
+        model_cfg.backbone = dict(model_cfg.backbone, init_cfg=None)  # The checkpoint fills it.
     model = MODELS.build(model_cfg)
     meta = load_strictly(model, checkpoint, device)
     model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)

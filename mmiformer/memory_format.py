@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from mmcv.ops import RoIAlign
 from torch import nn
 
 
@@ -12,16 +11,16 @@ def use_channels_last(model: nn.Module) -> None:
 
     mmcv's RoIAlign reads its input as if it were contiguous, whatever its layout, and would silently
     return features of wrong places (measured: the mask loss of an untrained Mask R-CNN came out as 3.7
-    instead of 8.4). So it gets a contiguous copy.
+    instead of 8.4). So every operator of mmcv gets contiguous copies.
 
     Args:
-        model: Any model; one without RoIAlign is simply converted.
+        model: Any model.
     """
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it.
     for module in model.modules():
-        if isinstance(module, RoIAlign):
-            module.register_forward_pre_hook(_contiguous_input)
+        if type(module).__module__.startswith('mmcv.ops.'):
+            module.register_forward_pre_hook(_contiguous_inputs)
 
 
-def _contiguous_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (args[0].contiguous(), *args[1:])
+def _contiguous_inputs(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a.contiguous() if isinstance(a, torch.Tensor) else a for a in args)

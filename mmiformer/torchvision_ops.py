@@ -28,6 +28,4 @@ def declare_if_missing() -> None:
         except OSError:
             _library = torch.library.Library('torchvision', 'DEF')
             _library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-            _library.define(
-                'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-            )
+            _library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')

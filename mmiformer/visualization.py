@@ -88,9 +88,7 @@ def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: P
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([dataset[index]]))[0]
         image = mmcv.imread(sample.img_path, channel_order='rgb')
-        visualizer.add_datasample(
-            'prediction', image, sample, draw_gt=True, show=False, pred_score_thr=0.5
-        )
+        visualizer.add_datasample('prediction', image, sample, draw_gt=True, show=False, pred_score_thr=0.5)
         axis.imshow(visualizer.get_image())
         axis.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
     figure.tight_layout()

@@ -10,7 +10,9 @@ mmcv_ops = pytest.importorskip('mmcv.ops')
 
 
 def test_roi_features_and_gradients_do_not_depend_on_the_layout():
-    plain = nn.ModuleDict(dict(conv=nn.Conv2d(3, 8, 3), roi=mmcv_ops.RoIAlign(5, 0.5), head=nn.Conv2d(8, 4, 3)))
+    plain = nn.ModuleDict(
+        dict(conv=nn.Conv2d(3, 8, 3), roi=mmcv_ops.RoIAlign(5, 0.5), head=nn.Conv2d(8, 4, 3))
+    )
     last = copy.deepcopy(plain)
     use_channels_last(last)
     image = torch.randn(2, 3, 32, 40)

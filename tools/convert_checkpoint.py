@@ -28,9 +28,11 @@ def main() -> None:
     translation = translate(read(fetch(args.src) if '://' in args.src else args.src))
     print(f'{args.src}: {translation.report()}')
     if translation.recognised is None:
-        raise UserError(f"{args.src}: holds no iFormer in the authors', timm's or our names; nothing written.")
-    state_dict = translation.checkpoint['state_dict']
-    backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items() if k.startswith('backbone.')}
+        raise UserError(
+            f"{args.src}: holds no iFormer in the authors', timm's or our names; nothing written."
+        )
+    state_dict = translation.checkpoint.get('state_dict', translation.checkpoint)
+    backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     print(f'arch: {IFormer.arch_of(backbone) or "not a published one"}')
     if dst.suffix == '.safetensors':
         safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, dst)

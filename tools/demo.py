@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 import mmcv
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmengine.config import DictAction
 
+import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.inference import build_model, predict
 from mmiformer.visualization import build_visualizer

@@ -276,8 +276,7 @@ def run_shown(title: str, command: list[str], log: Path, env: dict[str, str]) ->
         if terminal:
             say()
         raise SetupError(
-            f'{title} failed after {duration(elapsed)}:\n{progress.report()}\n'
-            f'All of it: {display(log)}'
+            f'{title} failed after {duration(elapsed)}:\n{progress.report()}\nAll of it: {display(log)}'
         )
     done = f'{title}: done in {duration(elapsed)}'
     say(f'\r\033[K{done}' if terminal else f'  {done}')
@@ -378,9 +377,7 @@ def install_mmcv(
 ) -> None:
     """Install mmcv with its operators, compiling them unless a wheel is at hand."""
     name = mmcv.replace('-', '_')
-    distribution = run_quietly(
-        python, f'from importlib.metadata import version; print(version("{mmcv}"))'
-    )
+    distribution = run_quietly(python, f'from importlib.metadata import version; print(version("{mmcv}"))')
     if distribution.returncode == 0:
         right = distribution.stdout.strip() == version
         if right and run_quietly(python, CHECK_OPS).returncode == 0:
@@ -448,9 +445,7 @@ def set_up(stack: str, venv: Path) -> None:
     version = pinned(constraints, mmcv)
     env = build_environment()
     # Before anything is downloaded: it would be a pity to learn this after torch.
-    built = any(
-        venv.glob(f'lib/python*/site-packages/{mmcv.replace("-", "_")}-{version}.dist-info')
-    )
+    built = any(venv.glob(f'lib/python*/site-packages/{mmcv.replace("-", "_")}-{version}.dist-info'))
     if not built and not local_wheel(mmcv, version):
         check_build_tools()
 

@@ -13,14 +13,17 @@ from mmiformer.memory_format import use_channels_last
 
 def main() -> None:
     """Parses the arguments, fills the model from the checkpoint, and evaluates it."""
-    parser = argparse.ArgumentParser(description="Evaluate a checkpoint, ours or the authors', on a data set.")
+    parser = argparse.ArgumentParser(
+        description="Evaluate a checkpoint, ours or the authors', on a data set."
+    )
     cli.add_runner_arguments(parser)
     parser.add_argument('checkpoint', help='path or https address of the weights')
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('test',))
     cfg.load_from = None
     cfg.resume = False
-    cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
+    if 'backbone' in cfg.model:
+        cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
 
     runner = Runner.from_cfg(cfg)
     load_strictly(runner.model.module if hasattr(runner.model, 'module') else runner.model, args.checkpoint)

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.checkpoints import MisfitError
+from mmiformer.checkpoints import MisfitError, read
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
 from mmiformer.visualization import draw_predictions, plot_curves
@@ -33,10 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        if cfg.load_from and not Path(cfg.load_from).is_file():
-            raise UserError(f'{cfg.load_from}: no such checkpoint to resume from; see {cfg.work_dir}.')
+        resume(cfg, args.resume)
     if args.amp:
         cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -52,6 +49,21 @@ def main() -> None:
         raise UserError(f'{cfg.load_from or cfg.work_dir}: {error}') from None
     if is_main_process():
         report(runner, cfg)
+
+
+def resume(cfg: Config, file: str) -> None:
+    """Sets a config to go on from a training checkpoint, or from the latest one with ``'auto'``."""
+    if file == 'auto':
+        latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+        if latest is None:
+            print(f'--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning.', flush=True)
+            return
+        file = latest
+    checkpoint = read(file)
+    if not isinstance(checkpoint, dict) or not {'optimizer', 'message_hub', 'meta'} <= checkpoint.keys():
+        raise UserError(f'{file}: holds weights only; start from them with --cfg-options load_from={file}.')
+    cfg.resume = True
+    cfg.load_from = file
 
 
 def report(runner: Runner, cfg: Config) -> None:

@@ -9,5 +9,8 @@ model = dict(
     backbone=dict(
         arch='m',
         init_cfg=dict(
-            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_m_distill.pth')),
-    neck=dict(in_channels=[48, 96, 192, 384]))
+            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_m_distill.pth'
+        ),
+    ),
+    neck=dict(in_channels=[48, 96, 192, 384]),
+)

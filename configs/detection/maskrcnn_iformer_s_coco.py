@@ -5,5 +5,8 @@ model = dict(
     backbone=dict(
         arch='s',
         init_cfg=dict(
-            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_s.pth')),
-    neck=dict(in_channels=[32, 64, 176, 320]))
+            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_s.pth'
+        ),
+    ),
+    neck=dict(in_channels=[32, 64, 176, 320]),
+)

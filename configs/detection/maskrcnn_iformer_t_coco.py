@@ -5,5 +5,8 @@ model = dict(
     backbone=dict(
         arch='t',
         init_cfg=dict(
-            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_t.pth')),
-    neck=dict(in_channels=[32, 64, 128, 256]))
+            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_t.pth'
+        ),
+    ),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+)

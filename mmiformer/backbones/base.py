@@ -1,11 +1,12 @@
 """What all backbones of this package have in common: stages, taps, freezing, checkpointing, weights."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -86,12 +87,16 @@ class Backbone(BaseModule):
         Raises:
             UserError: If the file is missing, unsafe, damaged, or of another network.
         """
-        init_cfg = self.init_cfg[0] if isinstance(self.init_cfg, list) else self.init_cfg
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            load_backbone(self, init_cfg['checkpoint'], init_cfg.get('prefix'))
-            self._is_init = True
-        else:
+        given = self.init_cfg  # type: ignore[has-type]  # mmengine is untyped.
+        init_cfgs = given if isinstance(given, list) else [given]
+        pretrained = [c for c in init_cfgs if c['type'] in ('Pretrained', PretrainedInit)]
+        self.init_cfg = [c for c in init_cfgs if c not in pretrained]
+        if self.init_cfg or not pretrained:
             super().init_weights()
+        self.init_cfg = given
+        for init_cfg in pretrained:
+            load_backbone(self, init_cfg['checkpoint'], init_cfg.get('prefix'))
+        self._is_init = True
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to one N x C x ceil(H / s) x ceil(W / s) per out index, s = 4, 8, 16, 32.
@@ -142,8 +147,8 @@ def run_block(block: nn.Module, x: torch.Tensor, with_cp: bool) -> torch.Tensor:
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     # The recomputation sees the same batch once more and would count it twice in the running statistics.
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
-    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    kept = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
@@ -151,4 +156,4 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            norm.num_batches_tracked = count

@@ -194,7 +194,9 @@ class IFormer(Backbone):
         expect(
             'depths',
             is_four(depths)
-            and all(isinstance(d, Sequence) and len(d) == 3 and all(is_count(n, 0) for n in d) for d in depths)
+            and all(
+                isinstance(d, Sequence) and len(d) == 3 and all(is_count(n, 0) for n in d) for d in depths
+            )
             and all(sum(d) > 0 for d in depths),
             'four triples (conv blocks, attention units, conv blocks) with at least one block each',
         )
@@ -272,7 +274,9 @@ class IFormerStage(nn.Module):
         kinds = ['conv'] * conv + ['cpe', 'shma', 'ffn'] * attention + ['conv'] * tail
         self.blocks = nn.ModuleList()
         for kind, rate in zip(kinds, drop_path, strict=True):
-            common = dict(norm_cfg=norm_cfg, drop_path=rate, layer_scale_init_value=layer_scale_init_value)
+            common: dict[str, Any] = dict(
+                norm_cfg=norm_cfg, drop_path=rate, layer_scale_init_value=layer_scale_init_value
+            )
             if kind == 'conv':
                 self.blocks.append(ConvBlock(dim, conv_ratio, **common))
             elif kind == 'cpe':
@@ -295,7 +299,7 @@ class IFormerStage(nn.Module):
         x = self.downsample(x)
         height, width = x.shape[-2:]
         for index, block in enumerate(self.blocks):
-            if index == self.first_windowed:
+            if self.window_size is not None and index == self.first_windowed:
                 x = partition_windows(x, self.window_size)
             x = run_block(block, x, self.with_cp)
             if index == self.last_windowed:

@@ -4,4 +4,14 @@ from mmiformer.checkpoints.fit import MisfitError, check_fit, load_backbone
 from mmiformer.checkpoints.reading import fetch, install, load, read
 from mmiformer.checkpoints.translation import Translation, translate
 
-__all__ = ["MisfitError", "Translation", "check_fit", "fetch", "install", "load", "load_backbone", "read", "translate"]
+__all__ = [
+    'MisfitError',
+    'Translation',
+    'check_fit',
+    'fetch',
+    'install',
+    'load',
+    'load_backbone',
+    'read',
+    'translate',
+]

@@ -38,7 +38,8 @@ def check_fit(
     """
     own = model.state_dict()
     given = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    unused = [k for k in given if k.startswith('stages.') and int(k.split('.')[1]) >= len(model.stages)]
+    built = tuple(f'stages.{i}.' for i in range(len(model.stages)))
+    unused = [k for k in given if k.startswith('stages.') and not k.startswith(built)]
     guess = model.arch_of(given)
     for key in unused:
         del state_dict[prefix + key], given[key]
@@ -59,7 +60,7 @@ def check_fit(
         raise MisfitError(
             f"the weights do not fit {type(model).__name__} with arch='{getattr(model, 'arch', '')}': "
             f'{faults[0]}{f" (and {len(faults) - 1} more)" if faults[1:] else ""}; they are of '
-            f"{f'arch {guess!r}' if guess else 'no published arch'}, so "
+            f'{f"arch {guess!r}" if guess else "no published arch"}, so '
             f'{layer_scale or ""}name the file that belongs to the config.'
         )
     if unused:
@@ -87,6 +88,8 @@ def load_backbone(model: 'Backbone', file: str | os.PathLike[str], prefix: str |
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     prefix = (prefix or 'backbone').rstrip('.') + '.'
     inner = {k[len(prefix) :]: v for k, v in state_dict.items() if str(k).startswith(prefix)}
+    if not inner and model.arch_of(state_dict):
+        inner = dict(state_dict)  # A bare backbone of ours.
     if not inner:
         raise UserError(
             f"{file}: holds no backbone of this package; expected an iFormer's weights in the authors', "

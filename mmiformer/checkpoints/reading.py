@@ -6,21 +6,21 @@ import pickle
 import re
 import urllib.error
 import urllib.parse
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
-import numpy as np
 import safetensors.torch
 import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
+from mmiformer.checkpoints.numpy_types import STAND_INS
 from mmiformer.checkpoints.translation import translate
 from mmiformer.errors import UserError
 
-_multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
 
 def _history_method(owner: Any, name: str) -> Any:
     """Stands in for ``getattr`` while unpickling: mmengine's loss history names its own statistics by it."""
@@ -29,21 +29,13 @@ def _history_method(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError(f'GLOBAL getattr with {name}')
 
 
-# What honest training files hold beside tensors: the arguments of the authors' script, numpy scalars and
-# arrays in logs and random states, mmengine's loss history. All of it plain data; nothing here can call
-# anything. numpy renamed its core package in version 2: files of either version name either path.
+# What honest training files hold beside tensors: the arguments of the authors' script, numpy numbers and
+# arrays in logs and random states, mmengine's loss history. Nothing here calls anything of the file's choice.
 _SAFE_TYPES: list[Any] = [
     argparse.Namespace,
     HistoryBuffer,
     (_history_method, 'builtins.getattr'),
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(t)) for t in (*np.sctypeDict.values(), 'U', 'S')},
-    *(
-        (getattr(_multiarray, function), f'numpy.{core}.multiarray.{function}')
-        for function in ('scalar', '_reconstruct')
-        for core in ('core', '_core')
-    ),
+    *STAND_INS,
 ]
 
 
@@ -62,7 +54,9 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f'{path}: no such checkpoint file (looked in {path.absolute().parent}); check the path.')
+        raise UserError(
+            f'{path}: no such checkpoint file (looked in {path.absolute().parent}); check the path.'
+        )
     try:
         if path.suffix == '.safetensors':
             device = map_location if isinstance(map_location, str) else 'cpu'
@@ -71,16 +65,22 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if wanted is None:
+        if wanted is None and not zipfile.is_zipfile(path):
             raise UserError(_unreadable(path)) from error
         raise UserError(
-            f'{path}: refused, because reading it would run code ({wanted[1]}); if you trust its origin, '
-            "save its weights alone once with torch.save(torch.load(FILE, weights_only=False)['state_dict'], "
-            'NEW_FILE) and load that.'
+            f'{path}: refused, because reading it would run code ({wanted[1] if wanted else "unknown"}); if '
+            'you trust its origin, save its weights alone once with torch.save(torch.load(FILE, '
+            "weights_only=False)['state_dict'], NEW_FILE) and load that."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f'{path}: cannot be read ({error.strerror or error}); check its permissions.'
         ) from error
     except Exception as error:  # A damaged file can break its parser anywhere.
-        if 'CUDA' in str(error):
-            raise UserError(f'{path}: cannot be put on {map_location}, since no CUDA device is here.') from error
+        if 'deserialize object on a CUDA device' in str(error):
+            raise UserError(
+                f'{path}: cannot be put on {map_location}, since no CUDA device is here.'
+            ) from error
         raise UserError(_unreadable(path)) from error
 
 
@@ -121,7 +121,8 @@ def fetch(url: str) -> Path:
         raise UserError(
             f'{url}: could not be downloaded ({reason}); fetch it elsewhere and put it at {path}, or name '
             'your copy with --cfg-options model.backbone.init_cfg.checkpoint=FILE (or model.backbone.'
-            'init_cfg=None to start from scratch; tools/train.py CONFIG --demo needs no download).'
+            'init_cfg=None model.backbone.norm_eval=False to start from scratch; tools/train.py CONFIG '
+            '--demo needs no download).'
         ) from error
     finally:
         if rank == 0 and world_size > 1:
@@ -156,23 +157,24 @@ def install() -> None:
     resume files. Both hand every name to ``CheckpointLoader``: the schemes for paths and addresses are
     replaced, and so are the two module functions that the schemes of model zoos and object stores call.
     """
-    CheckpointLoader.register_scheme(prefixes='', loader=_load_from_file, force=True)
-    CheckpointLoader.register_scheme(
-        prefixes=('http://', 'https://'), loader=_load_from_http, force=True
-    )
-    mmengine_checkpoint.load_from_http = _load_from_http
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    mmengine_checkpoint.load_from_http = load_from_http
     if hasattr(mmengine_checkpoint, '_safe_torch_load'):
         mmengine_checkpoint._safe_torch_load = _load_buffer
 
 
-def _load_from_file(filename: str, map_location: Any = None) -> Any:
+# mmengine's log calls a loader by its function's name after "load_from_".
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Mmengine's scheme for paths."""
     return load(filename, map_location)
 
 
-def _load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
+def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
+    """Mmengine's scheme for addresses; how to download is :func:`fetch`'s."""
     return load(filename, map_location)
 
 
-def _load_buffer(file: Any, map_location: Any = None, weights_only: bool = True) -> Any:
+def _load_buffer(file: Any, map_location: Any = None, **_: Any) -> Any:
     with torch.serialization.safe_globals(_SAFE_TYPES):
         return torch.load(file, map_location=map_location, weights_only=True)

@@ -25,7 +25,10 @@ _OFFICIAL = (
     (r'downsample_layers\.0\.2\.conv_exp_bn1\.', 'stem.1.'),
     (r'downsample_layers\.0\.2\.conv_pwl_bn2\.', 'stem.2.'),
     (r'downsample_layers\.(\d+)\.0\.', r'stages.\1.downsample.'),
-    (r'stages\.(\d+)\.(\d+)\.block\.(?:token_channel_mixer|channel_mixer)\.(?:m\.)?', r'stages.\1.blocks.\2.'),
+    (
+        r'stages\.(\d+)\.(\d+)\.block\.(?:token_channel_mixer|channel_mixer)\.(?:m\.)?',
+        r'stages.\1.blocks.\2.',
+    ),
     (r'stages\.(\d+)\.(\d+)\.block\.cpe\.m\.', r'stages.\1.blocks.\2.depthwise.'),
 )
 _TIMM = (
@@ -43,10 +46,11 @@ _HEADS = (
 )
 _LEAVES = ((r'\.c\.', '.conv.'), (r'\.bn\.', '.norm.'), (r'\.l\.', '.linear.'))
 
+# Two keys each, since other networks share one of them (RTMDet the first of ours, timm's RepViT of timm's).
 _MARKS = {
-    'official': 'downsample_layers.0.0.c.weight',
-    'timm': 'stem.conv1.c.weight',
-    'mmiformer': 'stem.0.conv.weight',
+    'official': ('downsample_layers.0.0.c.weight', 'downsample_layers.0.2.conv_exp_bn1.c.weight'),
+    'timm': ('stem.conv1.c.weight', 'stem.conv3.c.weight'),
+    'mmiformer': ('stem.2.conv.weight', 'stages.0.blocks.0.depthwise.norm.weight'),
 }
 _TABLES = {'official': _OFFICIAL, 'timm': _TIMM}
 
@@ -56,7 +60,7 @@ class Translation:
     """A checkpoint in our names, and what was recognised in it.
 
     Attributes:
-        checkpoint: ``dict(state_dict=..., ...)`` if names were translated, else the checkpoint as it was.
+        checkpoint: ``dict(state_dict=..., ...)`` if names were translated, else the same object as was given.
         recognised: ``'official'``, ``'timm'``, ``'mmiformer'``, or None: some other network.
         backbone: Tensors of the backbone.
         others: Tensors of a classifier, neck or heads.
@@ -84,7 +88,7 @@ class Translation:
 def translate(checkpoint: Any) -> Translation:
     """Recognises the names in a checkpoint and translates them to ours.
 
-    A bare backbone or a classification file becomes a state dict with the prefixes ``backbone.`` and
+    A foreign bare backbone or classification file becomes a state dict with the prefixes ``backbone.`` and
     ``head.``; a whole detector or segmentor keeps the names of its neck and heads, which are mmdet's and
     mmseg's own. Optimiser states are not carried over from foreign names, since their order differs.
 
@@ -98,26 +102,21 @@ def translate(checkpoint: Any) -> Translation:
     if state_dict is None:
         return Translation(checkpoint)
     state_dict = {re.sub(r'^module\.', '', k): v for k, v in state_dict.items()}
-    for kind, mark in _MARKS.items():
-        prefix = next((p for p in ('', 'backbone.') if p + mark in state_dict), None)
-        if prefix is not None:
-            break
-    else:
+    found = _recognise(state_dict)
+    if found is None:
         return Translation(checkpoint)
+    kind, prefix = found
 
     heads = [key for key in state_dict if prefix and not key.startswith(prefix)]
-    if kind == 'mmiformer' and prefix:
-        own = sum(key.startswith(prefix) for key in state_dict)
-        return Translation(checkpoint, kind, own, len(heads))
+    if kind == 'mmiformer':
+        return Translation(checkpoint, kind, len(state_dict) - len(heads), len(heads))
     result: dict[str, torch.Tensor] = {}
     for key, value in state_dict.items():
         result[key if key in heads else _rename(key[len(prefix) :], kind, state_dict, prefix)] = value
     own = sum(key.startswith('backbone.') for key in result)
     kept = dict(meta=container['meta']) if isinstance(container.get('meta'), dict) else {}
     dropped = tuple(sorted(k for k in container if k not in ('model', 'state_dict', 'meta')))
-    return Translation(
-        dict(state_dict=OrderedDict(result), **kept), kind, own, len(result) - own, dropped
-    )
+    return Translation(dict(state_dict=OrderedDict(result), **kept), kind, own, len(result) - own, dropped)
 
 
 def _find_state_dict(checkpoint: Any) -> tuple[StateDict | None, dict[str, Any]]:
@@ -131,10 +130,17 @@ def _find_state_dict(checkpoint: Any) -> tuple[StateDict | None, dict[str, Any]]
     return (checkpoint if is_flat and checkpoint else None), {}
 
 
+def _recognise(state_dict: StateDict) -> tuple[str, str] | None:
+    """Whose names an iFormer has, and what stands before them; None where there is no iFormer."""
+    for kind, marks in _MARKS.items():
+        for prefix in ('', 'backbone.'):
+            if all(prefix + mark in state_dict for mark in marks):
+                return kind, prefix
+    return None
+
+
 def _rename(key: str, kind: str, state_dict: StateDict, prefix: str) -> str:
     """Our name, with ``backbone.`` or ``head.``, of a key of a backbone or classifier."""
-    if kind == 'mmiformer':
-        return f'backbone.{key}'
     for pattern, replacement in _HEADS:
         renamed, found = re.subn('^' + pattern, replacement, key)
         if found:

@@ -62,7 +62,7 @@ class CheckedCocoDataset(CocoDataset):
             known = ', '.join(c['name'] for c in self.coco.cats.values())
             raise UserError(
                 f"{self.ann_file}: has no category '{absent[0]}'"
-                f'{f" (and {len(absent) - 1} more of the classes)" if absent[1:] else ""}; it has {known}, so '
+                f'{f" (and {len(absent) - 1} more of the classes)" if absent[1:] else ""}; it has {known}; '
                 "set the datasets' metainfo=dict(classes=...) and the heads' num_classes to those you want."
             )
         if found != wanted:

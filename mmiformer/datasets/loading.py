@@ -31,7 +31,9 @@ class LoadIntactImage(LoadImageFromFile):
         try:
             data = mmengine.fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
-            raise UserError(f'{path}: cannot be read ({error.strerror or error}); restore the file.') from error
+            raise UserError(
+                f'{path}: cannot be read ({error.strerror or error}); restore the file.'
+            ) from error
         # Inside a scan 0xff is followed by 0 or a restart mark, so an end mark after the last start of a
         # scan is the file's own and not a thumbnail's.
         if data.startswith(_JPEG_START) and data.rfind(_JPEG_END) < data.rfind(_SCAN_START):

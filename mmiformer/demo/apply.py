@@ -35,8 +35,13 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
     """
     scope = cfg.get('default_scope')
     if scope != 'mmdet':
-        raise UserError(f"--demo: no miniature data for default_scope='{scope}'; expected a detection config.")
-    data = coco.make_coco(root / 'coco')
+        raise UserError(
+            f"--demo: no miniature data for default_scope='{scope}'; expected a detection config."
+        )
+    try:
+        data = coco.make_coco(root / 'coco')
+    except OSError as error:
+        raise UserError(f'--demo: the data cannot be made in {root.absolute()} ({error}).') from error
     _point_at_coco(cfg, data)
     _shorten(cfg)
     _from_scratch(cfg)
@@ -64,9 +69,7 @@ def _point_at_coco(cfg: Config, data: Path) -> None:
 
 
 def _shorten(cfg: Config) -> None:
-    cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=ITERATIONS, val_interval=ITERATIONS
-    )
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=ITERATIONS, val_interval=ITERATIONS)
     cfg.optim_wrapper.optimizer.lr = 5e-4
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
     cfg.param_scheduler = [

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as rle
 from rich.console import Console
 from rich.progress import track
@@ -47,9 +48,7 @@ class _Pen:
     ``body`` is what the item covers, ``ink`` the lines upon it: uint8, H * _SCALE x W * _SCALE.
     """
 
-    def __init__(
-        self, size: tuple[int, int], centre: np.ndarray, radius: float, angle: float
-    ) -> None:
+    def __init__(self, size: tuple[int, int], centre: np.ndarray, radius: float, angle: float) -> None:
         width, height = size
         self.body = np.zeros((height * _SCALE, width * _SCALE), np.uint8)
         self.ink = np.zeros_like(self.body)
@@ -58,14 +57,14 @@ class _Pen:
         cos, sin = math.cos(angle), math.sin(angle)
         self._rotation = np.array([[cos, sin], [-sin, cos]])
 
-    def _pixels(self, points: np.ndarray) -> np.ndarray:
+    def _pixels(self, points: ArrayLike) -> np.ndarray:
         pixels = np.asarray(points, float) @ self._rotation * self._radius + self._centre
         return np.round(pixels * (1 << _SHIFT)).astype(np.int32)[None]
 
-    def fill(self, points: np.ndarray, value: int = 255, layer: str = 'body') -> None:
+    def fill(self, points: ArrayLike, value: int = 255, layer: str = 'body') -> None:
         cv2.fillPoly(getattr(self, layer), self._pixels(points), value, cv2.LINE_AA, _SHIFT)
 
-    def line(self, points: np.ndarray, width: float, layer: str = 'ink') -> None:
+    def line(self, points: ArrayLike, width: float, layer: str = 'ink') -> None:
         width = max(_SCALE, round(width * self._radius))  # at least one pixel of the image
         points = self._pixels(points)
         cv2.polylines(getattr(self, layer), points, False, 255, width, cv2.LINE_AA, _SHIFT)
@@ -97,8 +96,7 @@ def _umbrella(pen: _Pen, rng: np.random.Generator) -> None:
     gores = int(rng.integers(3, 5))
     edges = np.linspace(1, -1, gores + 1)
     scallops = [
-        _arc((a - b) / 2, 0, -math.pi, ((a + b) / 2, 0.15)) * (1, 0.6) + (0, 0.06)
-        for a, b in pairwise(edges)
+        _arc((a - b) / 2, 0, -math.pi, ((a + b) / 2, 0.15)) * (1, 0.6) + (0, 0.06) for a, b in pairwise(edges)
     ]
     pen.line([(0, -1), (0, 0.75)], 0.13, 'body')
     pen.line(_arc(0.16, 0, math.pi, (-0.16, 0.75)), 0.13, 'body')
@@ -135,9 +133,7 @@ def _clock(pen: _Pen, rng: np.random.Generator) -> None:
     for angle in np.arange(12) * _FULL / 12:
         pen.line(_polar([0.7, 0.85], np.full(2, angle)), 0.07)
     hour = rng.uniform(0, _FULL)
-    minute = (
-        hour + rng.uniform(0.25, 0.75) * _FULL
-    )  # hands that lie on each other would make no clock
+    minute = hour + rng.uniform(0.25, 0.75) * _FULL  # hands that lie on each other would make no clock
     for angle, length, width in ((hour, 0.42, 0.13), (minute, 0.62, 0.09)):
         pen.line(_polar([0, length], np.full(2, angle)), width)
 
@@ -148,11 +144,7 @@ def _disc(pen: _Pen, rng: np.random.Generator) -> None:
 
 def _open_ring(pen: _Pen, rng: np.random.Generator) -> None:
     start, gap = rng.uniform(0, _FULL), rng.uniform(1.2, 2.0)
-    pen.fill(
-        np.concatenate(
-            [_arc(0.95, start, start + _FULL - gap), _arc(0.5, start + _FULL - gap, start)]
-        )
-    )
+    pen.fill(np.concatenate([_arc(0.95, start, start + _FULL - gap), _arc(0.5, start + _FULL - gap, start)]))
 
 
 def _half_disc(pen: _Pen, rng: np.random.Generator) -> None:
@@ -161,9 +153,7 @@ def _half_disc(pen: _Pen, rng: np.random.Generator) -> None:
 
 def _polygon(pen: _Pen, rng: np.random.Generator) -> None:
     corners = int(rng.integers(3, 5))
-    outline = _polar(
-        np.full(corners, 1.0), np.arange(corners) * _FULL / corners + rng.uniform(0, _FULL)
-    )
+    outline = _polar(np.full(corners, 1.0), np.arange(corners) * _FULL / corners + rng.uniform(0, _FULL))
     pen.fill(outline)
     if rng.random() < 0.5:
         pen.line(np.concatenate([outline, outline[:1]]) * 0.55, 0.08)
@@ -240,8 +230,8 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     veil = cv2.GaussianBlur(veil, (0, 0), rng.uniform(2, 20)) * np.float32(rng.uniform(0.4, 0.9))
     image += veil[..., None] * (_texture(rng, size, _colour(rng)) - image)
     for _ in range(rng.integers(0, 8)):
-        ends = rng.uniform((0, 0), size, (2, 2)).astype(int).tolist()
-        cv2.line(image, *ends, _colour(rng).tolist(), int(rng.integers(1, 4)), cv2.LINE_AA)
+        start, end = rng.uniform((0, 0), size, (2, 2)).astype(int).tolist()
+        cv2.line(image, start, end, _colour(rng).tolist(), int(rng.integers(1, 4)), cv2.LINE_AA)
     return image
 
 
@@ -257,17 +247,13 @@ def spread(grey: np.ndarray) -> float:
     return 1.4826 * float(np.median(np.abs(grey - np.median(grey))))
 
 
-def _paint(
-    rng: np.random.Generator, image: np.ndarray, body: np.ndarray, lines: np.ndarray
-) -> None:
+def _paint(rng: np.random.Generator, image: np.ndarray, body: np.ndarray, lines: np.ndarray) -> None:
     """Lays an item upon the image (in place), with a soft shadow around it."""
     left, top, width, height = cv2.boundingRect((body > 0).astype(np.uint8))
     reach = 9  # pixels around the item that its shadow may touch
-    window = np.s_[
-        max(0, top - reach) : top + height + reach, max(0, left - reach) : left + width + reach
-    ]
+    window = np.s_[max(0, top - reach) : top + height + reach, max(0, left - reach) : left + width + reach]
     image, body, lines = image[window], body[window], lines[window]
-    size = image.shape[1::-1]
+    size = (image.shape[1], image.shape[0])
     under = _grey(image[body > 0.5].mean(0))
     base = _colour(rng)
     while abs(_grey(base) - under) < 35:  # seen against what lies below, lighter or darker
@@ -276,7 +262,7 @@ def _paint(
     tone = base * 0.3 if _grey(base) > 115 else base + 0.7 * (255 - base)
     fill += lines[..., None] * (tone - fill) * 0.85
     x, y = rng.uniform(-3, 3, 2)
-    shadow = cv2.warpAffine(body, np.float32([[1, 0, x], [0, 1, y]]), size)
+    shadow = cv2.warpAffine(body, np.array([[1, 0, x], [0, 1, y]], np.float32), size)
     shadow = cv2.GaussianBlur(shadow, (0, 0), 2)
     image *= 1 - np.float32(rng.uniform(0.2, 0.5)) * shadow[..., None]
     image += body[..., None] * (fill - image)
@@ -370,7 +356,7 @@ def _write(root: Path, parameters: dict) -> None:
         image, annotations, distractors = _draw(parameters['seed'], _SPLITS.index(split), index)
         name = f'{index + 1:012d}.jpg'
         path = root / f'{split}2017' / name
-        path.write_bytes(cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+        path.write_bytes(cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
         height, width = image.shape[:2]
         entry = {'id': index + 1, 'file_name': name, 'height': height, 'width': width}
         sets[split]['images'].append({**entry, 'distractors': distractors})
@@ -378,9 +364,7 @@ def _write(root: Path, parameters: dict) -> None:
             annotation_id += 1
             entry = {'id': annotation_id, 'image_id': index + 1}
             sets[split]['annotations'].append({**entry, **annotation})
-    categories = [
-        {'id': row[0], 'name': name, 'supercategory': row[1]} for name, row in _OBJECTS.items()
-    ]
+    categories = [{'id': row[0], 'name': name, 'supercategory': row[1]} for name, row in _OBJECTS.items()]
     for split, content in sets.items():
         info = dict(description='mmiformer demo data', **parameters)
         text = json.dumps(dict(info=info, licenses=[], categories=categories, **content))
@@ -471,6 +455,4 @@ def describe(root: Path | str) -> str:
         column['object area, % of image (p10 / median / p90)'] = ' / '.join(areas)
         column['distractors an image'] = f'{distractors:.1f}'
         columns.append(column)
-    return '\n'.join(
-        f'{key:<46}' + ''.join(f'{column[key]:>20}' for column in columns) for key in columns[0]
-    )
+    return '\n'.join(f'{key:<46}' + ''.join(f'{column[key]:>20}' for column in columns) for key in columns[0])

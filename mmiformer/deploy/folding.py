@@ -8,13 +8,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmiformer.layers import SHMA
+from mmiformer.layers import CPE, SHMA, ConvNorm
+from mmiformer.layers.residual import ResidualBlock
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
 def fold(model: Model) -> Model:
-    """Returns a copy for inference with every exact simplification made.
+    """Returns a copy for inference with normalisation and residuals moved into the convolutions.
 
     Each part folds itself, innermost first: BatchNorm into its convolution, layer scale into the
     convolution before it, the residual of a CPE into its kernel's centre. mmcv's ``ConvModule``, which
@@ -31,7 +32,7 @@ def fold(model: Model) -> Model:
     for module in reversed(list(model.modules())):  # Children come after their parents in modules().
         if isinstance(module, ConvModule):
             _fold_conv_module(module)
-        elif callable(getattr(module, 'fold', None)):
+        elif isinstance(module, (ConvNorm, CPE, ResidualBlock)):
             module.fold()
     return model
 

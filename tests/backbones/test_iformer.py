@@ -39,15 +39,13 @@ def randomise(net: nn.Module) -> nn.Module:
     """Weights and statistics that no part can hide behind (default BN and layer scale are near identity)."""
     for name, tensor in net.state_dict().items():
         if not name.endswith('num_batches_tracked'):
-            spread = 0.3 if tensor.dim() != 4 or tensor.shape[2:] == (1, 1) and tensor.shape[0] == 1 else 0.0
-            fan_in = tensor[0].numel() if tensor.dim() == 4 else 1
             noise = torch.randn_like(tensor)
             if name.endswith('running_var'):
                 tensor.copy_(0.5 + noise.abs())
             elif tensor.dim() == 4 and not name.endswith('gamma'):
-                tensor.copy_(noise / fan_in**0.5)
+                tensor.copy_(noise / tensor[0].numel() ** 0.5)
             else:
-                tensor.copy_((1.0 if name.endswith('norm.weight') else 0.0) + (spread or 0.3) * noise)
+                tensor.copy_((1.0 if name.endswith('norm.weight') else 0.0) + 0.3 * noise)
     return net
 
 
@@ -125,7 +123,10 @@ def test_output_shapes(size, window_size):
     net = IFormer(TINY, out_indices=(0, 1, 2, 3), window_size=window_size).eval()
     outputs = net(torch.randn(3, 3, *size))
     assert isinstance(outputs, tuple)
-    expected = [(3, c, *(-(-s // stride) for s in size)) for c, stride in zip(TINY['dims'], (4, 8, 16, 32), strict=True)]
+    expected = [
+        (3, c, *(-(-s // stride) for s in size))
+        for c, stride in zip(TINY['dims'], (4, 8, 16, 32), strict=True)
+    ]
     assert [tuple(o.shape) for o in outputs] == expected
     assert net.out_channels == TINY['dims']
 
@@ -148,7 +149,9 @@ def test_no_tensor_has_more_than_four_dimensions():
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
-            ranks.extend(o.dim() for o in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(o))
+            ranks.extend(
+                o.dim() for o in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(o)
+            )
             return out
 
     for matmul in (False, True):
@@ -225,7 +228,12 @@ def test_checkpointed_training_equals_plain_training():
 
 def test_stochastic_depth_grows_over_the_blocks_and_acts_in_training_only():
     net = randomise(IFormer(TINY, out_indices=(3,), drop_path_rate=0.5, layer_scale_init_value=0.1))
-    rates = [getattr(b.drop_path, 'drop_prob', 0.0) for s in net.stages for b in s.blocks if hasattr(b, 'drop_path')]
+    rates = [
+        getattr(b.drop_path, 'drop_prob', 0.0)
+        for s in net.stages
+        for b in s.blocks
+        if hasattr(b, 'drop_path')
+    ]
     blocks = [b for s in net.stages for b in s.blocks]
     expected = [0.5 * i / (len(blocks) - 1) for i, b in enumerate(blocks) if hasattr(b, 'drop_path')]
     assert rates == pytest.approx(expected)

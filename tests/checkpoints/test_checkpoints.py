@@ -56,7 +56,9 @@ def official(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize('case', ['det_m', 'det_l'])
 def test_dense_golden_cases_from_an_official_file(official, case):
-    net = dense(golden.CASES[case]['arch'], init_cfg=dict(type='Pretrained', checkpoint=str(official / f'{case}.pth')))
+    net = dense(
+        golden.CASES[case]['arch'], init_cfg=dict(type='Pretrained', checkpoint=str(official / f'{case}.pth'))
+    )
     net.init_weights()
     net.eval()
     folded = fold(net)
@@ -118,9 +120,73 @@ def test_every_official_key_is_translated_and_nothing_is_lost(network):
     assert net.arch_of({k.removeprefix('backbone.'): v for k, v in own.items()}) == arch
 
 
-def test_other_networks_pass_through_untouched():
-    checkpoint = dict(state_dict={'backbone.conv1.weight': torch.zeros(1)}, meta={})
-    assert translate(checkpoint).checkpoint is checkpoint and translate(checkpoint).recognised is None
+@pytest.mark.parametrize(
+    'keys',
+    [
+        ['backbone.conv1.weight', 'backbone.layer1.0.conv1.weight'],  # ResNet
+        ['backbone.stem.0.conv.weight', 'backbone.stem.0.bn.weight', 'backbone.stem.2.conv.weight'],  # RTMDet
+        [
+            'stem.conv1.c.weight',
+            'stem.conv2.c.weight',
+            'stages.0.blocks.0.token_mixer.conv.c.weight',
+        ],  # RepViT
+    ],
+)
+def test_other_networks_pass_through_untouched(keys):
+    for checkpoint in (
+        dict(state_dict={k: torch.zeros(1) for k in keys}, meta={}),
+        {k: torch.zeros(1) for k in keys},
+    ):
+        assert translate(checkpoint).checkpoint is checkpoint and translate(checkpoint).recognised is None
+
+
+def test_a_bare_file_of_ours_goes_into_a_bare_backbone_by_mmengine_too(tmp_path):
+    net = IFormer('t')
+    net.init_weights()
+    torch.save(net.state_dict(), tmp_path / 'bare.pth')
+    other = IFormer('t')
+    load_checkpoint(other, str(tmp_path / 'bare.pth'), strict=True)
+    assert torch.equal(other.stem[0].conv.weight, net.stem[0].conv.weight)
+
+
+def test_init_cfg_as_a_list_and_by_class(official):
+    from mmengine.model import PretrainedInit
+
+    for init_cfg in (
+        [
+            dict(type='Constant', layer='Conv2d', val=3.0),
+            dict(type='Pretrained', checkpoint=str(official / 'cls_m.pth')),
+        ],
+        dict(type=PretrainedInit, checkpoint=str(official / 'cls_m.pth')),
+    ):
+        net = IFormer('m', init_cfg=init_cfg)
+        net.init_weights()
+        golden_stem = golden.made_up('downsample_layers.0.0.c.weight', [24, 3, 5, 5])
+        assert torch.equal(net.stem[0].conv.weight, golden_stem)
+
+
+class Forged:
+    """A dtype whose pickled state says that eight bytes are a reference to an object."""
+
+    def __init__(self, code: str, state: tuple) -> None:
+        self.code, self.state = code, state
+
+    def __reduce__(self):
+        return np.dtype, (self.code, False, True), self.state
+
+
+@pytest.mark.parametrize(
+    'forged',
+    [
+        Forged('f8', (3, '<', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 8, 0)),
+        Forged('O', (3, '|', None, None, None, -1, -1, 63)),
+        Forged('V8', (3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 8, 0)),
+    ],
+)
+def test_forged_numpy_types_are_refused(tmp_path, forged):
+    torch.save(dict(state_dict={}, evil=forged), tmp_path / 'forged.pth')
+    with pytest.raises(UserError, match=r'refused, because reading it would run code \(numpy.dtype\)'):
+        read(tmp_path / 'forged.pth')
 
 
 def test_load_report_names_what_was_found(official):
@@ -130,9 +196,13 @@ def test_load_report_names_what_was_found(official):
 
 
 def test_unbuilt_stages_are_left_out(official):
-    net = IFormer('m', out_indices=(0, 2), init_cfg=dict(type='Pretrained', checkpoint=str(official / 'cls_m.pth')))
+    net = IFormer(
+        'm', out_indices=(0, 2), init_cfg=dict(type='Pretrained', checkpoint=str(official / 'cls_m.pth'))
+    )
     net.init_weights()
-    assert torch.equal(net.stem[0].conv.weight, golden.made_up('downsample_layers.0.0.c.weight', [24, 3, 5, 5]))
+    assert torch.equal(
+        net.stem[0].conv.weight, golden.made_up('downsample_layers.0.0.c.weight', [24, 3, 5, 5])
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +232,9 @@ def test_a_parameter_left_without_weights_is_an_error_on_every_way_in(official, 
             self.backbone = backbone
 
     for attempt in (
-        lambda: dense(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'holes.pth'))).init_weights(),
+        lambda: dense(
+            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'holes.pth'))
+        ).init_weights(),
         lambda: load_checkpoint(Whole(dense()), str(tmp_path / 'holes.pth')),
         lambda: Whole(dense()).load_state_dict(own, strict=False),
     ):
@@ -182,7 +254,9 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, bomb, legacy):
     """Through each function of mmengine and ours that reads weights; the tools are tested with theirs."""
     mark, file = tmp_path / 'mark', tmp_path / 'bomb.pth'
     torch.save(
-        dict(state_dict=golden.state_dict('det_m'), evil=bomb(mark)), file, _use_new_zipfile_serialization=not legacy
+        dict(state_dict=golden.state_dict('det_m'), evil=bomb(mark)),
+        file,
+        _use_new_zipfile_serialization=not legacy,
     )
     # The file is live: an unsafe reader does run it, or hands out the function to call.
     unsafe = torch.load(file, weights_only=False)['evil']
@@ -223,12 +297,22 @@ def test_honest_training_files_are_read(tmp_path):
     honest = dict(
         state_dict={'w': torch.ones(2)},
         args=argparse.Namespace(lr=0.1),
-        numpy=dict(scalar=np.float32(1.5), integer=np.int64(3), array=np.arange(3), text=np.array(['a'])),
+        numpy=dict(
+            scalar=np.float32(1.5),
+            integer=np.int64(3),
+            array=np.arange(6.0).reshape(2, 3).T,
+            flags=np.array([True, False]),
+        ),
         message_hub=dict(log_scalars={'loss': history}),
     )
     torch.save(honest, tmp_path / 'honest.pth')
     back = read(tmp_path / 'honest.pth')
     assert back['args'].lr == 0.1 and back['numpy']['scalar'] == 1.5
+    for key, value in honest['numpy'].items():
+        assert np.array_equal(back['numpy'][key], value) and back['numpy'][key].dtype == value.dtype
+    torch.save(back, tmp_path / 'again.pth')
+    again = torch.load(tmp_path / 'again.pth', weights_only=False)['numpy']['array']
+    assert type(again) is np.ndarray and np.array_equal(again, honest['numpy']['array'])
     assert back['message_hub']['log_scalars']['loss'].mean() == history.mean()
 
 
@@ -271,6 +355,8 @@ def test_no_network_is_told_with_the_ways_out(monkeypatch, tmp_path):
 
 
 def test_a_registry_built_model_keeps_the_sentence(official):
-    cfg = dict(type='IFormer', arch='t', init_cfg=dict(type='Pretrained', checkpoint=str(official / 'cls_m.pth')))
+    cfg = dict(
+        type='IFormer', arch='t', init_cfg=dict(type='Pretrained', checkpoint=str(official / 'cls_m.pth'))
+    )
     with pytest.raises(UserError, match="arch 'm'"):
         MODELS.build(cfg).init_weights()

@@ -62,7 +62,10 @@ def test_real_images_are_not_refused(real_data):
 
 def annotations(tmp_path: Path, **changes) -> dict:
     content = dict(
-        images=[dict(id=1, file_name='a.jpg', width=60, height=40), dict(id=2, file_name='b.jpg', width=60, height=40)],
+        images=[
+            dict(id=1, file_name='a.jpg', width=60, height=40),
+            dict(id=2, file_name='b.jpg', width=60, height=40),
+        ],
         categories=[dict(id=3, name='kite'), dict(id=7, name='clock')],
         annotations=[
             dict(id=1, image_id=1, category_id=3, bbox=[1, 1, 10, 10], area=100, iscrowd=0),

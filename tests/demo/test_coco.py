@@ -220,10 +220,7 @@ def colour_models(root: Path, space: str) -> dict[int, np.ndarray]:
                     mask |= coco.annToMask(annotation) > 0
             inside[category_id] += np.bincount(bins[mask], minlength=512)
             outside[category_id] += np.bincount(bins[~mask], minlength=512)
-    return {
-        i: np.log(inside[i] / inside[i].sum()) - np.log(outside[i] / outside[i].sum())
-        for i in inside
-    }
+    return {i: np.log(inside[i] / inside[i].sum()) - np.log(outside[i] / outside[i].sum()) for i in inside}
 
 
 def colour_boxes(root: Path, space: str, threshold: float) -> list[dict]:
