@@ -72,10 +72,8 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
             'you trust its origin, save its weights alone once with torch.save(torch.load(FILE, '
             "weights_only=False)['state_dict'], NEW_FILE) and load that."
         ) from error
-    except OSError as error:
-        raise UserError(
-            f'{path}: cannot be read ({error.strerror or error}); check its permissions.'
-        ) from error
+    except PermissionError as error:
+        raise UserError(f'{path}: may not be read; check its permissions.') from error
     except Exception as error:  # A damaged file can break its parser anywhere.
         if 'deserialize object on a CUDA device' in str(error):
             raise UserError(

@@ -32,6 +32,6 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
             if name and '://' not in path and not Path(path).exists():
                 raise UserError(
                     f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
-                    'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, or add '
-                    '--demo to run on miniature data.'
+                    'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, or '
+                    'add --demo to run on miniature data.'
                 )

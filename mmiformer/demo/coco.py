@@ -59,15 +59,15 @@ class _Pen:
 
     def _pixels(self, points: ArrayLike) -> np.ndarray:
         pixels = np.asarray(points, float) @ self._rotation * self._radius + self._centre
-        return np.round(pixels * (1 << _SHIFT)).astype(np.int32)[None]
+        return np.round(pixels * (1 << _SHIFT)).astype(np.int32)
 
     def fill(self, points: ArrayLike, value: int = 255, layer: str = 'body') -> None:
-        cv2.fillPoly(getattr(self, layer), self._pixels(points), value, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(getattr(self, layer), [self._pixels(points)], value, cv2.LINE_AA, _SHIFT)
 
     def line(self, points: ArrayLike, width: float, layer: str = 'ink') -> None:
         width = max(_SCALE, round(width * self._radius))  # at least one pixel of the image
-        points = self._pixels(points)
-        cv2.polylines(getattr(self, layer), points, False, 255, width, cv2.LINE_AA, _SHIFT)
+        path = [self._pixels(points)]
+        cv2.polylines(getattr(self, layer), path, False, 255, width, cv2.LINE_AA, _SHIFT)
 
     def layers(self) -> tuple[np.ndarray, np.ndarray]:
         """Coverage of the body and of its lines with the rim, float32 of H x W in 0..1."""
