@@ -1,11 +1,13 @@
 """What all backbones of this package have in common: stages, taps, freezing, checkpointing, weights."""
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -94,6 +96,13 @@ class Backbone(BaseModule):
         if self.init_cfg or not pretrained:
             super().init_weights()
         self.init_cfg = given
+        if self.norm_eval and not pretrained:
+            print_log(
+                f'{type(self).__name__}: norm_eval=True without pretrained weights keeps BatchNorm at 0 and 1 '
+                'and does not learn; set norm_eval=False unless a checkpoint follows.',
+                logger='current',
+                level=logging.WARNING,
+            )
         for init_cfg in pretrained:
             load_backbone(self, init_cfg['checkpoint'], init_cfg.get('prefix'))
         self._is_init = True

@@ -1,5 +1,6 @@
 """COCO annotations that are checked while they are read. Needs mmdet."""
 
+import logging
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -33,7 +34,7 @@ class CheckedCocoDataset(CocoDataset):
                 print_log(
                     f'{self.ann_file}: {len(files)} {what} are skipped, the first one in {files[0]}.',
                     logger='current',
-                    level=30,
+                    level=logging.WARNING,
                 )
         return data_list
 

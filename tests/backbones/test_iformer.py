@@ -348,3 +348,12 @@ def test_images_below_32_pixels_are_refused(size):
 
 def test_golden_files_say_where_they_come_from():
     assert 'github.com/ChuanyangZheng/iFormer' in Path(golden.__file__).read_text()
+
+
+def test_frozen_statistics_without_weights_are_warned_about(monkeypatch):
+    told = []
+    monkeypatch.setattr('mmiformer.backbones.base.print_log', lambda text, **_: told.append(text))
+    IFormer(TINY).init_weights()
+    assert not told
+    IFormer(TINY, norm_eval=True).init_weights()
+    assert 'norm_eval=False' in told[0]
