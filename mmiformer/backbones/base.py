@@ -98,8 +98,8 @@ class Backbone(BaseModule):
         self.init_cfg = given
         if self.norm_eval and not pretrained:
             print_log(
-                f'{type(self).__name__}: norm_eval=True without pretrained weights keeps BatchNorm at 0 and 1 '
-                'and does not learn; set norm_eval=False unless a checkpoint follows.',
+                f'{type(self).__name__}: norm_eval=True without pretrained weights keeps BatchNorm at 0 and '
+                '1 and does not learn; set norm_eval=False unless a checkpoint follows.',
                 logger='current',
                 level=logging.WARNING,
             )
