@@ -50,39 +50,6 @@ class ResidualBlock(nn.Module):
             self.gamma = None
 
 
-class ConvBlock(ResidualBlock):
-    """ConvNeXt-like block: 7x7 depthwise, 1x1 expand with GELU, 1x1 project, all with BN.
-
-    Args:
-        dim: Channels of input and output.
-        ratio: Hidden width as a multiple of ``dim``.
-        norm_cfg: Normalisation layer, as mmcv takes it.
-        drop_path: See :class:`ResidualBlock`.
-        layer_scale_init_value: See :class:`ResidualBlock`.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        ratio: int,
-        norm_cfg: dict[str, Any] | None = None,
-        drop_path: float = 0.0,
-        layer_scale_init_value: float = 0.0,
-    ) -> None:
-        super().__init__(dim, drop_path, layer_scale_init_value)
-        self.depthwise = ConvNorm(dim, dim, 7, groups=dim, norm_cfg=norm_cfg)
-        self.expand = ConvNorm(dim, ratio * dim, 1, norm_cfg=norm_cfg, act=nn.GELU)
-        self.project = ConvNorm(ratio * dim, dim, 1, norm_cfg=norm_cfg)
-
-    def branch(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps N x dim x H x W to the same shape."""
-        return self.project(self.expand(self.depthwise(x)))
-
-    def last_unit(self) -> ConvNorm:
-        """The projecting unit."""
-        return self.project
-
-
 class FFN(ResidualBlock):
     """Feed-forward network: 1x1 expand with GELU, 1x1 project, both with BN.
 
@@ -113,6 +80,33 @@ class FFN(ResidualBlock):
     def last_unit(self) -> ConvNorm:
         """The projecting unit."""
         return self.project
+
+
+class ConvBlock(FFN):
+    """ConvNeXt-like block: an FFN behind a 7x7 depthwise convolution with BN, in one residual branch.
+
+    Args:
+        dim: Channels of input and output.
+        ratio: Hidden width as a multiple of ``dim``.
+        norm_cfg: Normalisation layer, as mmcv takes it.
+        drop_path: See :class:`ResidualBlock`.
+        layer_scale_init_value: See :class:`ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ratio: int,
+        norm_cfg: dict[str, Any] | None = None,
+        drop_path: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+    ) -> None:
+        super().__init__(dim, ratio, norm_cfg, drop_path, layer_scale_init_value)
+        self.depthwise = ConvNorm(dim, dim, 7, groups=dim, norm_cfg=norm_cfg)
+
+    def branch(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x dim x H x W to the same shape."""
+        return super().branch(self.depthwise(x))
 
 
 class CPE(nn.Module):
