@@ -53,7 +53,7 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
     for name, points in losses.items():
         axes[0, 0].plot(*zip(*points, strict=True), label=name, linewidth=2.5 if name == 'loss' else 1)
     axes[0, 0].set(title='losses', xlabel='iteration', ylabel='loss', yscale='log')
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     if results:
         names = sorted(results)
         values = [results[name][-1][1] for name in names]
