@@ -88,7 +88,7 @@ def load_backbone(model: 'Backbone', file: str | os.PathLike[str], prefix: str |
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     prefix = (prefix or 'backbone').rstrip('.') + '.'
     inner = {k[len(prefix) :]: v for k, v in state_dict.items() if str(k).startswith(prefix)}
-    if not inner and model.arch_of(state_dict):
+    if not inner and any(key in state_dict for key in model.state_dict()):
         inner = dict(state_dict)  # A bare backbone of ours.
     if not inner:
         raise UserError(

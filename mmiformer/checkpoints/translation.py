@@ -101,14 +101,17 @@ def translate(checkpoint: Any) -> Translation:
     state_dict, container = _find_state_dict(checkpoint)
     if state_dict is None:
         return Translation(checkpoint)
-    state_dict = {re.sub(r'^module\.', '', k): v for k, v in state_dict.items()}
+    wrapped = state_dict
+    state_dict = {re.sub(r'^module\.', '', k): v for k, v in wrapped.items()}  # DistributedDataParallel's.
     found = _recognise(state_dict)
     if found is None:
         return Translation(checkpoint)
     kind, prefix = found
 
-    heads = [key for key in state_dict if prefix and not key.startswith(prefix)]
+    heads = {key for key in state_dict if prefix and not key.startswith(prefix)}
     if kind == 'mmiformer':
+        if state_dict.keys() != wrapped.keys():
+            checkpoint = {**container, 'state_dict': OrderedDict(state_dict)}
         return Translation(checkpoint, kind, len(state_dict) - len(heads), len(heads))
     result: dict[str, torch.Tensor] = {}
     for key, value in state_dict.items():

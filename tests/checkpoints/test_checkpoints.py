@@ -80,10 +80,11 @@ def test_every_kind_of_file_gives_the_same_backbone(official, tmp_path):
     torch.save({f'module.{k}': v for k, v in golden.state_dict('cls_m').items()}, tmp_path / 'ddp.pth')
     torch.save(dict(state_dict=own), tmp_path / 'own_whole.pth')
     torch.save(bare, tmp_path / 'own_bare.pth')
+    torch.save({f'module.{k}': v for k, v in bare.items()}, tmp_path / 'own_ddp.pth')
     safetensors.torch.save_file(bare, tmp_path / 'own.safetensors')
     safetensors.torch.save_file(golden.state_dict('cls_m'), tmp_path / 'official.safetensors')
     files = sorted(tmp_path.iterdir())
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         net = dense(init_cfg=dict(type='Pretrained', checkpoint=str(file)))
         net.init_weights()
@@ -147,6 +148,17 @@ def test_a_bare_file_of_ours_goes_into_a_bare_backbone_by_mmengine_too(tmp_path)
     other = IFormer('t')
     load_checkpoint(other, str(tmp_path / 'bare.pth'), strict=True)
     assert torch.equal(other.stem[0].conv.weight, net.stem[0].conv.weight)
+
+
+def test_a_bare_file_of_a_size_of_ones_own(tmp_path):
+    arch = {**IFormer.arch_settings['t'], 'dims': (16, 32, 64, 128)}
+    net = IFormer(arch, out_indices=(0, 1))
+    net.init_weights()
+    torch.save(net.state_dict(), tmp_path / 'own.pth')
+    cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'own.pth'))
+    other = IFormer(arch, out_indices=(0, 1), init_cfg=cfg)
+    other.init_weights()
+    assert torch.equal(other.stem[2].conv.weight, net.stem[2].conv.weight)
 
 
 def test_init_cfg_as_a_list_and_by_class(official):
