@@ -7,11 +7,10 @@ from torch import nn
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Lays a model's weights out channels-last, in place: convolutions on the CPU run 1.4 times as fast.
+    """Lays a model's weights out channels-last, in place, which the CPU's convolutions run faster in.
 
     mmcv's RoIAlign reads its input as if it were contiguous, whatever its layout, and would silently
-    return features of wrong places (measured: the mask loss of an untrained Mask R-CNN came out as 3.7
-    instead of 8.4). So every operator of mmcv gets contiguous copies.
+    return features of wrong places. So every operator of mmcv gets contiguous copies.
 
     Args:
         model: Any model.
