@@ -101,7 +101,10 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     check_files(cfg, splits)
     if args.launcher != 'none':  # mmengine sets a CUDA device for each process, whatever the backend.
-        require_device('cuda', ', or run one process on the CPU, without --launcher')
+        local_rank = os.environ.get('SLURM_LOCALID' if args.launcher == 'slurm' else 'LOCAL_RANK', '0')
+        require_device(
+            f'cuda:{local_rank}', ', start one process a GPU, or one on the CPU without --launcher'
+        )
     return cfg
 
 

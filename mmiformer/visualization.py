@@ -36,7 +36,8 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
     """
     records: list[dict[str, Any]] = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        newer = [json.loads(line) for line in file.read_text().splitlines()]
+        # A killed run may leave half a line at the end.
+        newer = [json.loads(x) for x in file.read_text().splitlines() if x.endswith('}')]
         # A run that went on from a checkpoint, or began anew, replaces what the older one did after it.
         start = min((r['step'] for r in newer if 'loss' in r), default=float('inf'))
         records = [r for r in records if r['step'] < start] + newer

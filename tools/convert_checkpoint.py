@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.backbones import IFormer
-from mmiformer.checkpoints import fetch, read, translate
+from mmiformer.checkpoints import read, translate
 from mmiformer.errors import UserError
 
 
@@ -25,19 +26,25 @@ def main() -> None:
     if not dst.absolute().parent.is_dir():
         raise UserError(f'{dst}: its folder does not exist; make it first.')
 
-    translation = translate(read(fetch(args.src) if '://' in args.src else args.src))
+    translation = translate(read(args.src))
     print(f'{args.src}: {translation.report()}')
     if translation.recognised is None:
         raise UserError(
             f"{args.src}: holds no iFormer in the authors', timm's or our names; nothing written."
         )
-    state_dict = translation.checkpoint.get('state_dict', translation.checkpoint)
+    state_dict = translation.checkpoint['state_dict']
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     print(f'arch: {IFormer.arch_of(backbone) or "not a published one"}')
-    if dst.suffix == '.safetensors':
-        safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, dst)
-    else:
-        torch.save(translation.checkpoint, dst)
+    part = dst.with_name(f'{dst.name}.part')
+    try:
+        if dst.suffix == '.safetensors':
+            safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
+        else:
+            torch.save(translation.checkpoint, part)
+        part.replace(dst)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f'{dst}: cannot be written ({error}).') from error
     print(f'written: {dst} ({len(state_dict)} tensors)')
 
 

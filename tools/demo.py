@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.errors import UserError
 from mmiformer.inference import build_model, predict
 from mmiformer.visualization import build_visualizer
 
@@ -26,6 +27,8 @@ def main() -> None:
     device = cli.require_device(args.device)
     cfg = cli.load_config(args.config, args.cfg_options)
     out = Path(args.out or f'{Path(args.image).stem}_prediction.png')
+    if out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+        raise UserError(f'{out}: expected a name that ends in .png or .jpg.')
 
     model = build_model(cfg, args.checkpoint, device)
     sample = predict(model, cfg, args.image)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
@@ -32,15 +33,18 @@ def main() -> None:
     )
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
-    if args.resume:
-        resume(cfg, args.resume)
+    shapes = resume(cfg, args.resume) if args.resume else None
     if args.amp:
         cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
     if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with its base_batch_size.')
         cfg.auto_scale_lr.enable = True
 
     runner = Runner.from_cfg(cfg)
+    if shapes is not None:
+        check_same_model(runner, shapes, cfg.load_from)
     if not torch.cuda.is_available():
         use_channels_last(runner.model)
     try:
@@ -51,19 +55,38 @@ def main() -> None:
         report(runner, cfg)
 
 
-def resume(cfg: Config, file: str) -> None:
-    """Sets a config to go on from a training checkpoint, or from the latest one with ``'auto'``."""
+def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
+    """Sets a config to go on from a training checkpoint, or from the latest one with ``'auto'``.
+
+    Returns:
+        Shapes of the checkpoint's tensors, None where there is nothing to go on from.
+    """
     if file == 'auto':
         latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
         if latest is None:
             print(f'--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning.', flush=True)
-            return
+            return None
         file = latest
     checkpoint = read(file)
-    if not isinstance(checkpoint, dict) or not {'optimizer', 'message_hub', 'meta'} <= checkpoint.keys():
+    needed = {'state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'meta'}
+    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
         raise UserError(f'{file}: holds weights only; start from them with --cfg-options load_from={file}.')
     cfg.resume = True
     cfg.load_from = file
+    if 'backbone' in cfg.model:
+        cfg.model.backbone.init_cfg = None  # The checkpoint fills it; nothing is to be fetched.
+    return {key: value.shape for key, value in checkpoint['state_dict'].items()}
+
+
+def check_same_model(runner: Runner, shapes: dict[str, torch.Size], file: str) -> None:
+    """Raises unless a checkpoint to resume from holds just the tensors of the runner's model."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    if shapes != own:
+        key = next(k for k in (*own, *shapes) if own.get(k) != shapes.get(k))
+        raise UserError(
+            f'{file}: was trained with another model ({key}); resume it with the config in its work dir.'
+        )
 
 
 def report(runner: Runner, cfg: Config) -> None:

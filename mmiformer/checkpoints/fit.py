@@ -37,6 +37,11 @@ def check_fit(
         MisfitError: If a tensor is missing, left over, or of another shape; names both sides.
     """
     own = model.state_dict()
+    if not prefix and not own.keys() & state_dict.keys():
+        # A whole model's weights, as the reader gives them, meet a bare backbone.
+        inner = {k.removeprefix('backbone.'): v for k, v in state_dict.items() if k.startswith('backbone.')}
+        state_dict.clear()
+        state_dict.update(inner)
     given = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     built = tuple(f'stages.{i}.' for i in range(len(model.stages)))
     unused = [k for k in given if k.startswith('stages.') and not k.startswith(built)]
@@ -88,8 +93,6 @@ def load_backbone(model: 'Backbone', file: str | os.PathLike[str], prefix: str |
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     prefix = (prefix or 'backbone').rstrip('.') + '.'
     inner = {k[len(prefix) :]: v for k, v in state_dict.items() if str(k).startswith(prefix)}
-    if not inner and any(key in state_dict for key in model.state_dict()):
-        inner = dict(state_dict)  # A bare backbone of ours.
     if not inner:
         raise UserError(
             f"{file}: holds no backbone of this package; expected an iFormer's weights in the authors', "

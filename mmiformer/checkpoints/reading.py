@@ -1,10 +1,11 @@
 """The one reader of weight files; it never runs code that a file brings along."""
 
-import argparse
+import ast
+import http.client
+import logging
 import os
 import pickle
 import re
-import urllib.error
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -14,36 +15,28 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import safetensors.torch
 import torch
 from mmengine.dist import barrier, get_dist_info
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from mmiformer.checkpoints.numpy_types import STAND_INS
+from mmiformer.checkpoints.stand_ins import STAND_INS
 from mmiformer.checkpoints.translation import translate
 from mmiformer.errors import UserError
 
-
-def _history_method(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr`` while unpickling: mmengine's loss history names its own statistics by it."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(f'GLOBAL getattr with {name}')
-
-
-# What honest training files hold beside tensors: the arguments of the authors' script, numpy numbers and
-# arrays in logs and random states, mmengine's loss history. Nothing here calls anything of the file's choice.
-_SAFE_TYPES: list[Any] = [
-    argparse.Namespace,
-    HistoryBuffer,
-    (_history_method, 'builtins.getattr'),
-    *STAND_INS,
-]
+# Texts in a checkpoint that mmengine runs as Python: ``config`` when it resumes, ``cfg`` in its inferencers.
+_CONFIG_NODES = (
+    *(ast.Module, ast.Assign, ast.Name, ast.Load, ast.Store, ast.Constant, ast.keyword, ast.Call),
+    *(ast.Dict, ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.USub),
+)
 
 
 def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     """Reads a file of weights as it is, with ``weights_only=True`` or as safetensors.
 
+    What it holds beside weights is plain data; a config text in it that does more than assign plain values
+    is left out, and told, since mmengine would run it.
+
     Args:
-        file: Path of the file.
+        file: Path or https address of the file.
         map_location: As ``torch.load`` takes it. Defaults to ``'cpu'``.
 
     Returns:
@@ -52,7 +45,18 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     Raises:
         UserError: If the file is missing, damaged, no weight file, or would need to run code.
     """
-    path = Path(file).expanduser()
+    name = os.fspath(file)
+    if '://' not in name:
+        return _read_file(Path(name).expanduser(), map_location)
+    path = fetch(name)
+    try:
+        return _read_file(path, map_location)
+    except UserError:
+        path.unlink(missing_ok=True)  # So that what was cut off on its way is fetched again.
+        raise
+
+
+def _read_file(path: Path, map_location: Any) -> Any:
     if not path.is_file():
         raise UserError(
             f'{path}: no such checkpoint file (looked in {path.absolute().parent}); check the path.'
@@ -61,8 +65,9 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
         if path.suffix == '.safetensors':
             device = map_location if isinstance(map_location, str) else 'cpu'
             return safetensors.torch.load_file(path, device=device)
-        with torch.serialization.safe_globals(_SAFE_TYPES):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(STAND_INS):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return _without_code(checkpoint, path)
     except pickle.UnpicklingError as error:
         wanted = re.search(r'GLOBAL ([\w.]+)', str(error))
         if wanted is None and not zipfile.is_zipfile(path):
@@ -80,6 +85,41 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
                 f'{path}: cannot be put on {map_location}, since no CUDA device is here.'
             ) from error
         raise UserError(_unreadable(path)) from error
+
+
+def _without_code(checkpoint: Any, path: Path) -> Any:
+    """Refuses attributes that pass for methods, and takes out config texts that would do more than assign."""
+    pending, seen = [checkpoint], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen or not isinstance(value, (dict, list, tuple)):
+            continue
+        seen.add(id(value))
+        if set(getattr(value, '__dict__', ())) - {'_metadata'}:
+            raise pickle.UnpicklingError('GLOBAL collections.OrderedDict with attributes')
+        if isinstance(value, dict):
+            for key in ('cfg', 'config'):
+                if key in value and isinstance(value[key], str) and not _is_plain_config(value[key]):
+                    del value[key]
+                    text = f"{path}: its text '{key}' is left out, because it does more than assign values."
+                    print_log(text, logger='current', level=logging.WARNING)
+        pending.extend(value.values() if isinstance(value, dict) else value)
+    return checkpoint
+
+
+def _is_plain_config(text: str) -> bool:
+    """Whether a config assigns plain values and ``dict(...)`` of them, and names no other file."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    names = [node.id for node in nodes if isinstance(node, ast.Name)]
+    return (
+        all(isinstance(node, _CONFIG_NODES) for node in nodes)
+        and all(isinstance(function, ast.Name) and function.id == 'dict' for function in calls)
+        and not any(name.startswith('_') for name in names)
+    )
 
 
 def _unreadable(path: Path) -> str:
@@ -114,7 +154,7 @@ def fetch(url: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             print_log(f'Downloading {url} to {path}', logger='current')
             torch.hub.download_url_to_file(url, str(path), progress=rank == 0)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, 'reason', error)
         raise UserError(
             f'{url}: could not be downloaded ({reason}); fetch it elsewhere and put it at {path}, or name '
@@ -142,7 +182,7 @@ def load(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
         UserError: See :func:`read` and :func:`fetch`.
     """
     name = os.fspath(file)
-    translation = translate(read(fetch(name) if '://' in name else name, map_location))
+    translation = translate(read(name, map_location))
     if translation.recognised:
         print_log(f'{name}: {translation.report()}', logger='current')
     return translation.checkpoint
@@ -174,5 +214,5 @@ def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
 
 
 def _load_buffer(file: Any, map_location: Any = None, **_: Any) -> Any:
-    with torch.serialization.safe_globals(_SAFE_TYPES):
+    with torch.serialization.safe_globals(STAND_INS):
         return torch.load(file, map_location=map_location, weights_only=True)

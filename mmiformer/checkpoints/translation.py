@@ -88,7 +88,7 @@ class Translation:
 def translate(checkpoint: Any) -> Translation:
     """Recognises the names in a checkpoint and translates them to ours.
 
-    A foreign bare backbone or classification file becomes a state dict with the prefixes ``backbone.`` and
+    A bare backbone or classification file becomes a state dict with the prefixes ``backbone.`` and
     ``head.``; a whole detector or segmentor keeps the names of its neck and heads, which are mmdet's and
     mmseg's own. Optimiser states are not carried over from foreign names, since their order differs.
 
@@ -110,6 +110,7 @@ def translate(checkpoint: Any) -> Translation:
 
     heads = {key for key in state_dict if prefix and not key.startswith(prefix)}
     if kind == 'mmiformer':
+        state_dict = state_dict if prefix else {f'backbone.{k}': v for k, v in state_dict.items()}
         if state_dict.keys() != wrapped.keys():
             checkpoint = {**container, 'state_dict': OrderedDict(state_dict)}
         return Translation(checkpoint, kind, len(state_dict) - len(heads), len(heads))

@@ -1,5 +1,6 @@
 import argparse
 import pickle
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import Bomb
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -187,9 +189,17 @@ class Forged:
         return np.dtype, (self.code, False, True), self.state
 
 
+class PlainArrayCall:
+    """A call of ndarray that makes a reference to an object out of eight bytes."""
+
+    def __reduce__(self):
+        return np.ndarray, ((1,), 'O', b'12345678')
+
+
 @pytest.mark.parametrize(
     'forged',
     [
+        PlainArrayCall(),
         Forged('f8', (3, '<', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 8, 0)),
         Forged('O', (3, '|', None, None, None, -1, -1, 63)),
         Forged('V8', (3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 8, 0)),
@@ -197,7 +207,7 @@ class Forged:
 )
 def test_forged_numpy_types_are_refused(tmp_path, forged):
     torch.save(dict(state_dict={}, evil=forged), tmp_path / 'forged.pth')
-    with pytest.raises(UserError, match=r'refused, because reading it would run code \(numpy.dtype\)'):
+    with pytest.raises(UserError, match=r'refused, because reading it would run code \(numpy\.'):
         read(tmp_path / 'forged.pth')
 
 
@@ -294,10 +304,12 @@ def test_other_schemes_of_mmengine_read_safely_too(tmp_path, monkeypatch):
     file = tmp_path / 'bomb.pth'
     torch.save(dict(state_dict={}, evil=Bomb(tmp_path / 'mark')), file)
     monkeypatch.setattr(module, 'get_torchvision_models', lambda: {'resnet50': 'https://example.org/x.pth'})
-    monkeypatch.setattr('mmiformer.checkpoints.reading.fetch', lambda url: file)
+    cached = tmp_path / 'cached.pth'
+    monkeypatch.setattr('mmiformer.checkpoints.reading.fetch', lambda url: Path(shutil.copy(file, cached)))
     for name in ('torchvision://resnet50', 'https://example.org/x.pth'):
         with pytest.raises(UserError, match='would run code'):
             CheckpointLoader.load_checkpoint(name)
+        assert not cached.exists(), 'what cannot be read does not stay in the cache'
     if hasattr(module, '_safe_torch_load'):
         with pytest.raises(pickle.UnpicklingError):
             module._safe_torch_load(str(file))
@@ -326,6 +338,75 @@ def test_honest_training_files_are_read(tmp_path):
     again = torch.load(tmp_path / 'again.pth', weights_only=False)['numpy']['array']
     assert type(again) is np.ndarray and np.array_equal(again, honest['numpy']['array'])
     assert back['message_hub']['log_scalars']['loss'].mean() == history.mean()
+
+
+def ordered_dict_with_an_attribute() -> OrderedDict:
+    value = OrderedDict(a=1)
+    value.__dict__['__deepcopy__'] = 'anything'
+    return value
+
+
+def history_of_a_list() -> HistoryBuffer:
+    history = HistoryBuffer([1.0], [1])
+    history._log_history = [1.0]
+    return history
+
+
+@pytest.mark.parametrize(
+    'disguised',
+    [
+        argparse.Namespace(__array_interface__=dict(shape=(1,), typestr='<i8', data=(1, False), version=3)),
+        OrderedDict(inner=ordered_dict_with_an_attribute()),
+        history_of_a_list(),
+    ],
+    ids=['namespace', 'dict', 'history'],
+)
+def test_plain_data_that_passes_for_more_is_refused(tmp_path, disguised):
+    torch.save(dict(state_dict={}, evil=disguised), tmp_path / 'disguised.pth')
+    with pytest.raises(UserError, match='refused, because reading it would run code'):
+        read(tmp_path / 'disguised.pth')
+
+
+def test_a_loss_history_cannot_replace_the_statistics_of_the_process(tmp_path):
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    history._statistics_methods = {'mean': HistoryBuffer.max}
+    torch.save(dict(log=history), tmp_path / 'history.pth')
+    back = read(tmp_path / 'history.pth')['log']
+    assert type(back) is HistoryBuffer and back.statistics('mean') == 2.0
+    assert HistoryBuffer._statistics_methods['mean'] is HistoryBuffer.mean
+
+
+def test_config_texts_in_a_checkpoint_are_not_run(tmp_path):
+    """mmengine's resume and its inferencers run them as Python."""
+    mark = tmp_path / 'mark'
+    texts = [
+        f'import os\nos.mkdir({str(mark)!r})',
+        f"x = [].append(open({str(mark)!r}, 'w'))",
+        "_base_ = 'x.py'",
+    ]
+    for text in texts:
+        meta = dict(config=text, cfg=text, epoch=1)
+        torch.save(dict(meta=meta, message_hub=dict(runtime_info=dict(cfg=text))), tmp_path / 'text.pth')
+        back = read(tmp_path / 'text.pth')
+        assert back == dict(meta=dict(epoch=1), message_hub=dict(runtime_info={})) and not mark.exists()
+    honest = Config(dict(a=[1, -2.5, None], b=dict(type='X', c=(1, 'y')))).pretty_text
+    torch.save(dict(meta=dict(cfg=honest)), tmp_path / 'honest.pth')
+    assert read(tmp_path / 'honest.pth')['meta']['cfg'] == honest
+
+
+def test_a_bare_backbone_takes_and_gives_whole_files_by_mmengine_too(official, tmp_path):
+    net = IFormer('m')
+    load_checkpoint(net, str(official / 'cls_m.pth'))
+    torch.save(net.state_dict(), tmp_path / 'bare.pth')
+
+    class Whole(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = IFormer('m')
+
+    whole = Whole()
+    load_checkpoint(whole, str(tmp_path / 'bare.pth'), strict=True)
+    assert torch.equal(whole.backbone.stem[0].conv.weight, net.stem[0].conv.weight)
 
 
 @pytest.mark.parametrize('name', ['cut.pth', 'text.pth', 'empty.pth', 'text.safetensors', 'cut.safetensors'])
