@@ -1,14 +1,13 @@
 """Weight files: read safely, recognised by their keys, translated, held against the network."""
 
 from mmiformer.checkpoints.fit import MisfitError, check_fit, load_backbone
-from mmiformer.checkpoints.reading import fetch, install, load, read
+from mmiformer.checkpoints.reading import install, load, read
 from mmiformer.checkpoints.translation import Translation, translate
 
 __all__ = [
     'MisfitError',
     'Translation',
     'check_fit',
-    'fetch',
     'install',
     'load',
     'load_backbone',

@@ -65,9 +65,7 @@ def _read_file(path: Path, map_location: Any) -> Any:
         if path.suffix == '.safetensors':
             device = map_location if isinstance(map_location, str) else 'cpu'
             return safetensors.torch.load_file(path, device=device)
-        with torch.serialization.safe_globals(STAND_INS):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        return _without_code(checkpoint, path)
+        return _load_safely(path, map_location)
     except pickle.UnpicklingError as error:
         wanted = re.search(r'GLOBAL ([\w.]+)', str(error))
         if wanted is None and not zipfile.is_zipfile(path):
@@ -87,7 +85,13 @@ def _read_file(path: Path, map_location: Any) -> Any:
         raise UserError(_unreadable(path)) from error
 
 
-def _without_code(checkpoint: Any, path: Path) -> Any:
+def _load_safely(file: Any, map_location: Any = None, **_: Any) -> Any:
+    # Also takes the place of mmengine's function of these arguments, whose files may be buffers.
+    with torch.serialization.safe_globals(STAND_INS):
+        return _without_code(torch.load(file, map_location=map_location, weights_only=True), file)
+
+
+def _without_code(checkpoint: Any, path: Any) -> Any:
     """Refuses attributes that pass for methods, and takes out config texts that would do more than assign."""
     pending, seen = [checkpoint], set()
     while pending:
@@ -199,7 +203,7 @@ def install() -> None:
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
     mmengine_checkpoint.load_from_http = load_from_http
     if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        mmengine_checkpoint._safe_torch_load = _load_buffer
+        mmengine_checkpoint._safe_torch_load = _load_safely
 
 
 # mmengine's log calls a loader by its function's name after "load_from_".
@@ -211,8 +215,3 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
     """Mmengine's scheme for addresses; how to download is :func:`fetch`'s."""
     return load(filename, map_location)
-
-
-def _load_buffer(file: Any, map_location: Any = None, **_: Any) -> Any:
-    with torch.serialization.safe_globals(STAND_INS):
-        return torch.load(file, map_location=map_location, weights_only=True)
