@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
-from mmiformer.datasets.files import check_files
+from mmiformer.datasets.checks import check_classes, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
 
@@ -93,13 +93,14 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         The config, ready for mmengine's runner.
 
     Raises:
-        UserError: If data is missing, or a GPU is asked for and absent.
+        UserError: If data is missing, its classes are not the heads', or a GPU is asked for and absent.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options, args.demo)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     check_files(cfg, splits)
+    check_classes(cfg, splits)
     if args.launcher != 'none':  # mmengine sets a CUDA device for each process, whatever the backend.
         local_rank = os.environ.get('SLURM_LOCALID' if args.launcher == 'slurm' else 'LOCAL_RANK', '0')
         require_device(

@@ -7,12 +7,15 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from mmiformer.checkpoints import MisfitError
+from mmiformer.datasets.checks import dataset_meta
 from mmiformer.errors import UserError
+
+_TRUTH = ('LoadAnnotations', 'LoadIntactSegMap')  # transforms that an image without annotations skips
 
 
 def load_strictly(model: BaseModel, checkpoint: str, device: torch.device | str = 'cpu') -> dict[str, Any]:
@@ -60,9 +63,9 @@ def build_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu'
     model_cfg = cfg.model.copy()
     if 'backbone' in model_cfg:
         model_cfg.backbone = dict(model_cfg.backbone, init_cfg=None)  # The checkpoint fills it.
-    model = MODELS.build(model_cfg)
+    model = revert_sync_batchnorm(MODELS.build(model_cfg))  # One process has nothing to synchronise with.
     meta = load_strictly(model, checkpoint, device)
-    model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
+    model.dataset_meta = meta.get('dataset_meta') or dataset_meta(cfg, 'test')
     return model.to(device).eval()
 
 
@@ -77,16 +80,9 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     Returns:
         The data sample with the prediction, in the image's own coordinates.
     """
-    steps = [s for s in cfg.test_dataloader.dataset.pipeline if s.type != 'LoadAnnotations']
+    steps = [s for s in cfg.test_dataloader.dataset.pipeline if s.type not in _TRUTH]
     pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     data = pipeline(dict(img_path=str(image), img_id=0))
     collate = default_collate if cfg.get('default_scope') == 'mmpretrain' else pseudo_collate
     with torch.no_grad():
         return model.test_step(collate([data]))[0]
-
-
-def _dataset_meta(cfg: Config) -> dict[str, Any]:
-    """Class names and palette, from the config or from the data set's class."""
-    dataset = cfg.test_dataloader.dataset
-    defaults = getattr(DATASETS.get(dataset.type), 'METAINFO', {})
-    return {**defaults, **dataset.get('metainfo', {})}

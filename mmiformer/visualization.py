@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import mmcv
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, pseudo_collate
@@ -15,17 +16,14 @@ from mmengine.registry import VISUALIZERS
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402  The backend must be chosen first.
+from matplotlib.patches import Patch  # noqa: E402
 
-
-def build_visualizer(cfg: Config, dataset_meta: dict[str, Any]) -> Any:
-    """A visualizer of the config's kind that writes nothing by itself."""
-    visualizer = VISUALIZERS.build(dict(type=cfg.visualizer.type, name='mmiformer', vis_backends=None))
-    visualizer.dataset_meta = dataset_meta
-    return visualizer
+# What mmengine writes beside the results of an evaluation.
+_NO_RESULTS = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory'}
 
 
 def plot_curves(work_dir: Path, out: Path) -> bool:
-    """Draws the losses over the iterations and the last evaluation, resumed runs as one.
+    """Draws the losses over the iterations and the evaluations, resumed runs as one.
 
     Args:
         work_dir: Folder with mmengine's ``*/vis_data/scalars.json``, one JSON object a line.
@@ -43,29 +41,128 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
         records = [r for r in records if r['step'] < start] + newer
     if not records:
         return False
-    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    losses: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    results: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for record in records:
         for key, value in record.items():
-            if isinstance(value, (int, float)) and ('loss' in key or '/' in key):
-                series[key].append((record['step'], value))
-    losses = {k: v for k, v in series.items() if 'loss' in k}
-    results = {k: v for k, v in series.items() if '/' in k and any(y >= 0 for _, y in v)}
-    figure, axes = plt.subplots(1, 2 if results else 1, figsize=(12 if results else 6, 4), squeeze=False)
+            if not isinstance(value, (int, float)):
+                continue
+            if 'loss' in record:
+                if 'loss' in key:
+                    losses[key].append((record['step'], value))
+            elif key not in _NO_RESULTS and value >= 0:  # COCO's metrics say -1 for "no such objects".
+                results[key].append((record['step'], value))
+    figure, axes = plt.subplots(1, 2 if results else 1, figsize=(14 if results else 7, 4), squeeze=False)
     for name, points in losses.items():
         axes[0, 0].plot(*zip(*points, strict=True), label=name, linewidth=2.5 if name == 'loss' else 1)
     axes[0, 0].set(title='losses', xlabel='iteration', ylabel='loss', yscale='log')
     axes[0, 0].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
-    if results:
+    if any(len(points) > 1 for points in results.values()):
+        for name, points in sorted(results.items()):
+            axes[0, 1].plot(
+                *zip(*points, strict=True), marker='o', markersize=3, label=f'{name} {points[-1][1]:.4g}'
+            )
+        axes[0, 1].set(title='evaluations', xlabel='iteration or epoch', ylim=(0, None))
+        axes[0, 1].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
+    elif results:
         names = sorted(results)
         values = [results[name][-1][1] for name in names]
         axes[0, 1].barh(names, values)
-        axes[0, 1].bar_label(axes[0, 1].containers[0], fmt='%.3f', padding=2, fontsize=8)
-        axes[0, 1].set(title='last evaluation', xlim=(0, max(1.0, *values)))
+        axes[0, 1].bar_label(axes[0, 1].containers[0], fmt='%.4g', padding=2, fontsize=8)
+        axes[0, 1].set(title='evaluation', xlim=(0, 1.0 if max(values) <= 1 else 1.15 * max(values)))
         axes[0, 1].invert_yaxis()
     figure.tight_layout()
     figure.savefig(out, dpi=110)
     plt.close(figure)
     return True
+
+
+class Painter:
+    """Draws data samples of any task with the visualizer of a config.
+
+    Args:
+        cfg: The config.
+        dataset_meta: Names of the classes, and their colours where the task has some of its own.
+        score_thr: Least score of an object to draw. Defaults to 0.5.
+    """
+
+    def __init__(self, cfg: Config, dataset_meta: dict[str, Any], score_thr: float = 0.5) -> None:
+        # Another name and no backend: this one writes nothing by itself.
+        self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='mmiformer', vis_backends=None))
+        self.visualizer.dataset_meta = dataset_meta
+        self.score_thr = score_thr
+
+    def draw(self, image: np.ndarray, sample: Any, truth: bool = False) -> np.ndarray:
+        """An image with the prediction upon it, or with the truth.
+
+        Args:
+            image: RGB, H x W x 3, uint8.
+            sample: The data sample of the model's ``test_step``.
+            truth: Whether to draw the truth instead of the prediction. Defaults to False.
+
+        Returns:
+            The picture, RGB, of the same size.
+        """
+        options = dict(with_labels=False) if 'pred_sem_seg' in sample else dict(pred_score_thr=self.score_thr)
+        self.visualizer.add_datasample(
+            'mmiformer', image, sample, draw_gt=truth, draw_pred=not truth, show=False, **options
+        )
+        return self.visualizer.get_image()
+
+    def legend(self, shares: dict[int, float], **options: Any) -> dict[str, Any]:
+        """Arguments of matplotlib's ``legend`` that name classes of a label map in their colours.
+
+        Args:
+            shares: Share of the pixels by index of a class, see :func:`class_shares`.
+            options: Further arguments of ``legend``.
+        """
+        names, colours = (self.visualizer.dataset_meta[key] for key in ('classes', 'palette'))
+        handles = [
+            Patch(color=np.array(colours[i]) / 255, label=f'{names[i].strip()}  {share:.1%}')
+            for i, share in shares.items()
+        ]
+        return dict(handles=handles, fontsize=9, frameon=False, **options)
+
+
+def class_shares(*label_maps: Any) -> dict[int, float]:
+    """Share of the pixels by index of a class, the largest first.
+
+    Args:
+        label_maps: mmseg's ``PixelData`` of 1 x H x W; 255, which is no class, is left out.
+    """
+    labels = torch.cat([m.data.flatten() for m in label_maps]).cpu()
+    counts = torch.bincount(labels[labels != 255])
+    order = counts.argsort(descending=True)
+    return {int(i): float(counts[i] / counts.sum()) for i in order if counts[i] > 0}
+
+
+def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path) -> None:
+    """Writes the prediction upon its image: of an image's size, or for a label map with a legend beside it.
+
+    Args:
+        painter: Draws it.
+        image: RGB, H x W x 3, uint8.
+        sample: The data sample of the model's ``test_step``.
+        out: Picture to write.
+    """
+    picture = painter.draw(image, sample)
+    if 'pred_sem_seg' not in sample:
+        mmcv.imwrite(mmcv.rgb2bgr(picture), str(out))
+        return
+    height, width = picture.shape[:2]
+    scale = max(1.0, 480 / max(height, width))  # beside a smaller picture the legend would be all there is
+    figure = plt.figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(picture)
+    axis.axis('off')
+    shares = class_shares(sample.pred_sem_seg)
+    rows = max(1, int(height * scale // 20))
+    columns = -(-len(shares) // rows)
+    axis.legend(
+        **painter.legend(shares, loc='upper left', bbox_to_anchor=(1.0, 1.0), ncols=columns, borderaxespad=0)
+    )
+    figure.savefig(out, bbox_inches='tight', pad_inches=0.05)
+    plt.close(figure)
 
 
 def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path, count: int = 8) -> None:
@@ -78,21 +175,27 @@ def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: P
         out: Picture to write.
         count: Images to draw. Defaults to 8.
     """
-    visualizer = build_visualizer(cfg, dataset.metainfo)
+    painter = Painter(cfg, dataset.metainfo)
     training = model.training
     model.eval()
-    rows = min(count, len(dataset))
-    figure, axes = plt.subplots(-(-rows // 2), 2, figsize=(12, 2.6 * -(-rows // 2)), squeeze=False)
+    count = min(count, len(dataset))
+    rows = -(-count // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(12, 2.6 * rows + 0.8), squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
-    for index, axis in zip(range(rows), axes.flat, strict=False):
+    label_maps = []
+    for index, axis in zip(range(count), axes.flat, strict=False):
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([dataset[index]]))[0]
         image = mmcv.imread(sample.img_path, channel_order='rgb')
-        visualizer.add_datasample('prediction', image, sample, draw_gt=True, show=False, pred_score_thr=0.5)
-        axis.imshow(visualizer.get_image())
+        pair = [painter.draw(image, sample, truth=True), painter.draw(image, sample)]
+        axis.imshow(np.concatenate(pair, axis=1))
         axis.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
-    figure.tight_layout()
+        if 'pred_sem_seg' in sample:
+            label_maps += [sample.gt_sem_seg, sample.pred_sem_seg]
+    figure.tight_layout(rect=(0, 0.8 / (2.6 * rows + 0.8), 1, 1) if label_maps else None)
+    if label_maps:
+        figure.legend(**painter.legend(class_shares(*label_maps), loc='lower center', ncols=8))
     figure.savefig(out, dpi=110)
     plt.close(figure)
     model.train(training)

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import mmcv
 from mmengine.config import DictAction
@@ -10,7 +11,7 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model, predict
-from mmiformer.visualization import build_visualizer
+from mmiformer.visualization import Painter, class_shares, save_prediction
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='path or https address of the weights')
     parser.add_argument('--out', help='picture to write (default: IMAGE_prediction.png in this folder)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score to draw (default: 0.3)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of an object to draw (default: 0.3)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     args = parser.parse_args()
     device = cli.require_device(args.device)
@@ -32,18 +33,18 @@ def main() -> None:
 
     model = build_model(cfg, args.checkpoint, device)
     sample = predict(model, cfg, args.image)
-    visualizer = build_visualizer(cfg, model.dataset_meta)
-    visualizer.add_datasample(
-        'prediction',
-        mmcv.imread(args.image, channel_order='rgb'),
-        sample,
-        draw_gt=False,
-        show=False,
-        pred_score_thr=args.score_thr,
-        out_file=str(out),
-    )
-    drawn = int((sample.pred_instances.scores >= args.score_thr).sum())
-    print(f'{drawn} objects with a score of at least {args.score_thr}: {out}')
+    painter = Painter(cfg, model.dataset_meta, args.score_thr)
+    save_prediction(painter, mmcv.imread(args.image, channel_order='rgb'), sample, out)
+    print(f'{summary(sample, model.dataset_meta, args.score_thr)}: {out}')
+
+
+def summary(sample: Any, dataset_meta: dict[str, Any], score_thr: float) -> str:
+    """What was found, in words."""
+    if 'pred_sem_seg' in sample:
+        shares = class_shares(sample.pred_sem_seg)
+        return ', '.join(f'{dataset_meta["classes"][i].strip()} {share:.1%}' for i, share in shares.items())
+    drawn = int((sample.pred_instances.scores >= score_thr).sum())
+    return f'{drawn} objects with a score of at least {score_thr}'
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.errors import UserError
 from mmiformer.inference import load_strictly
 from mmiformer.memory_format import use_channels_last
 
@@ -18,15 +19,29 @@ def main() -> None:
     )
     cli.add_runner_arguments(parser)
     parser.add_argument('checkpoint', help='path or https address of the weights')
+    parser.add_argument(
+        '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
+    )
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('test',))
     cfg.load_from = None
     cfg.resume = False
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
+    if args.tta:
+        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+            raise UserError(
+                f'--tta: {args.config} has no tta_model and tta_pipeline, as the segmentation configs have; '
+                'leave --tta away.'
+            )
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
 
     runner = Runner.from_cfg(cfg)
-    load_strictly(runner.model.module if hasattr(runner.model, 'module') else runner.model, args.checkpoint)
+    model = runner.model
+    while hasattr(model, 'module'):  # Wrappers for several processes and for test-time augmentation.
+        model = model.module
+    load_strictly(model, args.checkpoint)
     if not torch.cuda.is_available():
         use_channels_last(runner.model)
     runner.test()

@@ -43,6 +43,7 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
 
     runner = Runner.from_cfg(cfg)
+    say_norm(runner, cfg)
     if shapes is not None:
         check_same_model(runner, shapes, cfg.load_from)
     if not torch.cuda.is_available():
@@ -76,6 +77,14 @@ def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it; nothing is to be fetched.
     return {key: value.shape for key, value in checkpoint['state_dict'].items()}
+
+
+def say_norm(runner: Runner, cfg: Config) -> None:
+    """Logs what became of the SyncBN that a config asks for: mmengine makes it BN where one process trains."""
+    if "'SyncBN'" in str(cfg.model.to_dict()):
+        synchronised = f'SyncBN over {runner.world_size} processes'
+        plain = 'BN, since one process trains and SyncBN needs several GPUs'
+        runner.logger.info(f'Normalisation of the heads: {synchronised if runner.distributed else plain}.')
 
 
 def check_same_model(runner: Runner, shapes: dict[str, torch.Size], file: str) -> None:

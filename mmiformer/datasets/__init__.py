@@ -1,5 +1,5 @@
 """Reading data without losing any of it in silence."""
 
-from mmiformer.datasets.loading import LoadIntactImage
+from mmiformer.datasets.loading import LoadIntactImage, LoadIntactSegMap
 
-__all__ = ['LoadIntactImage']
+__all__ = ['LoadIntactImage', 'LoadIntactSegMap']

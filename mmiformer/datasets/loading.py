@@ -1,15 +1,18 @@
-"""Loading images, and stopping at a broken one by its name."""
+"""Loading images and masks, and stopping at a broken one by its name."""
 
+import io
 from typing import Any
 
 import mmcv
 import mmengine.fileio
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
+from PIL import Image
 
 from mmiformer.errors import UserError
 
+IGNORED, UNDECLARED = 255, -1  # in a label table; 255 is what mmseg's losses and metrics leave out
 _JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
@@ -28,12 +31,7 @@ class LoadIntactImage(LoadImageFromFile):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads ``results['img_path']`` into ``results['img']``."""
         path = results['img_path']
-        try:
-            data = mmengine.fileio.get(path, backend_args=self.backend_args)
-        except OSError as error:
-            raise UserError(
-                f'{path}: cannot be read ({error.strerror or error}); restore the file.'
-            ) from error
+        data = _read(path, self.backend_args)
         # Inside a scan 0xff is followed by 0 or a restart mark, so an end mark after the last start of a
         # scan is the file's own and not a thumbnail's.
         if data.startswith(_JPEG_START) and data.rfind(_JPEG_END) < data.rfind(_SCAN_START):
@@ -46,3 +44,64 @@ class LoadIntactImage(LoadImageFromFile):
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class LoadIntactSegMap(BaseTransform):
+    """Loads the mask of an image for mmseg, and names a file whose labels cannot be what was meant.
+
+    Takes the place of mmseg's ``LoadAnnotations``, for the datasets of
+    :mod:`mmiformer.datasets.segmentation`. Adds ``gt_seg_map``, uint8 of H x W: the index of each pixel's
+    class, or 255 where nothing is to be learnt. Masks may be greyscale or palette images.
+
+    Args:
+        backend_args: Of mmengine's file backend. Defaults to None.
+
+    Raises:
+        UserError: If the file is missing or broken, has colours instead of labels, is of another size than
+            its image, or holds a label that the dataset does not declare.
+    """
+
+    def __init__(self, backend_args: dict[str, Any] | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Reads ``results['seg_map_path']`` into ``results['gt_seg_map']``."""
+        path = results['seg_map_path']
+        data = _read(path, self.backend_args)
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                labels = np.array(image)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f'{path}: not a readable mask ({error}); restore the file.') from error
+        if labels.ndim != 2:
+            raise UserError(
+                f'{path}: an image with {labels.shape[2]} channels, expected a mask with one channel that '
+                'holds the number of a class in each pixel; convert its colours to numbers.'
+            )
+        if labels.shape != tuple(results['ori_shape']):
+            wanted, found = results['ori_shape'], labels.shape
+            raise UserError(
+                f'{path}: {found[1]}x{found[0]} pixels, but its image {results["img_path"]} has '
+                f'{wanted[1]}x{wanted[0]}; a mask must have the size of its image.'
+            )
+        table = results['label_table']
+        highest = int(labels.max())
+        mapped = table[labels] if highest < len(table) else np.array([UNDECLARED])
+        if mapped.min() == UNDECLARED:
+            declared = np.flatnonzero(table[:255] != UNDECLARED)
+            wrong = highest if highest >= len(table) else int(labels[mapped == UNDECLARED].max())
+            raise UserError(
+                f'{path}: holds the label {wrong}, but the dataset declares {declared[0]} to {declared[-1]}; '
+                "correct the mask, or the dataset's classes (or its void labels)."
+            )
+        results['gt_seg_map'] = mapped.astype(np.uint8)
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+
+def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
+    try:
+        return mmengine.fileio.get(path, backend_args=backend_args)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error}); restore the file.') from error

@@ -1,20 +1,21 @@
 """Turning a full config into one that a bare CPU finishes in minutes, without touching the network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmiformer.demo import coco
+from mmiformer.demo import ade, coco
 from mmiformer.errors import UserError
 
 # Where the images are drawn to, beside the data sets of the configs.
 DEMO_ROOT = Path('data') / 'demo'
 
-ITERATIONS = 360
 BATCH_SIZE = 4
-IMAGE_SCALE = (224, 224)
+# Pixels; the images' longest side is 256 at most.
+_IMAGE_SIDE, _CROP_SIZE = 256, (192, 192)
 
 
 def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
@@ -31,62 +32,89 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
         A description of the data, for people.
 
     Raises:
-        UserError: If there is no miniature data for the config's task.
+        UserError: If there is no miniature data for the config's task, or it cannot be made.
     """
     scope = cfg.get('default_scope')
-    if scope != 'mmdet':
+    if scope not in _TASKS:
         raise UserError(
-            f"--demo: no miniature data for default_scope='{scope}'; expected a detection config."
+            f"--demo: no miniature data for default_scope='{scope}'; expected one of {', '.join(_TASKS)}."
         )
+    task = _TASKS[scope]
     try:
-        data = coco.make_coco(root / 'coco')
+        data = task.make(root / task.folder)
     except OSError as error:
         raise UserError(f'--demo: the data cannot be made in {root.absolute()} ({error}).') from error
-    _point_at_coco(cfg, data)
-    _shorten(cfg)
+    for name in ('train', 'val', 'test'):
+        # Images this small load faster than processes start; also kind to machines with few cores.
+        cfg[f'{name}_dataloader'].update(num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.batch_size = BATCH_SIZE
+    for part in _dicts(cfg.model):
+        if 'num_classes' in part:
+            part.num_classes = len(task.classes)
+    task.point(cfg, data)
+    _shorten(cfg, task)
     _from_scratch(cfg)
-    return coco.describe(data)
+    return task.describe(data)
 
 
 def _point_at_coco(cfg: Config, data: Path) -> None:
     for name in ('train', 'val', 'test'):
-        loader = cfg[f'{name}_dataloader']
-        # Images this small load faster than processes start; also kind to machines with few cores.
-        loader.update(num_workers=0, persistent_workers=False)
-        dataset = loader.dataset
+        dataset = cfg[f'{name}_dataloader'].dataset
         dataset.data_root = f'{data}/'
         dataset.metainfo = dict(classes=coco.CLASSES)
         for step in dataset.pipeline:
             if step.type == 'Resize':
-                step.scale = IMAGE_SCALE
-    cfg.train_dataloader.batch_size = BATCH_SIZE
+                step.scale = (224, 224)
     for name in ('val', 'test'):
         ann_file = cfg[f'{name}_dataloader'].dataset.ann_file
         cfg[f'{name}_evaluator'].ann_file = str(data / ann_file)
-    for part in _dicts(cfg.model):
-        if 'num_classes' in part:
-            part.num_classes = len(coco.CLASSES)
-
-
-def _shorten(cfg: Config) -> None:
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=ITERATIONS, val_interval=ITERATIONS)
-    cfg.optim_wrapper.optimizer.lr = 5e-4
-    cfg.optim_wrapper.clip_grad = dict(max_norm=5)
-    cfg.param_scheduler = [
-        dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=ITERATIONS, eta_min=1e-5),
-    ]
-    cfg.randomness = dict(seed=0)
-    cfg.log_processor.by_epoch = False
-    cfg.default_hooks.logger.interval = 10
-    cfg.default_hooks.checkpoint = dict(
-        type='CheckpointHook', by_epoch=False, interval=ITERATIONS // 2, max_keep_ckpts=2
-    )
     # Three quarters of a step's time are the mask head's convolutions on the sampled RoIs.
     if 'rcnn' in cfg.model.get('train_cfg', {}):
         cfg.model.train_cfg.rcnn.sampler.num = 32
         cfg.model.train_cfg.rpn_proposal.update(nms_pre=500, max_per_img=200)
         cfg.model.test_cfg.rpn.update(nms_pre=500, max_per_img=200)
+
+
+def _point_at_ade(cfg: Config, data: Path) -> None:
+    for name in ('train', 'val', 'test'):
+        split = 'training' if name == 'train' else 'validation'
+        loader = cfg[f'{name}_dataloader']
+        loader.dataset = ConfigDict(
+            type='mmiformer.datasets.segmentation.CheckedADE20KDataset',
+            data_root=str(data),
+            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
+            metainfo=dict(classes=ade.CLASSES),
+            test_mode=name != 'train',
+            pipeline=loader.dataset.pipeline,
+        )
+    steps = list(_dicts([cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader, cfg.tta_pipeline]))
+    full = next(step.scale for step in steps if 'scale' in step)[1]
+    for step in steps:
+        if 'scale' in step:  # Test-time scales keep their ratio to the first one, that of training.
+            side = _IMAGE_SIDE * step.scale[1] // full
+            step.scale = (side, side)
+        if 'crop_size' in step:
+            step.crop_size = _CROP_SIZE
+    cfg.model.data_preprocessor.size = _CROP_SIZE
+    for part in _dicts(cfg.model):
+        part.pop('class_weight', None)
+
+
+def _shorten(cfg: Config, task: '_Task') -> None:
+    iterations = task.iterations
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
+    cfg.optim_wrapper.optimizer.lr = task.lr
+    cfg.optim_wrapper.clip_grad = dict(max_norm=5)
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=iterations, eta_min=1e-5),
+    ]
+    cfg.randomness = dict(seed=0)
+    cfg.log_processor.by_epoch = False
+    cfg.default_hooks.logger.interval = 10
+    cfg.default_hooks.checkpoint = dict(
+        type='CheckpointHook', by_epoch=False, interval=iterations // 2, max_keep_ckpts=2
+    )
 
 
 def _from_scratch(cfg: Config) -> None:
@@ -104,3 +132,20 @@ def _dicts(node: Any) -> Iterator[ConfigDict]:
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from _dicts(child)
+
+
+@dataclass(frozen=True)
+class _Task:
+    folder: str
+    classes: tuple[str, ...]
+    make: Callable[[Path], Path]
+    describe: Callable[[Path], str]
+    point: Callable[[Config, Path], None]
+    iterations: int
+    lr: float
+
+
+_TASKS = {
+    'mmdet': _Task('coco', coco.CLASSES, coco.make_coco, coco.describe, _point_at_coco, 360, 5e-4),
+    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 360, 5e-4),
+}

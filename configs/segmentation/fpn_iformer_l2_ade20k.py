@@ -1,0 +1,11 @@
+_base_ = './fpn_iformer_m_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        arch='l2',
+        init_cfg=dict(
+            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_l2_distill.pth'
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

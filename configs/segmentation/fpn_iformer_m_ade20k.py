@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/models/semantic_fpn_iformer.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/ade20k_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch='m',
+        init_cfg=dict(
+            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_m_distill.pth'
+        ),
+    ),
+    neck=dict(in_channels=[48, 96, 192, 384]),
+)

@@ -1,0 +1,12 @@
+_base_ = './fpn_iformer_m_ade20k.py'
+
+# Not published at this size: the recipe of M, on the plain (not distilled) ImageNet weights.
+model = dict(
+    backbone=dict(
+        arch='s',
+        init_cfg=dict(
+            checkpoint='https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_s.pth'
+        ),
+    ),
+    neck=dict(in_channels=[32, 64, 176, 320]),
+)

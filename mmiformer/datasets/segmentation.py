@@ -1,0 +1,80 @@
+"""Images with masks of labels, checked before and while they are read. Needs mmseg."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from mmseg.datasets import ADE20KDataset, BaseSegDataset
+
+from mmiformer.datasets.loading import IGNORED, UNDECLARED
+from mmiformer.errors import UserError
+
+
+class CheckedSegDataset(BaseSegDataset):
+    """mmseg's ``BaseSegDataset`` that tells what it cannot use, for data of one's own.
+
+    A mask is a single-channel image of the same name as its photo, with the number of a class in each
+    pixel: 0 for the first of ``metainfo['classes']``, or 1 with ``reduce_zero_label=True``, and 255 (or 0
+    with ``reduce_zero_label``) where nothing is to be learnt. mmseg's own passes over images with another
+    suffix in silence, and stops in the middle of training at a mask that is not there. Configs name this
+    class by its import path, so that importing mmiformer does not need mmseg.
+
+    Args:
+        void: Further labels, as they stand in the masks, where nothing is to be learnt. Defaults to none.
+
+    Raises:
+        UserError: If there are no images, or one of them has no mask.
+    """
+
+    def __init__(self, *args: Any, void: Sequence[int] = (), **kwargs: Any) -> None:
+        self.void = tuple(void)
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Lists the images and their masks; every one of them is looked for."""
+        data_list = super().load_data_list()
+        images, masks = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
+        if not data_list:
+            raise UserError(
+                f"{images}: holds no image that ends in '{self.img_suffix}'; put the images there or set "
+                "the dataset's img_suffix."
+            )
+        if masks is None or '://' in str(masks):
+            return data_list
+        here = {str(p) for p in Path(masks).rglob(f'*{self.seg_map_suffix}')}
+        missing = [d['seg_map_path'] for d in data_list if str(Path(d['seg_map_path'])) not in here]
+        if missing:
+            raise UserError(
+                f'{missing[0]}: not found, the mask of {Path(missing[0]).stem}{self.img_suffix} '
+                f"({len(missing)} of {len(data_list)} images have none); add it, remove the image, or set "
+                "the dataset's seg_map_suffix."
+            )
+        if not self.ann_file and len(here) > len(data_list):
+            print_log(
+                f"{masks}: {len(here) - len(data_list)} masks have no image in {images} that ends in "
+                f"'{self.img_suffix}'; they are not used.",
+                logger='current',
+                level=logging.WARNING,
+            )
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Paths of one image, with the table that its mask is read by."""
+        return dict(super().get_data_info(idx), label_table=self.label_table())
+
+    def label_table(self) -> np.ndarray:
+        """Index of the class for each label in the masks: int16 of 256, 255 = not to be learnt, -1 = none."""
+        declared = self.METAINFO.get('classes') if self.label_map else self.metainfo['classes']
+        indices = [(self.label_map or {}).get(i, i) for i in range(len(declared))]
+        table = np.full(256, UNDECLARED, np.int16)
+        first = int(self.reduce_zero_label)
+        table[first : first + len(indices)] = indices
+        table[[*range(first), 255, *self.void]] = IGNORED
+        return table
+
+
+class CheckedADE20KDataset(CheckedSegDataset, ADE20KDataset):
+    """mmseg's ``ADE20KDataset`` with the checks of :class:`CheckedSegDataset`."""

@@ -1,0 +1,223 @@
+"""A miniature semantic segmentation data set in ADE20K's own layout, drawn from a seed.
+
+What makes an area of the ground is its *texture*, what makes a thing upon it its *shape*: colours
+come from one distribution and any class may lie anywhere, so that a mIoU above that of colour and
+position shows that a network learned something. Distractors are unlabelled.
+"""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmiformer.demo import folder
+from mmiformer.demo.drawing import (
+    FULL,
+    SIZES,
+    Pen,
+    Shape,
+    clock,
+    colour,
+    noise,
+    ramp,
+    scatter,
+    tint,
+    turned,
+)
+from mmiformer.demo.folder import SPLITS
+
+GENERATOR_VERSION = 'ade 1'
+
+_FOLDERS = {'train': 'training', 'val': 'validation'}
+
+
+def _sky(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A gradient."""
+    return ramp(turned(size, rng.uniform(0, FULL))[0])
+
+
+def _sea(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Wavy lines."""
+    along, across = turned(size, rng.uniform(0, FULL))
+    wave = rng.uniform(11, 16)  # pixels
+    bend = 0.3 * wave * np.sin(along * FULL / (wave * rng.uniform(2.2, 3)))
+    return 1.3 * np.sin((across + bend) * FULL / wave)
+
+
+def _rock(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Facets."""
+    width, height = size
+    step = 22  # pixels from one facet to the next
+    peaks = np.ones((height, width), np.uint8)
+    y, x = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    shift = rng.integers(-step // 2 + 1, step // 2, (2, *y.shape))
+    peaks[np.clip(y + shift[0], 0, height - 1), np.clip(x + shift[1], 0, width - 1)] = 0
+    nearest = cv2.distanceTransformWithLabels(peaks, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    return 1.7 * rng.uniform(-1, 1, nearest.max() + 1)[nearest]
+
+
+def _sand(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Speckle."""
+    return noise(rng, size, 4, 1.3)
+
+
+def _tree(pen: Pen, rng: np.random.Generator) -> None:
+    pen.fill([(-0.14, 0.6), (0.14, 0.6), (0.14, 1), (-0.14, 1)])
+    tiers = int(rng.integers(3, 5))
+    for tier in range(tiers):
+        top, bottom = -1 + 1.25 * tier / tiers, -1 + 1.75 * (tier + 1) / tiers
+        half = 0.45 + 0.35 * (tier + 1) / tiers
+        pen.fill([(0, top), (half, bottom), (-half, bottom)])
+        pen.line([(-0.6 * half, bottom), (0.6 * half, bottom)], 0.07)
+
+
+def _house(pen: Pen, rng: np.random.Generator) -> None:
+    eaves, side = rng.uniform(-0.25, -0.05), rng.choice((-1, 1))
+    pen.fill([(-0.75, eaves), (0.75, eaves), (0.75, 0.85), (-0.75, 0.85)])
+    pen.fill([(0, -0.95), (1, eaves), (-1, eaves)])
+    pen.fill(np.multiply([(0.45, -0.9), (0.7, -0.9), (0.7, eaves), (0.45, eaves)], (side, 1)))  # chimney
+    pen.line([(-0.9, eaves), (0.9, eaves)], 0.1)
+    pen.line(np.multiply([(0.2, 0.85), (0.2, 0.25), (0.5, 0.25), (0.5, 0.85)], (side, 1)), 0.09)
+    window = [(-0.5, 0.2), (-0.15, 0.2), (-0.15, 0.5), (-0.5, 0.5), (-0.5, 0.2)]
+    pen.line(np.multiply(window, (side, 1)), 0.09)
+
+
+def _boat(pen: Pen, rng: np.random.Generator) -> None:
+    side = rng.choice((-1, 1))
+    mast = rng.uniform(-0.2, 0)
+    sails = [[(mast, -1), (0.85, 0.2), (mast, 0.2)], [(mast, -0.85), (mast, 0.2), (-0.7, 0.2)]]
+    for sail in sails:
+        pen.fill(np.multiply(sail, (side, 1)))
+    pen.line(np.multiply([(mast, -1), (mast, 0.4)], (side, 1)), 0.12, 'body')
+    pen.line(np.multiply([(mast, -1), (mast, 0.4)], (side, 1)), 0.1)
+    pen.fill([(-1, 0.35), (1, 0.35), (0.65, 0.9), (-0.65, 0.9)])
+    pen.line([(-0.8, 0.58), (0.8, 0.58)], 0.08)
+
+
+# name -> (ADE20K's label, the texture as a field of H x W of about -1 to 1)
+_GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {
+    'sky': (3, _sky),
+    'sea': (27, _sea),
+    'rock': (35, _rock),
+    'sand': (47, _sand),
+}
+# name -> (ADE20K's label, drawing function, relative size)
+_THINGS: dict[str, tuple[int, Shape, float]] = {
+    'tree': (5, _tree, 1.6),
+    'house': (26, _house, 1.3),
+    'boat': (77, _boat, 1.5),
+    'clock': (149, clock, 1.1),
+}
+
+_labels = {name: row[0] for name, row in _GROUNDS.items()} | {name: row[0] for name, row in _THINGS.items()}
+LABELS: dict[str, int] = dict(sorted(_labels.items(), key=lambda item: item[1]))
+CLASSES: tuple[str, ...] = tuple(LABELS)  # in the order of the labels, as in mmseg
+
+
+def _regions(rng: np.random.Generator, size: tuple[int, int], number: int) -> np.ndarray:
+    """How much of a pixel belongs to each region: float32 of ``number`` x H x W that sums to 1."""
+    width, height = size
+    draws = rng.uniform((0, 0), size, (8, number, 2))
+    centres = max(draws, key=lambda draw: min(np.linalg.norm(a - b) for a, b in combinations(draw, 2)))
+    # Straight borders between the nearest centres, bent by the noise that displaces the pixels.
+    x, y = (axis + noise(rng, size, 45, 16) + noise(rng, size, 10, 2.5) for axis in turned(size, 0))
+    distances = np.stack([np.hypot(x - a, y - b) for a, b in centres])
+    shares = np.exp(distances.min(0) - distances)  # soft over about a pixel, as a camera has it
+    return (shares / shares.sum(0)).astype(np.float32)
+
+
+def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """One image (uint8, H x W x 3, BGR) and its labels (uint8, H x W, 0 where unlabelled).
+
+    The random numbers depend on the arguments alone, not on the images drawn before.
+    """
+    rng = np.random.default_rng([seed, split, index])
+    size = SIZES[rng.integers(len(SIZES))]
+    grounds = rng.permutation(list(_GROUNDS))[: rng.integers(2, 5)]
+    things = rng.permutation(list(_THINGS))[: rng.integers(1, 5)]
+    wanted = rng.permutation([*things, *[''] * rng.integers(1, 3)])
+
+    shares = _regions(rng, size, len(grounds))
+    image = np.zeros((size[1], size[0], 3), np.float32)
+    for share, name in zip(shares, grounds, strict=True):
+        # Lighter and darker more than of another colour, as light makes it: seen without much learning.
+        swing = rng.choice((-1, 1)) * rng.uniform(25, 40) * rng.uniform(0.6, 1.4, 3)
+        image += share[..., None] * tint(rng, colour(rng), swing, _GROUNDS[name][1](rng, size))
+    labels = np.array([LABELS[name] for name in grounds], np.uint8)[shares.argmax(0)]
+    owner, names, _ = scatter(rng, image, wanted, {name: row[1:] for name, row in _THINGS.items()})
+    for number, name in enumerate(names):
+        labels[owner == number] = LABELS[name] if name else 0
+    return np.clip(image, 0, 255).round().astype(np.uint8), labels
+
+
+def _write(root: Path, parameters: dict) -> None:
+    for kind in ('images', 'annotations'):
+        for name in _FOLDERS.values():
+            (root / kind / name).mkdir(parents=True)
+    for split, index in folder.each_image(parameters):
+        image, labels = _draw(parameters['seed'], SPLITS.index(split), index)
+        stem = f'{_FOLDERS[split]}/ADE_{split}_{index + 1:08d}'
+        folder.write_image(root / 'images' / f'{stem}.jpg', image)
+        folder.write_image(root / 'annotations' / f'{stem}.png', labels)
+
+
+def make_ade(root: Path | str, seed: int = 0, num_train: int = 360, num_val: int = 60) -> Path:
+    """Draws the data set below ``root`` unless it is there already.
+
+    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
+
+    Args:
+        root: Folder of the data set: ``images/training/ADE_train_00000001.jpg``...,
+            ``images/validation/ADE_val_00000001.jpg``... and their labels below ``annotations``,
+            as PNG of one 8-bit channel: those of :data:`LABELS`, 0 where unlabelled.
+        seed: Not negative. Defaults to 0.
+        num_train: Number of training images. Defaults to 360.
+        num_val: Number of validation images. Defaults to 60.
+
+    Returns:
+        ``root`` as a path.
+
+    Raises:
+        FileExistsError: ``root`` holds something other than demo data.
+        ValueError: a number is out of range.
+    """
+    return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
+
+
+def describe(root: Path | str) -> str:
+    """What the label files below ``root`` hold: a plain table with one column a split.
+
+    The last row is the mIoU that naming the split's most frequent class everywhere would give, over
+    the classes that occur and without the unlabelled pixels.
+
+    Raises:
+        FileNotFoundError: there is no such data set.
+        OSError: a label file is damaged.
+    """
+    columns = []
+    for split, name in _FOLDERS.items():
+        paths = sorted(Path(root, 'annotations', name).glob('*.png'))
+        if not paths:
+            raise FileNotFoundError(f'{root} holds no labels of a demo data set for {name}')
+        counts = np.array([_count(path) for path in paths])  # images x labels
+        shares = counts.sum(0) / counts.sum()
+        column = {'': split, 'images': f'{len(paths)}', 'share of pixels / images with the class': ''}
+        for label_name, label in LABELS.items():
+            column[f'  {label_name}'] = f'{shares[label]:.1%} / {(counts[:, label] > 0).sum()}'
+        labelled = shares[1:]
+        column['unlabelled'] = f'{shares[0]:.1%}'
+        column['classes an image'] = f'{(counts[:, 1:] > 0).sum(1).mean():.1f}'
+        guess = labelled.max() / labelled.sum() / (labelled > 0).sum()
+        column['mIoU of naming the most frequent class only'] = f'{guess:.3f}'
+        columns.append(column)
+    return folder.table(columns)
+
+
+def _count(path: Path) -> np.ndarray:
+    """Pixels of each label, 0..255."""
+    labels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise OSError(f'{path} cannot be decoded')
+    return np.bincount(labels.ravel(), minlength=256)

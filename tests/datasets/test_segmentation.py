@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from PIL import Image
+
+from mmiformer.datasets.checks import check_classes, dataset_meta
+from mmiformer.errors import UserError
+
+CLASSES = ('sky', 'sea', 'boat')
+
+
+@pytest.fixture
+def data(tmp_path) -> dict:
+    """Config of a data set of two images; its masks hold the labels 0, 1, 2, 3 (void) and 255."""
+    init_default_scope('mmseg')
+    for folder in ('img', 'ann'):
+        (tmp_path / folder).mkdir()
+    labels = np.random.default_rng(0).choice([0, 1, 2, 3, 255], (40, 60)).astype(np.uint8)
+    for name in ('a', 'b'):
+        cv2.imwrite(str(tmp_path / 'img' / f'{name}.jpg'), np.zeros((40, 60, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / 'ann' / f'{name}.png'), labels)
+    return dict(
+        type='mmiformer.datasets.segmentation.CheckedSegDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='img', seg_map_path='ann'),
+        metainfo=dict(classes=CLASSES),
+        void=[3],
+        pipeline=[dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')],
+    )
+
+
+def mask_of(data: dict, name: str = 'a') -> Path:
+    return Path(data['data_root'], 'ann', f'{name}.png')
+
+
+def write(path: Path, labels: np.ndarray) -> None:
+    Image.fromarray(labels).save(path)
+
+
+def read(data: dict) -> np.ndarray:
+    return DATASETS.build(data)[0]['gt_seg_map']
+
+
+def test_labels_are_classes_and_void_is_ignored(data):
+    raw, found = cv2.imread(str(mask_of(data)), -1), read(data)
+    assert found.dtype == np.uint8
+    for label, index in ((0, 0), (1, 1), (2, 2), (3, 255), (255, 255)):
+        assert (found[raw == label] == index).all() and (raw == label).any()
+
+
+def test_ades_coding_is_read_as_mmseg_reads_it(data, tmp_path):
+    """0 is unlabelled, 1..150 are classes; also where only some classes are wanted."""
+    labels = np.arange(151, dtype=np.uint8)[:, None].repeat(60, 1)
+    write(mask_of(data), labels)
+    cv2.imwrite(str(tmp_path / 'img' / 'a.jpg'), np.zeros((151, 60, 3), np.uint8))
+    for classes in (None, ('tree', 'sky', 'flag')):
+        ours = dict(data, type='mmiformer.datasets.segmentation.CheckedADE20KDataset', void=[])
+        ours['metainfo'] = dict(classes=classes) if classes else None
+        theirs = {**ours, 'type': 'ADE20KDataset', 'pipeline': [dict(type='LoadAnnotations')]}
+        theirs.pop('void')
+        found, expected = DATASETS.build(ours), DATASETS.build(theirs)
+        assert np.array_equal(found[0]['gt_seg_map'], expected[0]['gt_seg_map'])
+        assert found.metainfo == expected.metainfo
+        assert (found[0]['gt_seg_map'] != 255).any() and (found[0]['gt_seg_map'][0] == 255).all()
+
+
+def test_palette_images_hold_labels_not_colours(data):
+    image = Image.fromarray(np.full((40, 60), 2, np.uint8), 'P')
+    image.putpalette([9, 99, 199] * 256)
+    image.save(mask_of(data))
+    assert (read(data) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'words'),
+    [
+        (lambda p: write(p, np.zeros((40, 59), np.uint8)), '59x40 pixels, but its image .*a.jpg has 60x40'),
+        (lambda p: write(p, np.full((40, 60), 4, np.uint8)), 'holds the label 4, but .* declares 0 to 3'),
+        (lambda p: write(p, np.full((40, 60), 254, np.uint8)), 'holds the label 254'),
+        # 258 is 2 in eight bits: mmseg would train on it.
+        (lambda p: write(p, np.full((40, 60), 258, np.uint16)), 'holds the label 258'),
+        (lambda p: write(p, np.zeros((40, 60, 3), np.uint8)), '3 channels, expected a mask with one'),
+        (lambda p: p.write_bytes(p.read_bytes()[:60]), 'not a readable mask'),
+        (lambda p: p.write_bytes(b''), 'not a readable mask'),
+    ],
+)
+def test_wrong_masks_are_named(data, spoil, words):
+    spoil(mask_of(data))
+    with pytest.raises(UserError, match=words) as error:
+        read(data)
+    assert str(error.value).startswith(str(mask_of(data)))
+
+
+def test_a_label_above_150_in_ades_coding(data):
+    write(mask_of(data), np.full((40, 60), 151, np.uint8))
+    ade = dict(data, type='mmiformer.datasets.segmentation.CheckedADE20KDataset', metainfo=None, void=[])
+    with pytest.raises(UserError, match='holds the label 151, but the dataset declares 0 to 150'):
+        read(ade)
+
+
+def test_missing_files_are_told_before_the_first_step(data, tmp_path, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr('mmiformer.datasets.segmentation.print_log', lambda text, **_: told.append(text))
+    (tmp_path / 'img' / 'b.jpg').rename(tmp_path / 'img' / 'b.jpeg')
+    assert len(DATASETS.build(data)) == 1
+    assert len(told) == 1 and '1 masks have no image' in told[0] and "'.jpg'" in told[0]
+    mask_of(data).unlink()
+    with pytest.raises(UserError, match=r'a\.png: not found, the mask of a\.jpg \(1 of 1 images'):
+        DATASETS.build(data)
+    (tmp_path / 'img' / 'a.jpg').unlink()
+    with pytest.raises(UserError, match="img: holds no image that ends in '.jpg'"):
+        DATASETS.build(data)
+
+
+def test_a_mask_that_vanished_later_is_named(data):
+    dataset = DATASETS.build(data)
+    mask_of(data).unlink()
+    with pytest.raises(UserError, match=r'a\.png: cannot be read \(No such file'):
+        dataset[0]
+
+
+def test_real_masks_of_both_formats(real_data):
+    init_default_scope('mmseg')
+    steps = [TRANSFORMS.build(dict(type=t)) for t in ('LoadIntactImage', 'LoadIntactSegMap')]
+    for config, most in (('fpn_iformer_t_ade20k', 132), ('fpn_iformer_t_camvid', 10)):
+        cfg = Config.fromfile(f'{Path(__file__).parents[2]}/configs/segmentation/{config}.py')
+        cfg.test_dataloader.dataset.data_root = str(real_data / ('ade/ADEChallengeData2016' if most > 11 else 'camvid'))
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
+        seen = set()
+        for i in range(0, len(dataset), 10):
+            info = dataset.get_data_info(i)
+            for step in steps:
+                info = step(info)
+            seen |= set(np.unique(info['gt_seg_map']).tolist())
+        assert 255 in seen and max(seen - {255}) == most
+
+
+def heads(num_classes: int, auxiliary: int) -> dict:
+    return dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=auxiliary)])
+
+
+def test_heads_must_have_the_classes_of_the_data(data):
+    cfg = Config(dict(default_scope='mmseg', train_dataloader=dict(dataset=data), model=heads(3, 3)))
+    check_classes(cfg, ('train',))
+    cfg.model = heads(150, 3)
+    with pytest.raises(UserError, match=r'model.decode_head.num_classes: 150, but .* 3 classes \(sky, sea'):
+        check_classes(cfg, ('train',))
+    cfg.model = heads(3, 4)
+    with pytest.raises(UserError, match=r'model.auxiliary_head.0.num_classes: 4'):
+        check_classes(cfg, ('train',))
+    # Looked for below a wrapper too, and without a palette one is made up.
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=data)
+    with pytest.raises(UserError, match='num_classes: 4'):
+        check_classes(cfg, ('train',))
+    assert np.shape(dataset_meta(cfg, 'train')['palette']) == (3, 3)
