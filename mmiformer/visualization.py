@@ -118,7 +118,7 @@ class Painter:
         """
         names, colours = (self.visualizer.dataset_meta[key] for key in ('classes', 'palette'))
         handles = [
-            Patch(color=np.array(colours[i]) / 255, label=f'{names[i].strip()}  {share:.1%}')
+            Patch(color=tuple(c / 255 for c in colours[i]), label=f'{names[i].strip()}  {share:.1%}')
             for i, share in shares.items()
         ]
         return dict(handles=handles, fontsize=9, frameon=False, **options)

@@ -19,6 +19,21 @@ SHORT = (
     'test_dataloader.dataset.pipeline.1.scale=(96,96)',
     'model.test_cfg.rpn.max_per_img=20',
 )
+SHORT_SEG = (
+    *SHORT[:8],
+    'train_dataloader.dataset.pipeline.2.scale=(96,96)',
+    'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
+    'model.data_preprocessor.size=(64,64)',
+)
+
+# Files of the authors' release v0.9: distilled where there is one.
+WEIGHTS = dict(
+    t='iFormer_t.pth',
+    s='iFormer_s.pth',
+    m='iFormer_m_distill.pth',
+    l='iFormer_l_distill.pth',
+    l2='iFormer_l2_distill.pth',
+)
 
 
 class Bomb:

@@ -80,7 +80,7 @@ def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
 
 
 def say_norm(runner: Runner, cfg: Config) -> None:
-    """Logs what became of the SyncBN that a config asks for: mmengine makes it BN where one process trains."""
+    """Logs what became of a config's SyncBN, which mmengine makes BN where one process trains."""
     if "'SyncBN'" in str(cfg.model.to_dict()):
         synchronised = f'SyncBN over {runner.world_size} processes'
         plain = 'BN, since one process trains and SyncBN needs several GPUs'

@@ -7,8 +7,6 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'),
 )
 env_cfg = dict(cudnn_benchmark=True)  # Training crops have one size.
-visualizer = dict(
-    type='SegLocalVisualizer', vis_backends=_base_.vis_backends, name='visualizer', alpha=0.6
-)
+visualizer = dict(type='SegLocalVisualizer', vis_backends=_base_.vis_backends, name='visualizer', alpha=0.6)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 tta_model = dict(type='SegTTAModel')

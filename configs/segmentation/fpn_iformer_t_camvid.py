@@ -97,14 +97,19 @@ model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(norm_eval=False),
     neck=dict(out_channels=64),
-    decode_head=dict(in_channels=[64, 64, 64, 64], channels=64, num_classes=11),
+    decode_head=dict(
+        in_channels=[64, 64, 64, 64],
+        channels=64,
+        num_classes=11,
+        loss_decode=dict(class_weight=[0.88, 0.75, 3.63, 0.64, 1.7, 1.15, 3.32, 3.39, 1.49, 4.5, 6.66]),
+    ),
 )
-max_iters = 2000
-train_cfg = dict(max_iters=max_iters, val_interval=500)
+max_iters = 1600
+train_cfg = dict(max_iters=max_iters, val_interval=400)
 optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=1e-6, begin=100, end=max_iters, by_epoch=False),
 ]
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(checkpoint=dict(interval=500, save_best='mIoU'))
+default_hooks = dict(checkpoint=dict(interval=400, save_best='mIoU'))

@@ -36,7 +36,8 @@ def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
         split: ``train``, ``val`` or ``test``.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return DATASETS.build(dict(dataset_of(cfg, split), lazy_init=True, pipeline=[])).metainfo
+    dataset = dataset_of(cfg, split) or {}
+    return DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
 
 
 def check_files(cfg: Config, splits: tuple[str, ...]) -> None:

@@ -49,12 +49,12 @@ class CheckedSegDataset(BaseSegDataset):
         if missing:
             raise UserError(
                 f'{missing[0]}: not found, the mask of {Path(missing[0]).stem}{self.img_suffix} '
-                f"({len(missing)} of {len(data_list)} images have none); add it, remove the image, or set "
+                f'({len(missing)} of {len(data_list)} images have none); add it, remove the image, or set '
                 "the dataset's seg_map_suffix."
             )
         if not self.ann_file and len(here) > len(data_list):
             print_log(
-                f"{masks}: {len(here) - len(data_list)} masks have no image in {images} that ends in "
+                f'{masks}: {len(here) - len(data_list)} masks have no image in {images} that ends in '
                 f"'{self.img_suffix}'; they are not used.",
                 logger='current',
                 level=logging.WARNING,

@@ -1,8 +1,9 @@
 """A miniature semantic segmentation data set in ADE20K's own layout, drawn from a seed.
 
-What makes an area of the ground is its *texture*, what makes a thing upon it its *shape*: colours
-come from one distribution and any class may lie anywhere, so that a mIoU above that of colour and
-position shows that a network learned something. Distractors are unlabelled.
+What makes an area of the ground is its *texture*, what makes a thing upon it its *shape*: all grounds
+take their colours from one distribution, all things from another, and any class may lie anywhere, so
+that a mIoU above that of colour and position shows that a network learned something. Distractors,
+which look like things, are unlabelled.
 """
 
 from collections.abc import Callable
@@ -40,8 +41,8 @@ def _sky(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 def _sea(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Wavy lines."""
-    along, across = turned(size, rng.uniform(0, FULL))
-    wave = rng.uniform(11, 16)  # pixels
+    along, across = turned(size, rng.uniform(-0.4, 0.4))
+    wave = rng.uniform(14, 20)  # pixels
     bend = 0.3 * wave * np.sin(along * FULL / (wave * rng.uniform(2.2, 3)))
     return 1.3 * np.sin((across + bend) * FULL / wave)
 
@@ -49,7 +50,7 @@ def _sea(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 def _rock(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Facets."""
     width, height = size
-    step = 22  # pixels from one facet to the next
+    step = 26  # pixels from one facet to the next
     peaks = np.ones((height, width), np.uint8)
     y, x = np.mgrid[step // 2 : height : step, step // 2 : width : step]
     shift = rng.integers(-step // 2 + 1, step // 2, (2, *y.shape))
@@ -70,7 +71,8 @@ def _tree(pen: Pen, rng: np.random.Generator) -> None:
         top, bottom = -1 + 1.25 * tier / tiers, -1 + 1.75 * (tier + 1) / tiers
         half = 0.45 + 0.35 * (tier + 1) / tiers
         pen.fill([(0, top), (half, bottom), (-half, bottom)])
-        pen.line([(-0.6 * half, bottom), (0.6 * half, bottom)], 0.07)
+        pen.line([(-half, bottom), (half, bottom)], 0.12)
+        pen.line([(-0.5 * half, bottom), (0, (top + bottom) / 2), (0.5 * half, bottom)], 0.07)
 
 
 def _house(pen: Pen, rng: np.random.Generator) -> None:
@@ -79,6 +81,9 @@ def _house(pen: Pen, rng: np.random.Generator) -> None:
     pen.fill([(0, -0.95), (1, eaves), (-1, eaves)])
     pen.fill(np.multiply([(0.45, -0.9), (0.7, -0.9), (0.7, eaves), (0.45, eaves)], (side, 1)))  # chimney
     pen.line([(-0.9, eaves), (0.9, eaves)], 0.1)
+    for half in (0.35, 0.65):  # rows of tiles
+        y = -0.95 + half * (eaves + 0.95)
+        pen.line([(-half, y), (half, y)], 0.07)
     pen.line(np.multiply([(0.2, 0.85), (0.2, 0.25), (0.5, 0.25), (0.5, 0.85)], (side, 1)), 0.09)
     window = [(-0.5, 0.2), (-0.15, 0.2), (-0.15, 0.5), (-0.5, 0.5), (-0.5, 0.2)]
     pen.line(np.multiply(window, (side, 1)), 0.09)
@@ -92,6 +97,7 @@ def _boat(pen: Pen, rng: np.random.Generator) -> None:
         pen.fill(np.multiply(sail, (side, 1)))
     pen.line(np.multiply([(mast, -1), (mast, 0.4)], (side, 1)), 0.12, 'body')
     pen.line(np.multiply([(mast, -1), (mast, 0.4)], (side, 1)), 0.1)
+    pen.line([(-0.6, -0.1), (0.7, -0.1)], 0.08)
     pen.fill([(-1, 0.35), (1, 0.35), (0.65, 0.9), (-0.65, 0.9)])
     pen.line([(-0.8, 0.58), (0.8, 0.58)], 0.08)
 
@@ -105,10 +111,10 @@ _GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], 
 }
 # name -> (ADE20K's label, drawing function, relative size)
 _THINGS: dict[str, tuple[int, Shape, float]] = {
-    'tree': (5, _tree, 1.6),
-    'house': (26, _house, 1.3),
-    'boat': (77, _boat, 1.5),
-    'clock': (149, clock, 1.1),
+    'tree': (5, _tree, 1.9),
+    'house': (26, _house, 1.6),
+    'boat': (77, _boat, 1.8),
+    'clock': (149, clock, 1.4),
 }
 
 _labels = {name: row[0] for name, row in _GROUNDS.items()} | {name: row[0] for name, row in _THINGS.items()}
@@ -136,15 +142,16 @@ def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([seed, split, index])
     size = SIZES[rng.integers(len(SIZES))]
     grounds = rng.permutation(list(_GROUNDS))[: rng.integers(2, 5)]
-    things = rng.permutation(list(_THINGS))[: rng.integers(1, 5)]
+    things = rng.permutation(list(_THINGS))[: rng.integers(1, 4)]
     wanted = rng.permutation([*things, *[''] * rng.integers(1, 3)])
 
     shares = _regions(rng, size, len(grounds))
     image = np.zeros((size[1], size[0], 3), np.float32)
     for share, name in zip(shares, grounds, strict=True):
-        # Lighter and darker more than of another colour, as light makes it: seen without much learning.
-        swing = rng.choice((-1, 1)) * rng.uniform(25, 40) * rng.uniform(0.6, 1.4, 3)
-        image += share[..., None] * tint(rng, colour(rng), swing, _GROUNDS[name][1](rng, size))
+        # Strong, and lighter and darker more than of another hue: a network has only minutes to see it.
+        swing = rng.choice((-1, 1)) * rng.uniform(45, 60) * rng.uniform(0.8, 1.2, 3)
+        base = 64 + colour(rng) / 2  # leaves room for the swing
+        image += share[..., None] * tint(rng, base, swing, _GROUNDS[name][1](rng, size))
     labels = np.array([LABELS[name] for name in grounds], np.uint8)[shares.argmax(0)]
     owner, names, _ = scatter(rng, image, wanted, {name: row[1:] for name, row in _THINGS.items()})
     for number, name in enumerate(names):

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import WEIGHTS
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -9,14 +10,6 @@ from mmiformer import IFormer
 from mmiformer.cli import load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs' / 'detection').glob('maskrcnn_iformer_*.py'))
-# Files of the authors' release v0.9: distilled where there is one.
-WEIGHTS = dict(
-    t='iFormer_t.pth',
-    s='iFormer_s.pth',
-    m='iFormer_m_distill.pth',
-    l='iFormer_l_distill.pth',
-    l2='iFormer_l2_distill.pth',
-)
 
 
 def test_all_sizes_are_there():

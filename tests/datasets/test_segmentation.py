@@ -128,7 +128,9 @@ def test_real_masks_of_both_formats(real_data):
     steps = [TRANSFORMS.build(dict(type=t)) for t in ('LoadIntactImage', 'LoadIntactSegMap')]
     for config, most in (('fpn_iformer_t_ade20k', 132), ('fpn_iformer_t_camvid', 10)):
         cfg = Config.fromfile(f'{Path(__file__).parents[2]}/configs/segmentation/{config}.py')
-        cfg.test_dataloader.dataset.data_root = str(real_data / ('ade/ADEChallengeData2016' if most > 11 else 'camvid'))
+        cfg.test_dataloader.dataset.data_root = str(
+            real_data / ('ade/ADEChallengeData2016' if most > 11 else 'camvid')
+        )
         dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
         seen = set()
         for i in range(0, len(dataset), 10):

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmiformer.demo import coco as demo
+from mmiformer.demo.drawing import MIN_VISIBLE
 
 NUM = {'train': 80, 'val': 30}
 
@@ -80,7 +81,7 @@ def test_mask_box_and_area_agree(root: Path, split: str) -> None:
             box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
             assert annotation['bbox'] == box
             assert annotation['area'] == mask.sum() == rle.area(annotation['segmentation'])
-            assert demo.MIN_VISIBLE - 1e-3 <= annotation['visible'] <= 1
+            assert MIN_VISIBLE - 1e-3 <= annotation['visible'] <= 1
             covered += mask
         assert covered.max() <= 1  # a pixel shows one object
 
@@ -126,55 +127,6 @@ def test_flat_fill_with_lines_is_no_texture() -> None:
     grey = np.full(100, 90.0)
     grey[:40] = 250
     assert demo.spread(grey) == 0
-
-
-def test_second_call_makes_nothing(root: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in root.rglob('*')}
-    assert demo.make_coco(str(root), num_train=NUM['train'], num_val=NUM['val']) == root
-    assert {p: p.stat().st_mtime_ns for p in root.rglob('*')} == before
-
-
-def test_other_arguments_replace(tmp_path: Path) -> None:
-    root = demo.make_coco(tmp_path / 'coco', num_train=3, num_val=1)
-    demo.make_coco(root, num_train=2, num_val=1)
-    assert len(list((root / 'train2017').iterdir())) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ['coco']
-
-
-@pytest.mark.parametrize('former', [False, True])
-def test_interrupted_run_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: bool
-) -> None:
-    root = tmp_path / 'new' / 'coco'
-    if former:
-        demo.make_coco(root, num_train=1, num_val=1)
-    before = content(root)
-    draw = demo._draw
-
-    def interrupted(seed: int, split: int, index: int):
-        if index == 2:
-            raise KeyboardInterrupt
-        return draw(seed, split, index)
-
-    monkeypatch.setattr(demo, '_draw', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        demo.make_coco(root, num_train=5, num_val=1)
-    assert content(root) == before
-    assert [p.name for p in root.parent.iterdir()] == (['coco'] if former else [])
-
-
-def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / 'annotations').mkdir()
-    (tmp_path / 'annotations' / 'instances_train2017.json').write_text('{}')
-    with pytest.raises(FileExistsError, match='something other than demo data'):
-        demo.make_coco(tmp_path, num_train=1, num_val=1)
-    assert (tmp_path / 'annotations' / 'instances_train2017.json').read_text() == '{}'
-
-
-@pytest.mark.parametrize('wrong', [{'seed': -1}, {'num_train': 0}, {'num_val': 0}])
-def test_bad_numbers(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match='seed >= 0'):
-        demo.make_coco(tmp_path / 'coco', **wrong)
 
 
 def test_describe_counts_the_files(root: Path, tmp_path: Path) -> None:

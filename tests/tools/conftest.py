@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import CONFIG
+from mmengine.visualization import Visualizer
 
 
 @pytest.fixture(scope='session')
@@ -18,7 +19,7 @@ def workplace(tmp_path_factory) -> Path:
 def run_tool(root, workplace, monkeypatch, capsys) -> Callable:
     """Runs a tool's main with arguments; returns exit code, stdout, stderr."""
     monkeypatch.chdir(workplace)
-    monkeypatch.delenv('MMIFORMER_DATA', raising=False)
+    monkeypatch.delenv('MMIFORMER_DATA', raising=False)  # Tests of real data set it again.
 
     def call(tool: str, *arguments: object) -> tuple[int, str, str]:
         from mmiformer import cli
@@ -29,6 +30,9 @@ def run_tool(root, workplace, monkeypatch, capsys) -> Callable:
         monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, arguments)])
         # mmengine's loggers outlive a call, and with them the stream of an earlier test.
         monkeypatch.setattr(logging, 'raiseExceptions', False)
+        # So do its visualizers, with their files.
+        for kind in (Visualizer, *Visualizer.__subclasses__()):
+            kind._instance_dict.clear()
         capsys.readouterr()
         code = 0
         try:

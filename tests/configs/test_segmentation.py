@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import WEIGHTS
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+
+from mmiformer import IFormer
+
+FOLDER = Path(__file__).parents[2] / 'configs' / 'segmentation'
+CONFIGS = sorted(FOLDER.glob('*_ade20k.py'))
+
+
+def build(cfg: Config):
+    init_default_scope('mmseg')
+    cfg.model.backbone.init_cfg = None
+    return MODELS.build(cfg.model)
+
+
+def test_all_sizes_are_there():
+    names = {f'{head}_iformer_{arch}_ade20k' for head in ('fpn', 'upernet') for arch in WEIGHTS}
+    assert {c.stem for c in CONFIGS} == names
+
+
+@pytest.mark.parametrize('file', CONFIGS, ids=lambda f: f.stem)
+def test_recipe(file):
+    cfg = Config.fromfile(file)
+    backbone, dims = cfg.model.backbone, list(IFormer.arch_settings[cfg.model.backbone.arch]['dims'])
+    assert backbone.arch == file.stem.split('_')[2]
+    assert (backbone.window_size, backbone.norm_eval, tuple(backbone.out_indices)) == (16, True, (0, 1, 2, 3))
+    assert backbone.get('drop_path_rate', 0) == 0
+    url = f'https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/{WEIGHTS[backbone.arch]}'
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint=url)
+    assert cfg.default_scope == 'mmseg' and 'mmiformer' in cfg.custom_imports.imports
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
+    assert cfg.optim_wrapper.get('clip_grad') is None and cfg.optim_wrapper.type == 'OptimWrapper'
+    head, optimizer, schedule = cfg.model.decode_head, cfg.optim_wrapper.optimizer, cfg.param_scheduler
+    assert head.num_classes == 150 and head.norm_cfg.type == 'SyncBN'
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps['RandomResize'].scale == (2048, 512) and steps['RandomResize'].ratio_range == (0.5, 2.0)
+    assert steps['RandomCrop'].crop_size == (512, 512) and steps['RandomCrop'].cat_max_ratio == 0.75
+    if file.stem.startswith('fpn'):  # As published.
+        assert list(cfg.model.neck.in_channels) == dims and cfg.model.neck.num_outs == 4
+        assert (head.channels, head.dropout_ratio, head.type) == (128, 0.1, 'FPNHead')
+        assert optimizer == dict(type='AdamW', lr=2e-4, weight_decay=1e-4)
+        assert 'paramwise_cfg' not in cfg.optim_wrapper
+        assert cfg.train_cfg.max_iters == 40000 and cfg.auto_scale_lr.base_batch_size == 32
+        (poly,) = schedule
+        assert (poly.type, poly.power, poly.eta_min, poly.end) == ('PolyLR', 0.9, 1e-6, 40000)
+    else:  # mmseg's own, of its Swin-T.
+        assert list(head.in_channels) == dims and (head.channels, head.type) == (512, 'UPerHead')
+        auxiliary = cfg.model.auxiliary_head
+        assert (auxiliary.in_channels, auxiliary.in_index, auxiliary.type) == (dims[2], 2, 'FCNHead')
+        assert optimizer == dict(type='AdamW', lr=6e-5, weight_decay=0.01)
+        assert cfg.train_cfg.max_iters == 160000 and cfg.auto_scale_lr.base_batch_size == 16
+        warm_up, poly = schedule
+        assert (warm_up.type, warm_up.end, poly.end) == ('LinearLR', 1500, 160000)
+
+
+def test_what_decays():
+    """Semantic FPN: everything, as published. UPerNet: no norm and no bias."""
+    for name, expected in (('fpn', False), ('upernet', True)):
+        cfg = Config.fromfile(FOLDER / f'{name}_iformer_t_ade20k.py')
+        model = revert_sync_batchnorm(build(cfg))
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+        free = {
+            id(p) for group in optimizer.param_groups if group['weight_decay'] == 0 for p in group['params']
+        }
+        found = {n for n, p in model.named_parameters() if id(p) in free}
+        norms = {n for n, m in model.named_modules() if isinstance(m, _BatchNorm)}
+        spared = {
+            n for n, _ in model.named_parameters() if n.rpartition('.')[0] in norms or n.endswith('.bias')
+        }
+        assert found == (spared if expected else set())
+        assert len(spared) > 100
+
+
+# The T and M ones are trained to their end by tests/tools.
+@pytest.mark.parametrize(
+    'file', [c for c in CONFIGS if c.stem.split('_')[2] in ('s', 'l', 'l2')], ids=lambda f: f.stem
+)
+def test_builds_and_steps(file):
+    cfg = Config.fromfile(file)
+    cfg.model.backbone.norm_eval = False
+    cfg.model.data_preprocessor.size = (64, 64)
+    model = build(cfg)
+    assert any(isinstance(m, SyncBatchNorm) for m in model.modules())
+    model = revert_sync_batchnorm(model).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    images = [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+    truths = [PixelData(data=torch.randint(0, 150, (1, 64, 64))) for _ in images]
+    data = dict(inputs=images, data_samples=[SegDataSample(gt_sem_seg=truth) for truth in truths])
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    losses = model.train_step(data, wrapper)
+    assert 0 < losses['loss'].item() < 20
+    still = [n for n, p in model.named_parameters() if torch.equal(before[n], p)]
+    assert not still, 'a parameter that no gradient reaches would stop distributed training'
