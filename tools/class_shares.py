@@ -1,0 +1,63 @@
+"""Reads every image and mask of a config's data set: ``python tools/class_shares.py CONFIG``."""
+
+import argparse
+
+import numpy as np
+from mmengine.config import DictAction
+from mmengine.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer import cli
+from mmiformer.datasets.checks import check_files, dataset_meta, dataset_of
+from mmiformer.errors import UserError
+
+
+def main() -> None:
+    """Parses the arguments, reads the files, and prints a table and the weights."""
+    parser = argparse.ArgumentParser(
+        description='Check every mask of a segmentation data set and count its pixels: what each class has, '
+        'weights that balance them, and what naming the most frequent class everywhere would score.'
+    )
+    parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    args = parser.parse_args()
+    cfg = cli.load_config(args.config, args.cfg_options)
+    if cfg.get('default_scope') != 'mmseg':
+        raise UserError(f'{args.config}: expected a segmentation config.')
+    check_files(cfg, (args.split,))
+    classes = dataset_meta(cfg, args.split)['classes']
+    steps = [dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')]
+    dataset = DATASETS.build(dict(dataset_of(cfg, args.split) or {}, pipeline=steps))
+    counts = np.array(
+        [
+            np.bincount(dataset[i]['gt_seg_map'].ravel(), minlength=256)
+            for i in track(range(len(dataset)), f'Reading {len(dataset)} masks', transient=True)
+        ]
+    )
+
+    pixels = counts.sum(0)
+    shares = pixels[: len(classes)] / pixels[: len(classes)].sum()
+    # The inverse square root: the plain inverse has rare classes spill over into everything beside them.
+    weights = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
+    weights /= (weights * shares).sum()
+    table = Table(title=f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled')
+    table.add_column('class')
+    for name in ('pixels', 'images', 'weight'):
+        table.add_column(name, justify='right')
+    for i, name in enumerate(classes):
+        table.add_row(name.strip(), f'{shares[i]:.2%}', str((counts[:, i] > 0).sum()), f'{weights[i]:.2f}')
+    Console().print(table)
+    print(f'class_weight=[{", ".join(f"{w:.2f}" for w in weights)}]')
+    most = int(shares.argmax())
+    print(
+        f"mIoU of naming '{classes[most].strip()}' everywhere: {shares[most] / (shares > 0).sum():.2%} "
+        f'over the {(shares > 0).sum()} classes that occur'
+    )
+
+
+if __name__ == '__main__':
+    cli.run(main)
