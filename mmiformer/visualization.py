@@ -166,7 +166,7 @@ def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path)
 
 
 def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path, count: int = 8) -> None:
-    """Draws the truth and the prediction of the first images of a data set side by side.
+    """Draws the truth and the prediction of some images of a data set, evenly apart, side by side.
 
     Args:
         model: The trained model; its mode is kept.
@@ -184,7 +184,8 @@ def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: P
     for axis in axes.flat:
         axis.axis('off')
     label_maps = []
-    for index, axis in zip(range(count), axes.flat, strict=False):
+    indices = np.linspace(0, len(dataset) - 1, count).astype(int)  # neighbours may be frames of one film
+    for index, axis in zip(indices.tolist(), axes.flat, strict=False):
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([dataset[index]]))[0]
         image = mmcv.imread(sample.img_path, channel_order='rgb')
@@ -193,7 +194,7 @@ def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: P
         axis.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
         if 'pred_sem_seg' in sample:
             label_maps += [sample.gt_sem_seg, sample.pred_sem_seg]
-    figure.tight_layout(rect=(0, 0.8 / (2.6 * rows + 0.8), 1, 1) if label_maps else None)
+    figure.tight_layout(rect=(0, 0.5 / (2.6 * rows + 0.8), 1, 1) if label_maps else None)
     if label_maps:
         figure.legend(**painter.legend(class_shares(*label_maps), loc='lower center', ncols=8))
     figure.savefig(out, dpi=110)

@@ -15,7 +15,7 @@ DEMO_ROOT = Path('data') / 'demo'
 
 BATCH_SIZE = 4
 # Pixels; the images' longest side is 256 at most.
-_IMAGE_SIDE, _CROP_SIZE = 256, (192, 192)
+_IMAGE_SIDE, _CROP_SIZE = 256, (128, 128)
 
 
 def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
@@ -93,6 +93,8 @@ def _point_at_ade(cfg: Config, data: Path) -> None:
         if 'scale' in step:  # Test-time scales keep their ratio to the first one, that of training.
             side = _IMAGE_SIDE * step.scale[1] // full
             step.scale = (side, side)
+        if 'ratio_range' in step:
+            step.ratio_range = (0.8, 1.25)
         if 'crop_size' in step:
             step.crop_size = _CROP_SIZE
     cfg.model.data_preprocessor.size = _CROP_SIZE
@@ -147,5 +149,5 @@ class _Task:
 
 _TASKS = {
     'mmdet': _Task('coco', coco.CLASSES, coco.make_coco, coco.describe, _point_at_coco, 360, 5e-4),
-    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 360, 5e-4),
+    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 1300, 1e-3),
 }

@@ -210,6 +210,24 @@ def test_a_whole_official_segmentor_loads_with_nothing_missing_or_left(tmp_path,
     assert float((a - b).norm() / b.norm()) < 1e-5
 
 
+def test_class_shares_counts_what_is_in_the_masks(segmentor, run_tool, workplace):
+    config, _ = segmentor
+    code, out, err = run_tool(
+        'class_shares', config, '--split', 'val', '--cfg-options', 'val_dataloader.dataset.indices=9'
+    )
+    assert code == 0, err[-3000:]
+    files = sorted((workplace / 'data/demo/ade/annotations/validation').iterdir())[:9]
+    counts = np.bincount(np.concatenate([cv2.imread(str(f), -1).ravel() for f in files]), minlength=151)
+    shares = {label: counts[label] / counts[1:].sum() for label in np.flatnonzero(counts) if label}
+    assert f'{counts[0] / counts.sum():.1%} unlabelled' in out
+    assert all(f'{share:.2%}' in out for share in shares.values())
+    # Balanced: with these weights an average pixel counts one, and a class as the root of its share.
+    weights = [float(w) for w in out.partition('class_weight=[')[2].partition(']')[0].split(',')]
+    assert np.dot(weights, list(shares.values())) == pytest.approx(1, abs=0.01)
+    assert np.ptp(np.square(weights) * list(shares.values())) < 0.02
+    assert f'{max(shares.values()) / len(shares):.2%} over the {len(shares)} classes' in out
+
+
 def test_wrong_masks_stop_the_run_by_their_name(run_tool, seg_config, workplace, segmentor):
     config = seg_config('fpn_iformer_t_ade20k')
     folder = workplace / 'data/demo/ade/annotations/training'

@@ -250,6 +250,6 @@ def test_an_error_in_a_new_process_has_no_traceback(root, tmp_path):
 
 
 def test_every_tool_helps(run_tool):
-    for tool in ('train', 'test', 'demo', 'convert_checkpoint'):
+    for tool in ('train', 'test', 'demo', 'convert_checkpoint', 'class_shares'):
         code, out, _ = run_tool(tool, '--help')
         assert code == 0 and out.startswith('usage:')
