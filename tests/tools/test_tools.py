@@ -204,7 +204,9 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
     assert 'load_from=' in errors(run_tool('train', config, '--resume', tmp_path / 'weights.pth', *options))
     seven = [*options, 'model.roi_head.bbox_head.num_classes=7']
-    sentence = errors(run_tool('train', config, '--resume', demo_run / 'iter_2.pth', *seven))
+    assert 'bbox_head.num_classes: 7, but the data set' in errors(run_tool('train', config, *seven))
+    narrow = [*options, 'model.roi_head.bbox_head.fc_out_channels=512']
+    sentence = errors(run_tool('train', config, '--resume', demo_run / 'iter_2.pth', *narrow))
     assert 'iter_2.pth: was trained with another model' in sentence and 'fc_cls' in sentence
     sentence = errors(run_tool('demo', 'x.jpg', config, demo_run / 'iter_2.pth', '--out', 'picture'))
     assert 'picture: expected a name that ends in .png' in sentence
