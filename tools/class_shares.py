@@ -4,14 +4,13 @@ import argparse
 
 import numpy as np
 from mmengine.config import DictAction
-from mmengine.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.datasets.checks import check_files, dataset_meta, dataset_of
+from mmiformer.datasets.checks import build_dataset, check_files
 from mmiformer.errors import UserError
 
 
@@ -29,9 +28,9 @@ def main() -> None:
     if cfg.get('default_scope') != 'mmseg':
         raise UserError(f'{args.config}: expected a segmentation config.')
     check_files(cfg, (args.split,))
-    classes = dataset_meta(cfg, args.split)['classes']
     steps = [dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')]
-    dataset = DATASETS.build(dict(dataset_of(cfg, args.split) or {}, pipeline=steps))
+    dataset = build_dataset(cfg, args.split, pipeline=steps)
+    classes = dataset.metainfo['classes']
     counts = np.array(
         [
             np.bincount(dataset[i]['gt_seg_map'].ravel(), minlength=256)

@@ -12,6 +12,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.checkpoints import MisfitError, read
+from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
 from mmiformer.visualization import draw_predictions, plot_curves
@@ -81,7 +82,7 @@ def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
 
 def say_norm(runner: Runner, cfg: Config) -> None:
     """Logs what became of a config's SyncBN, which mmengine makes BN where one process trains."""
-    if "'SyncBN'" in str(cfg.model.to_dict()):
+    if any(part.get('type') == 'SyncBN' for _, part in walk(cfg.model)):
         synchronised = f'SyncBN over {runner.world_size} processes'
         plain = 'BN, since one process trains and SyncBN needs several GPUs'
         runner.logger.info(f'Normalisation of the heads: {synchronised if runner.distributed else plain}.')

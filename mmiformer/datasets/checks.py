@@ -1,13 +1,14 @@
 """What a config says of its data, looked at before a long run."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
+from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
 
 # Heads whose num_classes counts the classes of the data set (a panoptic head's does not).
@@ -28,6 +29,18 @@ def dataset_of(cfg: Config, split: str) -> ConfigDict | None:
     return dataset or None
 
 
+def build_dataset(cfg: Config, split: str, **changes: Any) -> BaseDataset:
+    """Builds the data set of a data loader, without its wrappers.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain.
+        split: ``train``, ``val`` or ``test``.
+        changes: Arguments of the data set to replace.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return DATASETS.build(dict(dataset_of(cfg, split) or {}, **changes))
+
+
 def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
     """Class names and palette of a data set, as its class makes them from the config; no file is read.
 
@@ -35,9 +48,7 @@ def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
         cfg: A config of mmdet, mmseg or mmpretrain.
         split: ``train``, ``val`` or ``test``.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    dataset = dataset_of(cfg, split) or {}
-    return DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+    return build_dataset(cfg, split, lazy_init=True, pipeline=[]).metainfo
 
 
 def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -78,7 +89,11 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
     Raises:
         UserError: Naming the head's key, both numbers, and the data loader.
     """
-    heads = [(key, head) for key, head in _heads(cfg.model, 'model') if head.get('num_classes') is not None]
+    heads = [
+        (key, part)
+        for key, part in walk(cfg.model, 'model')
+        if key.rstrip('.0123456789').endswith(_HEADS) and part.get('num_classes') is not None
+    ]
     for split in splits:
         if not heads or dataset_of(cfg, split) is None:
             continue
@@ -89,11 +104,3 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
                     f'{key}.num_classes: {head.num_classes}, but the data set of the {split}_dataloader has '
                     f'{len(classes)} classes ({", ".join(map(str, classes[:3]))}, ...); set them alike.'
                 )
-
-
-def _heads(node: Any, key: str) -> Iterator[tuple[str, ConfigDict]]:
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    if isinstance(node, dict) and any(key.rstrip('.0123456789').endswith(name) for name in _HEADS):
-        yield key, node
-    for name, child in children:
-        yield from _heads(child, f'{key}.{name}')

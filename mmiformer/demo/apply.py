@@ -1,12 +1,12 @@
 """Turning a full config into one that a bare CPU finishes in minutes, without touching the network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from mmiformer.config_tree import walk
 from mmiformer.demo import ade, coco
 from mmiformer.errors import UserError
 
@@ -48,7 +48,7 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
         # Images this small load faster than processes start; also kind to machines with few cores.
         cfg[f'{name}_dataloader'].update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.batch_size = BATCH_SIZE
-    for part in _dicts(cfg.model):
+    for _, part in walk(cfg.model):
         if 'num_classes' in part:
             part.num_classes = len(task.classes)
     task.point(cfg, data)
@@ -87,7 +87,8 @@ def _point_at_ade(cfg: Config, data: Path) -> None:
             test_mode=name != 'train',
             pipeline=loader.dataset.pipeline,
         )
-    steps = list(_dicts([cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader, cfg.tta_pipeline]))
+    parts = [cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader, cfg.tta_pipeline]
+    steps = [step for _, step in walk(parts)]
     full = next(step.scale for step in steps if 'scale' in step)[1]
     for step in steps:
         if 'scale' in step:  # Test-time scales keep their ratio to the first one, that of training.
@@ -98,7 +99,7 @@ def _point_at_ade(cfg: Config, data: Path) -> None:
         if 'crop_size' in step:
             step.crop_size = _CROP_SIZE
     cfg.model.data_preprocessor.size = _CROP_SIZE
-    for part in _dicts(cfg.model):
+    for _, part in walk(cfg.model):
         part.pop('class_weight', None)
 
 
@@ -120,20 +121,12 @@ def _shorten(cfg: Config, task: '_Task') -> None:
 
 
 def _from_scratch(cfg: Config) -> None:
-    for part in _dicts(cfg.model):
+    for _, part in walk(cfg.model):
         if 'norm_eval' in part:
             part.norm_eval = False
         if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
             del part['init_cfg']
     cfg.load_from = None
-
-
-def _dicts(node: Any) -> Iterator[ConfigDict]:
-    """Every dict in a config, the outer ones first."""
-    if isinstance(node, dict):
-        yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _dicts(child)
 
 
 @dataclass(frozen=True)

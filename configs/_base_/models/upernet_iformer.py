@@ -1,25 +1,9 @@
 # UPerNet as mmseg has it for backbones of this size (its Swin-T and ConvNeXt-T): 512 channels, and an FCN
 # head on stage 3 as auxiliary. Not in the paper. A size's config states arch, checkpoint and channels.
+_base_ = './encoder_decoder_iformer.py'
+
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),  # Of training crops; images are tested unpadded.
-    ),
-    backbone=dict(
-        type='IFormer',
-        arch='m',
-        out_indices=(0, 1, 2, 3),
-        window_size=16,
-        norm_eval=True,  # As in the published recipes of the other heads.
-        init_cfg=dict(type='Pretrained', checkpoint=''),
-    ),
     decode_head=dict(
         type='UPerHead',
         in_channels=[48, 96, 192, 384],
@@ -46,6 +30,4 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
