@@ -145,6 +145,7 @@ def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path)
         sample: The data sample of the model's ``test_step``.
         out: Picture to write.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     picture = painter.draw(image, sample)
     if 'pred_sem_seg' not in sample:
         mmcv.imwrite(mmcv.rgb2bgr(picture), str(out))

@@ -4,13 +4,14 @@ import argparse
 
 import numpy as np
 from mmengine.config import DictAction
+from mmengine.dataset import ConcatDataset
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.datasets.checks import build_dataset, check_files
+from mmiformer.datasets.checks import build_datasets, check_files
 from mmiformer.errors import UserError
 
 
@@ -29,7 +30,7 @@ def main() -> None:
         raise UserError(f'{args.config}: expected a segmentation config.')
     check_files(cfg, (args.split,))
     steps = [dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')]
-    dataset = build_dataset(cfg, args.split, pipeline=steps)
+    dataset = ConcatDataset(build_datasets(cfg, args.split, pipeline=steps))
     classes = dataset.metainfo['classes']
     counts = np.array(
         [

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.datasets.checks import datasets_of
 from mmiformer.errors import UserError
 from mmiformer.inference import load_strictly
 from mmiformer.memory_format import use_channels_last
@@ -34,7 +35,8 @@ def main() -> None:
                 f'--tta: {args.config} has no tta_model and tta_pipeline, as the segmentation configs have; '
                 'leave --tta away.'
             )
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        for dataset in datasets_of(cfg, 'test'):
+            dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
 
     runner = Runner.from_cfg(cfg)

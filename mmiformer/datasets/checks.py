@@ -15,30 +15,45 @@ from mmiformer.errors import UserError
 _HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
 
 
-def dataset_of(cfg: Config, split: str) -> ConfigDict | None:
-    """The data set's part of a config, without wrappers such as ``RepeatDataset``.
+def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
+    """The data sets of a data loader in a config, without wrappers such as ``RepeatDataset``.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
         split: ``train``, ``val`` or ``test``.
+
+    Returns:
+        One, several where they are concatenated, none where the config has no such loader.
     """
-    loader = cfg.get(f'{split}_dataloader')
-    dataset = loader and loader.get('dataset')
-    while dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset or None
+    loader = cfg.get(f'{split}_dataloader') or {}
+    wrapped = [loader['dataset']] if loader.get('dataset') else []
+    found: list[ConfigDict] = []
+    while wrapped:
+        dataset = wrapped.pop(0)
+        inner = [dataset['dataset']] if 'dataset' in dataset else list(dataset.get('datasets', ()))
+        found += [] if inner else [dataset]
+        wrapped = inner + wrapped
+    return found
 
 
-def build_dataset(cfg: Config, split: str, **changes: Any) -> BaseDataset:
-    """Builds the data set of a data loader, without its wrappers.
+def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]:
+    """Builds the data sets of a data loader, without their wrappers.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
         split: ``train``, ``val`` or ``test``.
-        changes: Arguments of the data set to replace.
+        changes: Arguments of the data sets to replace.
+
+    Raises:
+        UserError: If the config has no such data loader.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return DATASETS.build(dict(dataset_of(cfg, split) or {}, **changes))
+    datasets = datasets_of(cfg, split)
+    if not datasets:
+        raise UserError(
+            f'the config has no {split}_dataloader with a dataset; name another split, or add it.'
+        )
+    return [DATASETS.build(dict(dataset, **changes)) for dataset in datasets]
 
 
 def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
@@ -47,8 +62,11 @@ def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
         split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        UserError: If the config has no such data loader.
     """
-    return build_dataset(cfg, split, lazy_init=True, pipeline=[]).metainfo
+    return build_datasets(cfg, split, lazy_init=True, pipeline=[])[0].metainfo
 
 
 def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -62,19 +80,18 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
         UserError: Naming the first missing file or folder and the ways out.
     """
     for split in splits:
-        dataset = dataset_of(cfg, split)
-        if dataset is None:
-            continue
-        root = dataset.get('data_root') or ''
-        names = [dataset.get('ann_file') or '', *(dataset.get('data_prefix') or {}).values()]
-        for name in names:
-            path = os.path.join(root, name)
-            if name and '://' not in path and not Path(path).exists():
-                raise UserError(
-                    f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
-                    'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, or '
-                    'add --demo to run on miniature data.'
-                )
+        for dataset in datasets_of(cfg, split):
+            root = dataset.get('data_root') or ''
+            prefix = dataset.get('data_prefix') or {}
+            folders = prefix.values() if isinstance(prefix, dict) else [prefix]
+            for name in filter(None, [dataset.get('ann_file'), *folders]):
+                path = os.path.join(root, name)
+                if '://' not in path and not Path(path).exists():
+                    raise UserError(
+                        f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
+                        'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
+                        'or add --demo to run on miniature data.'
+                    )
 
 
 def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -87,15 +104,23 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
         splits: Data loaders to look at, out of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: Naming the head's key, both numbers, and the data loader.
+        UserError: Naming the head's key, both numbers, and the data loader or the loss's class weights.
     """
     heads = [
         (key, part)
         for key, part in walk(cfg.model, 'model')
         if key.rstrip('.0123456789').endswith(_HEADS) and part.get('num_classes') is not None
     ]
+    for key, head in heads:
+        for loss_key, loss in walk(head.get('loss_decode'), f'{key}.loss_decode'):
+            weights = loss.get('class_weight')
+            if isinstance(weights, (list, tuple)) and len(weights) not in (0, head.num_classes):
+                raise UserError(
+                    f'{loss_key}.class_weight: {len(weights)} numbers, but the head has num_classes='
+                    f'{head.num_classes}; give one for each class (tools/class_shares.py), or None.'
+                )
     for split in splits:
-        if not heads or dataset_of(cfg, split) is None:
+        if not heads or not datasets_of(cfg, split):
             continue
         classes = dataset_meta(cfg, split).get('classes') or ()
         for key, head in heads:

@@ -59,7 +59,7 @@ class LoadIntactSegMap(BaseTransform):
 
     Raises:
         UserError: If the file is missing or broken, has colours instead of labels, is of another size than
-            its image, or holds a label that the dataset does not declare.
+            its image, or holds a label that the dataset does not declare; if the dataset names no masks.
     """
 
     def __init__(self, backend_args: dict[str, Any] | None = None) -> None:
@@ -67,17 +67,29 @@ class LoadIntactSegMap(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads ``results['seg_map_path']`` into ``results['gt_seg_map']``."""
+        if 'seg_map_path' not in results or 'label_table' not in results:
+            raise UserError(
+                f'{results["img_path"]}: its dataset names no mask for LoadIntactSegMap; take a dataset of '
+                'mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to the folder of the masks.'
+            )
         path = results['seg_map_path']
         data = _read(path, self.backend_args)
         try:
             with Image.open(io.BytesIO(data)) as image:
                 labels = np.array(image)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f'{path}: not a readable mask ({error}); restore the file.') from error
+        if labels.dtype == bool:  # One bit a pixel.
+            labels = labels.astype(np.uint8)
         if labels.ndim != 2:
             raise UserError(
                 f'{path}: an image with {labels.shape[2]} channels, expected a mask with one channel that '
                 'holds the number of a class in each pixel; convert its colours to numbers.'
+            )
+        if labels.dtype.kind not in 'iu' or labels.min() < 0:
+            raise UserError(
+                f'{path}: holds {labels.dtype} numbers from {labels.min()} on, expected whole numbers from 0 '
+                'on; write the labels as 8 or 16 bits without sign.'
             )
         if labels.shape != tuple(results['ori_shape']):
             wanted, found = results['ori_shape'], labels.shape

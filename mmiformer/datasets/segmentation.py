@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
 from mmengine.logging import print_log
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
@@ -26,12 +27,25 @@ class CheckedSegDataset(BaseSegDataset):
         void: Further labels, as they stand in the masks, where nothing is to be learnt. Defaults to none.
 
     Raises:
-        UserError: If there are no images, or one of them has no mask.
+        UserError: If there are no images, or one of them has no mask; if there are more classes than the
+            255 that mmseg can tell apart, or fewer or more colours than classes.
     """
 
-    def __init__(self, *args: Any, void: Sequence[int] = (), **kwargs: Any) -> None:
-        self.void = tuple(void)
+    def __init__(self, *args: Any, void: int | Sequence[int] = (), **kwargs: Any) -> None:
+        self.void = (void,) if isinstance(void, int) else tuple(void)
         super().__init__(*args, **kwargs)
+
+    def _update_palette(self) -> list[list[int]]:
+        classes, palette = (self._metainfo.get(key) or () for key in ('classes', 'palette'))
+        if len(classes) > IGNORED:
+            raise UserError(f'metainfo.classes: {len(classes)} names, expected {IGNORED} at most.')
+        try:
+            return super()._update_palette()
+        except ValueError:
+            raise UserError(
+                f'metainfo: {len(classes)} classes, but a palette of {len(palette)} colours; give each class '
+                'one, or leave the palette away.'
+            ) from None
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lists the images and their masks; every one of them is looked for."""
@@ -44,7 +58,9 @@ class CheckedSegDataset(BaseSegDataset):
             )
         if masks is None or '://' in str(masks):
             return data_list
-        here = {str(p) for p in Path(masks).rglob(f'*{self.seg_map_suffix}')}
+        # As mmseg lists the images, so that links to folders are followed alike.
+        names = fileio.list_dir_or_file(masks, list_dir=False, suffix=self.seg_map_suffix, recursive=True)
+        here = {str(Path(masks, name)) for name in names}
         missing = [d['seg_map_path'] for d in data_list if str(Path(d['seg_map_path'])) not in here]
         if missing:
             raise UserError(
@@ -66,10 +82,10 @@ class CheckedSegDataset(BaseSegDataset):
         return dict(super().get_data_info(idx), label_table=self.label_table())
 
     def label_table(self) -> np.ndarray:
-        """Index of the class for each label in the masks: int16 of 256, 255 = not to be learnt, -1 = none."""
+        """Index of the class for each label in the masks: int16, 255 = not to be learnt, -1 = none."""
         declared = self.METAINFO.get('classes') if self.label_map else self.metainfo['classes']
         indices = [(self.label_map or {}).get(i, i) for i in range(len(declared))]
-        table = np.full(256, UNDECLARED, np.int16)
+        table = np.full(max(IGNORED, *self.void, 0) + 1, UNDECLARED, np.int16)
         first = int(self.reduce_zero_label)
         table[first : first + len(indices)] = indices
         table[[*range(first), 255, *self.void]] = IGNORED
