@@ -70,7 +70,7 @@ class LoadIntactSegMap(BaseTransform):
         if 'seg_map_path' not in results or 'label_table' not in results:
             raise UserError(
                 f'{results["img_path"]}: its dataset names no mask for LoadIntactSegMap; take a dataset of '
-                'mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to the folder of the masks.'
+                'mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to the folder of masks.'
             )
         path = results['seg_map_path']
         data = _read(path, self.backend_args)

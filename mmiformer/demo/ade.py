@@ -14,20 +14,9 @@ import cv2
 import numpy as np
 
 from mmiformer.demo import folder
-from mmiformer.demo.drawing import (
-    FULL,
-    SIZES,
-    Pen,
-    Shape,
-    clock,
-    colour,
-    noise,
-    ramp,
-    scatter,
-    tint,
-    turned,
-)
+from mmiformer.demo.drawing import SIZES, colour, noise, ramp, scatter, tint, turned
 from mmiformer.demo.folder import SPLITS
+from mmiformer.demo.shapes import FULL, Shape, boat, clock, house, tree
 
 GENERATOR_VERSION = 'ade 1'
 
@@ -64,44 +53,6 @@ def _sand(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return noise(rng, size, 4, 1.3)
 
 
-def _tree(pen: Pen, rng: np.random.Generator) -> None:
-    pen.fill([(-0.14, 0.6), (0.14, 0.6), (0.14, 1), (-0.14, 1)])
-    tiers = int(rng.integers(3, 5))
-    for tier in range(tiers):
-        top, bottom = -1 + 1.25 * tier / tiers, -1 + 1.75 * (tier + 1) / tiers
-        half = 0.45 + 0.35 * (tier + 1) / tiers
-        pen.fill([(0, top), (half, bottom), (-half, bottom)])
-        pen.line([(-half, bottom), (half, bottom)], 0.12)
-        pen.line([(-0.5 * half, bottom), (0, (top + bottom) / 2), (0.5 * half, bottom)], 0.07)
-
-
-def _house(pen: Pen, rng: np.random.Generator) -> None:
-    eaves, side = rng.uniform(-0.25, -0.05), rng.choice((-1, 1))
-    pen.fill([(-0.75, eaves), (0.75, eaves), (0.75, 0.85), (-0.75, 0.85)])
-    pen.fill([(0, -0.95), (1, eaves), (-1, eaves)])
-    pen.fill(np.multiply([(0.45, -0.9), (0.7, -0.9), (0.7, eaves), (0.45, eaves)], (side, 1)))  # chimney
-    pen.line([(-0.9, eaves), (0.9, eaves)], 0.1)
-    for half in (0.35, 0.65):  # rows of tiles
-        y = -0.95 + half * (eaves + 0.95)
-        pen.line([(-half, y), (half, y)], 0.07)
-    pen.line(np.multiply([(0.2, 0.85), (0.2, 0.25), (0.5, 0.25), (0.5, 0.85)], (side, 1)), 0.09)
-    window = [(-0.5, 0.2), (-0.15, 0.2), (-0.15, 0.5), (-0.5, 0.5), (-0.5, 0.2)]
-    pen.line(np.multiply(window, (side, 1)), 0.09)
-
-
-def _boat(pen: Pen, rng: np.random.Generator) -> None:
-    side = rng.choice((-1, 1))
-    mast = rng.uniform(-0.2, 0)
-    sails = [[(mast, -1), (0.85, 0.2), (mast, 0.2)], [(mast, -0.85), (mast, 0.2), (-0.7, 0.2)]]
-    for sail in sails:
-        pen.fill(np.multiply(sail, (side, 1)))
-    pen.line(np.multiply([(mast, -1), (mast, 0.4)], (side, 1)), 0.12, 'body')
-    pen.line(np.multiply([(mast, -1), (mast, 0.4)], (side, 1)), 0.1)
-    pen.line([(-0.6, -0.1), (0.7, -0.1)], 0.08)
-    pen.fill([(-1, 0.35), (1, 0.35), (0.65, 0.9), (-0.65, 0.9)])
-    pen.line([(-0.8, 0.58), (0.8, 0.58)], 0.08)
-
-
 # name -> (ADE20K's label, the texture as a field of H x W of about -1 to 1)
 _GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {
     'sky': (3, _sky),
@@ -111,9 +62,9 @@ _GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], 
 }
 # name -> (ADE20K's label, drawing function, relative size)
 _THINGS: dict[str, tuple[int, Shape, float]] = {
-    'tree': (5, _tree, 1.9),
-    'house': (26, _house, 1.6),
-    'boat': (77, _boat, 1.8),
+    'tree': (5, tree, 1.9),
+    'house': (26, house, 1.6),
+    'boat': (77, boat, 1.8),
     'clock': (149, clock, 1.4),
 }
 

@@ -7,22 +7,23 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmiformer.config_tree import walk
-from mmiformer.demo import ade, coco
+from mmiformer.demo import ade, coco, imagenet
 from mmiformer.errors import UserError
 
 # Where the images are drawn to, beside the data sets of the configs.
 DEMO_ROOT = Path('data') / 'demo'
 
-BATCH_SIZE = 4
 # Pixels; the images' longest side is 256 at most.
 _IMAGE_SIDE, _CROP_SIZE = 256, (128, 128)
+_CLASSIFIED_SIDE = 96
 
 
 def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
     """Points a config, in place, at the miniature data of its task; makes the data if need be.
 
     Changed are data, class count, image size, schedule, learning rate and the number of sampled RoIs,
-    BatchNorm learns and nothing is loaded into the backbone; never a layer or a width.
+    BatchNorm learns and nothing is loaded into the backbone; never a layer or a width. A teacher, whose
+    weights would have to be fetched, makes room for a small untrained one.
 
     Args:
         cfg: A config of ours; it is changed.
@@ -47,7 +48,7 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
     for name in ('train', 'val', 'test'):
         # Images this small load faster than processes start; also kind to machines with few cores.
         cfg[f'{name}_dataloader'].update(num_workers=0, persistent_workers=False)
-    cfg.train_dataloader.batch_size = BATCH_SIZE
+    cfg.train_dataloader.batch_size = task.batch_size
     for _, part in walk(cfg.model):
         if 'num_classes' in part:
             part.num_classes = len(task.classes)
@@ -103,6 +104,31 @@ def _point_at_ade(cfg: Config, data: Path) -> None:
         part.pop('class_weight', None)
 
 
+def _point_at_imagenet(cfg: Config, data: Path) -> None:
+    sizes = dict(
+        RandomResizedCrop=dict(scale=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE)),
+        ResizeEdge=dict(scale=_CLASSIFIED_SIDE * 256 // 224),
+        CenterCrop=dict(crop_size=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE)),
+    )
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = f'{data}/'
+        dataset.data_prefix = 'train' if split == 'train' else 'val'
+        dataset.metainfo = dict(classes=imagenet.CLASSES)
+        for step in dataset.pipeline:
+            step.update(sizes.get(step.type, {}))
+    if 'teacher' in cfg.model:
+        cfg.model.teacher = ConfigDict(
+            type='ImageClassifier',
+            data_preprocessor=cfg.model.data_preprocessor,
+            backbone=dict(type='IFormer', arch='t'),
+            head=dict(cfg.model.head, num_heads=1, in_channels=256),
+        )
+    for hook in cfg.get('custom_hooks', []):
+        if hook.type == 'EMAHook':  # As published it would still be at the initial weights.
+            hook.momentum = 0.02
+
+
 def _shorten(cfg: Config, task: '_Task') -> None:
     iterations = task.iterations
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
@@ -136,11 +162,22 @@ class _Task:
     make: Callable[[Path], Path]
     describe: Callable[[Path], str]
     point: Callable[[Config, Path], None]
+    batch_size: int
     iterations: int
     lr: float
 
 
 _TASKS = {
-    'mmdet': _Task('coco', coco.CLASSES, coco.make_coco, coco.describe, _point_at_coco, 360, 5e-4),
-    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 1300, 1e-3),
+    'mmdet': _Task('coco', coco.CLASSES, coco.make_coco, coco.describe, _point_at_coco, 4, 360, 5e-4),
+    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 4, 1300, 1e-3),
+    'mmpretrain': _Task(
+        'imagenet',
+        imagenet.CLASSES,
+        imagenet.make_imagenet,
+        imagenet.describe,
+        _point_at_imagenet,
+        32,
+        1000,
+        2e-3,
+    ),
 }

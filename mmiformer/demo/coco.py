@@ -6,97 +6,32 @@ so that a box AP above chance shows that a network learned something.
 """
 
 import json
-import math
-from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pycocotools import mask as rle
 
 from mmiformer.demo import folder
-from mmiformer.demo.drawing import (
-    FULL,
-    SIZES,
-    Pen,
-    Shape,
-    arc,
-    clock,
-    colour,
-    grey,
-    polar,
-    scatter,
-    texture,
-)
+from mmiformer.demo.drawing import SIZES, background, grey, scatter
 from mmiformer.demo.folder import SPLITS
+from mmiformer.demo.shapes import Shape, clock, donut, kite, umbrella
 
 GENERATOR_VERSION = 1
 MIN_TEXTURE = 5.0  # grey levels: an object whose `spread` is below would count as flat
 OCCLUDED_BELOW = 0.95  # visible share; above it, only a shared edge is hidden
 
 
-def _umbrella(pen: Pen, rng: np.random.Generator) -> None:
-    gores = int(rng.integers(3, 5))
-    edges = np.linspace(1, -1, gores + 1)
-    scallops = [
-        arc((a - b) / 2, 0, -math.pi, ((a + b) / 2, 0.15)) * (1, 0.6) + (0, 0.06) for a, b in pairwise(edges)
-    ]
-    pen.line([(0, -1), (0, 0.75)], 0.13, 'body')
-    pen.line(arc(0.16, 0, math.pi, (-0.16, 0.75)), 0.13, 'body')
-    pen.fill(np.concatenate([arc(1, math.pi, FULL, (0, 0.15)), *scallops]))
-    for x in edges[1:-1]:
-        pen.line([(0, -0.85), (x, 0.15)], 0.06)
-
-
-def _kite(pen: Pen, rng: np.random.Generator) -> None:
-    half, cross = rng.uniform(0.6, 0.72), rng.uniform(-0.4, -0.25)
-    t = np.linspace(0, 1, 17)
-    tail = np.stack([0.16 * np.sin(t * FULL), 0.45 + 0.6 * t], 1)
-    pen.line(tail, 0.09, 'body')
-    for x, y in tail[[8, 15]]:
-        pen.fill([(x - 0.2, y - 0.1), (x + 0.2, y + 0.1), (x + 0.2, y - 0.1), (x - 0.2, y + 0.1)])
-    pen.fill([(0, -1), (half, cross), (0, 0.5), (-half, cross)])
-    pen.line([(0, -1), (0, 0.5)], 0.07)
-    pen.line([(-half, cross), (half, cross)], 0.07)
-
-
-def _donut(pen: Pen, rng: np.random.Generator) -> None:
-    hole = rng.uniform(0.36, 0.46)
-    pen.fill(arc(1))
-    pen.fill(arc(hole), 0)
-    for angle in np.arange(9) * FULL / 9 + rng.uniform(-0.25, 0.25, 9):
-        middle = polar([rng.uniform(hole + 0.2, 0.8)], np.array([angle]))
-        half = polar([0.08], rng.uniform(0, math.pi, 1))
-        pen.line(np.concatenate([middle - half, middle + half]), 0.08)
-
-
 # name -> (COCO's category id, COCO's supercategory, drawing function, relative size), in the order
 # of the ids, in which mmdet reads categories.
 _OBJECTS: dict[str, tuple[int, str, Shape, float]] = {
-    'umbrella': (28, 'accessory', _umbrella, 1.2),
-    'kite': (38, 'sports', _kite, 1.4),
-    'donut': (60, 'food', _donut, 1.0),
+    'umbrella': (28, 'accessory', umbrella, 1.2),
+    'kite': (38, 'sports', kite, 1.4),
+    'donut': (60, 'food', donut, 1.0),
     'clock': (85, 'indoor', clock, 1.0),
 }
 
 CLASSES: tuple[str, ...] = tuple(_OBJECTS)
 CATEGORY_IDS: dict[str, int] = {name: row[0] for name, row in _OBJECTS.items()}
-
-
-def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Two textures, one seen through blurred shapes, and thin clutter: float32 of H x W x 3."""
-    width, height = size
-    image = texture(rng, size, colour(rng))
-    veil = np.zeros((height, width), np.float32)
-    for _ in range(rng.integers(2, 6)):
-        centre, axes = rng.uniform((0, 0), size).astype(int), rng.uniform(15, 80, 2).astype(int)
-        cv2.ellipse(veil, centre.tolist(), axes.tolist(), rng.uniform(0, 360), 0, 360, 1.0, -1)
-    veil = cv2.GaussianBlur(veil, (0, 0), rng.uniform(2, 20)) * np.float32(rng.uniform(0.4, 0.9))
-    image += veil[..., None] * (texture(rng, size, colour(rng)) - image)
-    for _ in range(rng.integers(0, 8)):
-        start, end = rng.uniform((0, 0), size, (2, 2)).astype(int).tolist()
-        cv2.line(image, start, end, colour(rng).tolist(), int(rng.integers(1, 4)), cv2.LINE_AA)
-    return image
 
 
 def spread(grey: np.ndarray) -> float:
@@ -118,7 +53,7 @@ def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, list[dict], in
     deck = [*rng.permutation(len(CLASSES)), rng.integers(len(CLASSES))][: rng.integers(1, 6)]
     wanted = rng.permutation([*(CLASSES[i] for i in deck), *[''] * rng.integers(1, 4)])
 
-    image = _background(rng, size)
+    image = background(rng, size)
     owner, names, areas = scatter(rng, image, wanted, {name: row[2:] for name, row in _OBJECTS.items()})
     image = np.clip(image, 0, 255).round().astype(np.uint8)
 

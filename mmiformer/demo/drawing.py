@@ -1,4 +1,4 @@
-"""What the miniature data sets are drawn from: a pen, shapes, colours, textures, and their laying out.
+"""What the miniature data sets are drawn from: colours, textures, and the laying out of shapes.
 
 Fills, grounds and distractors of every data set take their colours from one distribution. Random
 numbers are drawn in a fixed order, which the data sets' bytes depend on: a change here that alters
@@ -6,14 +6,14 @@ them needs a higher ``GENERATOR_VERSION`` in each data set's module.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+
+from mmiformer.demo.shapes import DISTRACTORS, FULL, Pen, Shape
 
 MIN_VISIBLE = 0.35  # of an item's pixels, what others may leave to be seen
-FULL = 2 * math.pi
 SIZES = (
     (256, 192),
     (256, 208),
@@ -24,113 +24,6 @@ SIZES = (
     (208, 256),
     (192, 256),
 )  # W, H
-
-_SCALE = 2  # shapes are drawn at twice the size and averaged down, on top of OpenCV's antialiasing
-_SHIFT = 4  # fractional bits of OpenCV's integer coordinates
-
-
-class Pen:
-    """Draws one item, given in [-1, 1] x [-1, 1] with y downwards, into two full-frame layers.
-
-    ``body`` is what the item covers, ``ink`` the lines upon it: uint8, H * _SCALE x W * _SCALE.
-    """
-
-    def __init__(self, size: tuple[int, int], centre: np.ndarray, radius: float, angle: float) -> None:
-        width, height = size
-        self.body = np.zeros((height * _SCALE, width * _SCALE), np.uint8)
-        self.ink = np.zeros_like(self.body)
-        self._radius = radius * _SCALE
-        self._centre = np.asarray(centre) * _SCALE
-        cos, sin = math.cos(angle), math.sin(angle)
-        self._rotation = np.array([[cos, sin], [-sin, cos]])
-
-    def _pixels(self, points: ArrayLike) -> np.ndarray:
-        pixels = np.asarray(points, float) @ self._rotation * self._radius + self._centre
-        return np.round(pixels * (1 << _SHIFT)).astype(np.int32)
-
-    def fill(self, points: ArrayLike, value: int = 255, layer: str = 'body') -> None:
-        """Fills the polygon of ``points`` (N x 2); ``value=0`` cuts it out."""
-        cv2.fillPoly(getattr(self, layer), [self._pixels(points)], value, cv2.LINE_AA, _SHIFT)
-
-    def line(self, points: ArrayLike, width: float, layer: str = 'ink') -> None:
-        """Draws a path through ``points`` (N x 2), ``width`` in the unit of the points."""
-        width = max(_SCALE, round(width * self._radius))  # at least one pixel of the image
-        path = [self._pixels(points)]
-        cv2.polylines(getattr(self, layer), path, False, 255, width, cv2.LINE_AA, _SHIFT)
-
-    def layers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage of the body and of its lines with the rim, float32 of H x W in 0..1."""
-        rim_width = max(3, round(0.09 * self._radius) | 1)
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim_width, rim_width))
-        rim = cv2.subtract(self.body, cv2.erode(self.body, kernel))
-        lines = cv2.min(cv2.max(self.ink, rim), self.body)
-        size = (self.body.shape[1] // _SCALE, self.body.shape[0] // _SCALE)
-        small = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (self.body, lines)]
-        return small[0].astype(np.float32) / 255, small[1].astype(np.float32) / 255
-
-
-Shape = Callable[[Pen, np.random.Generator], None]
-
-
-def arc(
-    radius: float, start: float = 0.0, stop: float = FULL, centre: tuple[float, float] = (0.0, 0.0)
-) -> np.ndarray:
-    """Points on a circle, from angle ``start`` to ``stop`` in radians, clockwise on screen."""
-    angles = np.linspace(start, stop, 49)
-    return np.stack([np.cos(angles), np.sin(angles)], 1) * radius + centre
-
-
-def polar(radii: np.ndarray | list[float], angles: np.ndarray) -> np.ndarray:
-    """Points (N x 2) at ``angles`` in radians, clockwise on screen, ``radii`` from the origin."""
-    return np.stack([np.cos(angles), np.sin(angles)], 1) * np.reshape(radii, (-1, 1))
-
-
-def clock(pen: Pen, rng: np.random.Generator) -> None:
-    """Draws a dial with twelve marks and two hands."""
-    pen.fill(arc(1))
-    pen.line(arc(0.94), 0.12)
-    for angle in np.arange(12) * FULL / 12:
-        pen.line(polar([0.7, 0.85], np.full(2, angle)), 0.07)
-    hour = rng.uniform(0, FULL)
-    minute = hour + rng.uniform(0.25, 0.75) * FULL  # hands that lie on each other would make no clock
-    for angle, length, width in ((hour, 0.42, 0.13), (minute, 0.62, 0.09)):
-        pen.line(polar([0, length], np.full(2, angle)), width)
-
-
-def _disc(pen: Pen, rng: np.random.Generator) -> None:
-    pen.fill(arc(0.9))
-
-
-def _open_ring(pen: Pen, rng: np.random.Generator) -> None:
-    start, gap = rng.uniform(0, FULL), rng.uniform(1.2, 2.0)
-    pen.fill(np.concatenate([arc(0.95, start, start + FULL - gap), arc(0.5, start + FULL - gap, start)]))
-
-
-def _half_disc(pen: Pen, rng: np.random.Generator) -> None:
-    pen.fill(arc(1, math.pi, FULL, (0, 0.4)))
-
-
-def _polygon(pen: Pen, rng: np.random.Generator) -> None:
-    corners = int(rng.integers(3, 5))
-    outline = polar(np.full(corners, 1.0), np.arange(corners) * FULL / corners + rng.uniform(0, FULL))
-    pen.fill(outline)
-    if rng.random() < 0.5:
-        pen.line(np.concatenate([outline, outline[:1]]) * 0.55, 0.08)
-
-
-def _star(pen: Pen, rng: np.random.Generator) -> None:
-    corners = int(rng.integers(4, 7))
-    pen.fill(polar(np.tile([1.0, 0.45], corners), np.arange(2 * corners) * FULL / (2 * corners)))
-
-
-def _bars(pen: Pen, rng: np.random.Generator) -> None:
-    for x in np.linspace(-0.7, 0.7, 3):
-        pen.fill([(x - 0.16, -0.8), (x + 0.16, -0.8), (x + 0.16, 0.8), (x - 0.16, 0.8)])
-    if rng.random() < 0.5:
-        pen.fill([(-0.86, -0.16), (0.86, -0.16), (0.86, 0.16), (-0.86, 0.16)])
-
-
-_DISTRACTORS: tuple[Shape, ...] = (_disc, _open_ring, _half_disc, _polygon, _star, _bars)
 
 
 def colour(rng: np.random.Generator) -> np.ndarray:
@@ -182,6 +75,22 @@ def tint(rng: np.random.Generator, base: np.ndarray, swing: np.ndarray, field: n
     """Goes from ``base - swing`` to ``base + swing`` as ``field`` (H x W) goes from -1 to 1; with grain."""
     grain = rng.standard_normal((*field.shape, 1), np.float32) * np.float32(rng.uniform(7, 12))
     return base + field[..., None].astype(np.float32) * swing.astype(np.float32) + grain
+
+
+def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Two textures, one seen through blurred shapes, and thin clutter: float32 of H x W x 3."""
+    width, height = size
+    image = texture(rng, size, colour(rng))
+    veil = np.zeros((height, width), np.float32)
+    for _ in range(rng.integers(2, 6)):
+        centre, axes = rng.uniform((0, 0), size).astype(int), rng.uniform(15, 80, 2).astype(int)
+        cv2.ellipse(veil, centre.tolist(), axes.tolist(), rng.uniform(0, 360), 0, 360, 1.0, -1)
+    veil = cv2.GaussianBlur(veil, (0, 0), rng.uniform(2, 20)) * np.float32(rng.uniform(0.4, 0.9))
+    image += veil[..., None] * (texture(rng, size, colour(rng)) - image)
+    for _ in range(rng.integers(0, 8)):
+        start, end = rng.uniform((0, 0), size, (2, 2)).astype(int).tolist()
+        cv2.line(image, start, end, colour(rng).tolist(), int(rng.integers(1, 4)), cv2.LINE_AA)
+    return image
 
 
 def grey(colour: np.ndarray) -> np.ndarray:
@@ -252,7 +161,7 @@ def scatter(
     names: list[str] = []
     areas: list[int] = []
     for name in wanted:
-        draw, relative = _DISTRACTORS[rng.integers(len(_DISTRACTORS))], 1.0
+        draw, relative = DISTRACTORS[rng.integers(len(DISTRACTORS))], 1.0
         if name:
             draw, relative = shapes[name]
         radius = relative * 0.1 * 2 ** rng.uniform(0, 1) * math.sqrt(size[0] * size[1])

@@ -1,0 +1,98 @@
+"""A miniature classification data set in ImageNet's own layout, drawn from a seed.
+
+What makes a class is the *shape* of one item, of any colour and texture, anywhere in the image among
+distractors, so that an accuracy above chance shows that a network learned something.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mmiformer.demo import folder
+from mmiformer.demo.drawing import SIZES, background, scatter
+from mmiformer.demo.folder import SPLITS
+from mmiformer.demo.shapes import Shape, boat, clock, donut, hourglass, house, umbrella
+
+GENERATOR_VERSION = 'imagenet 1'
+
+# ImageNet's name -> (its folder, drawing function, relative size), in the order of the folders, in which
+# classes are numbered.
+_ITEMS: dict[str, tuple[str, Shape, float]] = {
+    'analog clock': ('n02708093', clock, 2.2),
+    'barn': ('n02793495', house, 2.3),
+    'hourglass': ('n03544143', hourglass, 2.2),
+    'umbrella': ('n04507155', umbrella, 2.3),
+    'yawl': ('n04612504', boat, 2.4),
+    'bagel, beigel': ('n07693725', donut, 2.2),
+}
+
+CLASSES: tuple[str, ...] = tuple(_ITEMS)
+FOLDERS: tuple[str, ...] = tuple(row[0] for row in _ITEMS.values())
+
+
+def _draw(seed: int, split: int, index: int) -> np.ndarray:
+    """One image (uint8, H x W x 3, BGR) of the class ``index % len(CLASSES)``.
+
+    The random numbers depend on the arguments alone, not on the images drawn before.
+    """
+    rng = np.random.default_rng([seed, split, index])
+    size = SIZES[rng.integers(len(SIZES))]
+    name = CLASSES[index % len(CLASSES)]
+    # The item comes last, so that nothing lies upon it.
+    wanted = [*[''] * rng.integers(1, 4), name]
+    while True:
+        image = background(rng, size)
+        names = scatter(rng, image, wanted, {name: row[1:] for name, row in _ITEMS.items()})[1]
+        if name in names:
+            return np.clip(image, 0, 255).round().astype(np.uint8)
+
+
+def _write(root: Path, parameters: dict) -> None:
+    for split in SPLITS:
+        for name in FOLDERS:
+            (root / split / name).mkdir(parents=True)
+    for split, index in folder.each_image(parameters):
+        name = FOLDERS[index % len(FOLDERS)]
+        file = f'{name}_{index + 1}.JPEG' if split == 'train' else f'ILSVRC2012_val_{index + 1:08d}.JPEG'
+        folder.write_image(root / split / name / file, _draw(parameters['seed'], SPLITS.index(split), index))
+
+
+def make_imagenet(root: Path | str, seed: int = 0, num_train: int = 900, num_val: int = 180) -> Path:
+    """Draws the data set below ``root`` unless it is there already.
+
+    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
+
+    Args:
+        root: Folder of the data set: ``train/n02708093/n02708093_1.JPEG``...,
+            ``val/n02708093/ILSVRC2012_val_00000001.JPEG``..., one folder for each of :data:`FOLDERS`.
+        seed: Not negative. Defaults to 0.
+        num_train: Number of training images, shared evenly by the classes. Defaults to 900.
+        num_val: Number of validation images. Defaults to 180.
+
+    Returns:
+        ``root`` as a path.
+
+    Raises:
+        FileExistsError: ``root`` holds something other than demo data.
+        ValueError: a number is out of range.
+    """
+    return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
+
+
+def describe(root: Path | str) -> str:
+    """What the folders below ``root`` hold: a plain table with one column a split.
+
+    The last row is the accuracy that naming one class everywhere would give.
+
+    Raises:
+        FileNotFoundError: there is no such data set.
+    """
+    columns = []
+    for split in SPLITS:
+        counts = [sum(1 for _ in Path(root, split, name).iterdir()) for name in FOLDERS]
+        column = {'': split, 'images': f'{sum(counts)}'}
+        for name, wnid, count in zip(CLASSES, FOLDERS, counts, strict=True):
+            column[f'  {wnid} {name}'] = f'{count}'
+        column['accuracy of naming one class only, %'] = f'{100 * max(counts) / sum(counts):.1f}'
+        columns.append(column)
+    return folder.table(columns)
