@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from mmengine.runner import load_checkpoint
@@ -83,6 +83,5 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     steps = [s for s in cfg.test_dataloader.dataset.pipeline if s.type not in _TRUTH]
     pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     data = pipeline(dict(img_path=str(image), img_id=0))
-    collate = default_collate if cfg.get('default_scope') == 'mmpretrain' else pseudo_collate
     with torch.no_grad():
-        return model.test_step(collate([data]))[0]
+        return model.test_step(pseudo_collate([data]))[0]

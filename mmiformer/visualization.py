@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,23 @@ def class_shares(*label_maps: Any) -> dict[int, float]:
     return {int(i): float(counts[i] / counts.sum()) for i in order if counts[i] > 0}
 
 
+def best_classes(sample: Any, names: Sequence[str], number: int = 5) -> list[tuple[str, float]]:
+    """Names and probabilities of the most probable classes of an image, the best first.
+
+    Args:
+        sample: mmpretrain's data sample of the model's ``test_step``.
+        names: Names of the classes.
+        number: How many to give. Defaults to 5.
+    """
+    scores, indices = sample.pred_score.cpu().topk(min(number, len(sample.pred_score)))
+    return [(names[i], p) for i, p in zip(indices.tolist(), scores.tolist(), strict=True)]
+
+
 def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path) -> None:
-    """Writes the prediction upon its image: of an image's size, or for a label map with a legend beside it.
+    """Writes the prediction upon its image, or beside it where it is of the image as a whole.
+
+    Objects are drawn upon a picture of the image's own size; beside a label map is its legend, and beside a
+    classified image are the probabilities of the five best classes.
 
     Args:
         painter: Draws it.
@@ -146,6 +162,9 @@ def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path)
         out: Picture to write.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
+    if 'pred_label' in sample:
+        _save_classified(image, best_classes(sample, painter.visualizer.dataset_meta['classes']), out)
+        return
     picture = painter.draw(image, sample)
     if 'pred_sem_seg' not in sample:
         mmcv.imwrite(mmcv.rgb2bgr(picture), str(out))
@@ -166,8 +185,27 @@ def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path)
     plt.close(figure)
 
 
+def _save_classified(image: np.ndarray, best: list[tuple[str, float]], out: Path) -> None:
+    height, width = image.shape[:2]
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(5 * width / height + 5, 5), dpi=100, width_ratios=(5 * width / height, 3)
+    )
+    left.imshow(image)
+    left.axis('off')
+    names, shares = zip(*best, strict=True)
+    right.barh(names, shares)
+    right.bar_label(right.containers[0], fmt='{:.1%}', padding=2)
+    right.set(xlim=(0, 1.2), xticks=(0, 0.5, 1))
+    right.invert_yaxis()
+    right.spines[['top', 'right']].set_visible(False)
+    right.set_box_aspect(1)
+    figure.tight_layout()
+    figure.savefig(out)
+    plt.close(figure)
+
+
 def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path, count: int = 8) -> None:
-    """Draws the truth and the prediction of some images of a data set, evenly apart, side by side.
+    """Draws the truth and the prediction of some images of a data set, evenly apart.
 
     Args:
         model: The trained model; its mode is kept.
@@ -180,24 +218,33 @@ def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: P
     training = model.training
     model.eval()
     count = min(count, len(dataset))
-    rows = -(-count // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(12, 2.6 * rows + 0.8), squeeze=False)
+    indices = np.linspace(0, len(dataset) - 1, count).astype(int)  # neighbours may be frames of one film
+    samples = []
+    for index in indices.tolist():
+        with torch.no_grad():
+            samples.append(model.test_step(pseudo_collate([dataset[index]]))[0])
+    model.train(training)
+    columns = 4 if 'pred_label' in samples[0] else 2
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(12, 2.6 * rows + 0.8), squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
-    label_maps = []
-    indices = np.linspace(0, len(dataset) - 1, count).astype(int)  # neighbours may be frames of one film
-    for index, axis in zip(indices.tolist(), axes.flat, strict=False):
-        with torch.no_grad():
-            sample = model.test_step(pseudo_collate([dataset[index]]))[0]
+    for sample, axis in zip(samples, axes.flat, strict=False):
         image = mmcv.imread(sample.img_path, channel_order='rgb')
-        pair = [painter.draw(image, sample, truth=True), painter.draw(image, sample)]
-        axis.imshow(np.concatenate(pair, axis=1))
-        axis.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
-        if 'pred_sem_seg' in sample:
-            label_maps += [sample.gt_sem_seg, sample.pred_sem_seg]
+        if 'pred_label' in sample:
+            names = dataset.metainfo['classes']
+            truth, (best, share) = names[int(sample.gt_label)], best_classes(sample, names, 1)[0]
+            axis.imshow(image)
+            right = truth == best
+            title = f'{best} {share:.0%}' + ('' if right else f'\nis: {truth}')
+            axis.set_title(title, fontsize=9, color='black' if right else 'tab:red')
+        else:
+            pair = [painter.draw(image, sample, truth=True), painter.draw(image, sample)]
+            axis.imshow(np.concatenate(pair, axis=1))
+            axis.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
+    label_maps = [m for s in samples if 'pred_sem_seg' in s for m in (s.gt_sem_seg, s.pred_sem_seg)]
     figure.tight_layout(rect=(0, 0.5 / (2.6 * rows + 0.8), 1, 1) if label_maps else None)
     if label_maps:
         figure.legend(**painter.legend(class_shares(*label_maps), loc='lower center', ncols=8))
     figure.savefig(out, dpi=110)
     plt.close(figure)
-    model.train(training)

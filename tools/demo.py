@@ -6,12 +6,15 @@ from typing import Any
 
 import mmcv
 from mmengine.config import DictAction
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model, predict
-from mmiformer.visualization import Painter, class_shares, save_prediction
+from mmiformer.visualization import Painter, best_classes, class_shares, save_prediction
 
 
 def main() -> None:
@@ -37,7 +40,19 @@ def main() -> None:
     sample = predict(model, cfg, args.image)
     painter = Painter(cfg, model.dataset_meta, args.score_thr)
     save_prediction(painter, mmcv.imread(args.image, channel_order='rgb'), sample, out)
-    print(f'{summary(sample, model.dataset_meta, args.score_thr)}: {out}')
+    if 'pred_label' in sample:
+        print_bars(best_classes(sample, model.dataset_meta['classes']))
+        print(out)
+    else:
+        print(f'{summary(sample, model.dataset_meta, args.score_thr)}: {out}')
+
+
+def print_bars(best: list[tuple[str, float]]) -> None:
+    """Prints classes with their probabilities as bars."""
+    table = Table.grid(padding=(0, 1))
+    for name, share in best:
+        table.add_row(name, f'{share:6.1%}', Bar(size=1, begin=0, end=share, width=40))
+    Console().print(table)
 
 
 def summary(sample: Any, dataset_meta: dict[str, Any], score_thr: float) -> str:

@@ -11,8 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
 
-# Heads whose num_classes counts the classes of the data set (a panoptic head's does not).
-_HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
+# Parts whose num_classes counts the classes of the data set (a panoptic head's does not).
+_HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head', 'model.head', 'model.data_preprocessor')
 
 
 def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
@@ -100,7 +100,7 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
     mmdet and mmseg say nothing of one too many, and stop somewhere inside of a loss at one too few.
 
     Args:
-        cfg: A config of mmdet or mmseg.
+        cfg: A config of mmdet, mmseg or mmpretrain.
         splits: Data loaders to look at, out of ``train``, ``val``, ``test``.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmiformer.layers import CPE, SHMA, ConvNorm
+from mmiformer.layers import CPE, SHMA, AveragedHeads, ConvNorm, NormLinear
 from mmiformer.layers.residual import ResidualBlock
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -18,7 +18,8 @@ def fold(model: Model) -> Model:
     """Returns a copy for inference with normalisation and residuals moved into the convolutions.
 
     Each part folds itself, innermost first: BatchNorm into its convolution, layer scale into the
-    convolution before it, the residual of a CPE into its kernel's centre. mmcv's ``ConvModule``, which
+    convolution before it, the residual of a CPE into its kernel's centre, the classifier's BatchNorm into
+    its linear layer, and averaged classifiers into one. mmcv's ``ConvModule``, which
     mmdet's and mmseg's necks and heads consist of, is folded here. Outputs differ from those of
     ``model.eval()`` by rounding only.
 
@@ -32,7 +33,7 @@ def fold(model: Model) -> Model:
     for module in reversed(list(model.modules())):  # Children come after their parents in modules().
         if isinstance(module, ConvModule):
             _fold_conv_module(module)
-        elif isinstance(module, (ConvNorm, CPE, ResidualBlock)):
+        elif isinstance(module, (ConvNorm, CPE, ResidualBlock, NormLinear, AveragedHeads)):
             module.fold()
     return model
 

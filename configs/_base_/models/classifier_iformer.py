@@ -1,0 +1,20 @@
+# iFormer as a classifier (paper, section 4.1, and released code). A size's config states arch and channels.
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(
+        type='ClsDataPreprocessor',
+        num_classes=1000,
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+    ),
+    backbone=dict(type='IFormer', arch='m', drop_path_rate=0.0),
+    head=dict(
+        type='mmiformer.classifiers.head.NormLinearClsHead',
+        num_classes=1000,
+        in_channels=384,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+    ),
+    # One of them for each batch, half and half.
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)

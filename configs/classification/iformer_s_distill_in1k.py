@@ -1,0 +1,4 @@
+_base_ = './iformer_m_distill_in1k.py'
+
+# Not published at this size: the recipe of M.
+model = dict(backbone=dict(arch='s'), head=dict(in_channels=320))

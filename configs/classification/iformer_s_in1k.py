@@ -1,0 +1,3 @@
+_base_ = './iformer_m_in1k.py'
+
+model = dict(backbone=dict(arch='s'), head=dict(in_channels=320))

@@ -1,0 +1,6 @@
+"""Classifiers for mmpretrain. Needs mmpretrain; configs name the classes by their import path."""
+
+from mmiformer.classifiers.distillation import DistilledClassifier
+from mmiformer.classifiers.head import NormLinearClsHead
+
+__all__ = ['DistilledClassifier', 'NormLinearClsHead']

@@ -1,0 +1,165 @@
+"""Training a classifier on the answers of a larger one beside the labels."""
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.structures import DataSample
+from torch import nn
+from torch.nn import functional as F
+
+from mmiformer.errors import UserError
+
+
+class DistilledClassifier(ImageClassifier):
+    """mmpretrain's ``ImageClassifier`` whose second head learns from a frozen teacher (DeiT, section 4).
+
+    The first head learns from the labels, as ever; at test both are averaged. The teacher sees the same
+    augmented images, normalised as it expects them. It is no part of the model: it is built at the first
+    training step, and neither saved, nor moved, nor trained, nor needed for a test.
+
+    Configs name this class by its import path, so that importing mmiformer does not need mmpretrain.
+
+    Args:
+        backbone: See ``ImageClassifier``.
+        head: A :class:`~mmiformer.classifiers.head.NormLinearClsHead` with ``num_heads=2``.
+        teacher: Model config of any mmpretrain classifier, with ``init_cfg`` for its weights and
+            ``data_preprocessor`` for its normalisation; for ``TimmClassifier`` timm knows both.
+        distillation: ``'hard'``, cross-entropy to the teacher's first choice (DeiT, equation 3), or
+            ``'soft'``, the divergence from its distribution (DeiT's released code). Defaults to ``'hard'``.
+        weight: Share of the teacher in the loss, between 0 and 1. Defaults to 0.5.
+        temperature: Softens both distributions where they are compared; 1 leaves them. Defaults to 1.
+        kwargs: Further arguments of ``ImageClassifier``.
+
+    Raises:
+        UserError: If an argument is out of its range; at the first step, if the teacher cannot be built,
+            states no normalisation, or has other classes.
+    """
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        head: dict[str, Any],
+        teacher: dict[str, Any],
+        distillation: str = 'hard',
+        weight: float = 0.5,
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone=backbone, head=head, **kwargs)
+        heads = getattr(self.head, 'heads', ())
+        if len(heads) != 2:
+            raise UserError(
+                f'model.head has {len(heads)} classifiers: distillation needs a NormLinearClsHead with '
+                'num_heads=2, one for the labels and one for the teacher.'
+            )
+        if distillation not in ('hard', 'soft'):
+            raise UserError(f"model.distillation='{distillation}': expected 'hard' or 'soft'.")
+        if not 0 <= weight <= 1:
+            raise UserError(f'model.weight={weight}: expected a share between 0 and 1.')
+        if temperature <= 0:
+            raise UserError(f'model.temperature={temperature}: expected a positive number.')
+        self.teacher_cfg = teacher
+        self.distillation = distillation
+        self.weight = weight
+        self.temperature = temperature
+        self._teacher: Teacher | None = None
+
+    def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
+        """Losses of both heads, weighted.
+
+        Args:
+            inputs: Normalised images, N x 3 x H x W.
+            data_samples: Their labels, or scores where images are mixed.
+
+        Returns:
+            ``loss_label`` and ``loss_teacher``, whose sum is to be minimised.
+        """
+        if self._teacher is None:
+            self._teacher = Teacher(self.teacher_cfg, self.data_preprocessor, inputs.device)
+        answer = self._teacher(inputs)
+        own, taught = self.head.each_forward(self.extract_feat(inputs))
+        if answer.shape != taught.shape:
+            raise UserError(
+                f'model.teacher ({self.teacher_cfg["type"]}) answers with {answer.shape[1]} classes and '
+                f'model.head has num_classes={taught.shape[1]}; name a teacher of the same classes.'
+            )
+        if self.distillation == 'hard':
+            from_teacher = F.cross_entropy(taught, answer.argmax(1))
+        else:
+            tau = self.temperature
+            student = F.log_softmax(taught / tau, 1)
+            target = F.log_softmax(answer / tau, 1)
+            # DeiT's code takes the mean over images and classes.
+            from_teacher = F.kl_div(student, target, reduction='mean', log_target=True) * tau**2
+        return dict(
+            loss_label=(1 - self.weight) * self.head.loss_of(own, data_samples),
+            loss_teacher=self.weight * from_teacher,
+        )
+
+
+class Teacher:
+    """A frozen network that answers to a student's inputs.
+
+    It is no module, so that the student does not count it among its own.
+
+    Args:
+        cfg: Model config of an mmpretrain classifier.
+        student: The data preprocessor that the inputs went through.
+        device: Where the inputs are.
+
+    Raises:
+        UserError: If it cannot be built, or states no normalisation.
+    """
+
+    def __init__(self, cfg: dict[str, Any], student: nn.Module, device: torch.device) -> None:
+        # Untrained ones, as of the demo, must be the same after resuming, and the student's own course
+        # of random numbers the same with any teacher.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            try:
+                self.model: BaseModel = MODELS.build(cfg)
+                if cfg['type'].endswith('TimmClassifier'):
+                    # timm has filled it already, and some of its networks would initialise anew.
+                    self.model.model.is_init = True
+                self.model.init_weights()
+            except UserError:
+                raise
+            except Exception as error:  # Of timm, of the hub it fetches from, or of any model's code.
+                raise UserError(
+                    f'model.teacher ({cfg.get("type")}): cannot be built ({error}); its weights are fetched '
+                    'when training starts, unless the config names a file of them.'.replace('\n', ' ')
+                ) from error
+        self.model.requires_grad_(False).eval().to(device)
+        theirs, ours = _normalisation(self.model), _normalisation(student)
+        if theirs is None or ours is None:
+            raise UserError(
+                f'model.teacher ({cfg.get("type")}): it and the student must state how images are '
+                'normalised; give it data_preprocessor=dict(mean=..., std=..., to_rgb=...).'
+            )
+        self.flip = theirs[2] != ours[2]
+        mean, std = (x.flip(0) if self.flip else x for x in ours[:2])
+        # (x * std + mean - their mean) / their std
+        self.scale = (std / theirs[1]).to(device)
+        self.shift = ((mean - theirs[0]) / theirs[1]).to(device)
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits (N x classes, float32) for a student's inputs, N x 3 x H x W."""
+        images = (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
+        with torch.autocast(inputs.device.type):
+            return self.model(images).float()
+
+
+def _normalisation(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor, bool] | None:
+    """Mean and standard deviation (3 x 1 x 1, of 0..255) and whether channels are RGB, None if not stated."""
+    preprocessor: Any = getattr(model, 'data_preprocessor', model)
+    if hasattr(preprocessor, 'mean'):
+        return preprocessor.mean.cpu(), preprocessor.std.cpu(), preprocessor.to_rgb
+    timm_cfg = getattr(getattr(model, 'model', None), 'pretrained_cfg', None)
+    if timm_cfg and timm_cfg.get('mean'):
+        mean, std = (255 * torch.tensor(timm_cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
+        return mean, std, True
+    return None
