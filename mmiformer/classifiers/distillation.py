@@ -92,8 +92,8 @@ class DistilledClassifier(ImageClassifier):
             tau = self.temperature
             student = F.log_softmax(taught / tau, 1)
             target = F.log_softmax(answer / tau, 1)
-            # DeiT's code takes the mean over images and classes.
-            from_teacher = F.kl_div(student, target, reduction='mean', log_target=True) * tau**2
+            divergence = F.kl_div(student, target, reduction='sum', log_target=True)
+            from_teacher = divergence * tau**2 / taught.numel()  # As DeiT's code: classes count too.
         return dict(
             loss_label=(1 - self.weight) * self.head.loss_of(own, data_samples),
             loss_teacher=self.weight * from_teacher,

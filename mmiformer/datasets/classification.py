@@ -15,13 +15,15 @@ class CheckedFolderDataset(CustomDataset):
     ``data_prefix`` holds one folder of images a class, or ``ann_file`` lines of ``path label``. mmpretrain's
     own numbers the folders that it finds, so that a class without a folder in one split shifts the
     labels of all that follow, in silence. Here ``metainfo=dict(classes=(...))`` says which folders there
-    are to be, in the order of their labels. Where the names of the classes are not those of the folders,
-    as in ImageNet, the folders' alphabetical order is that of the classes. Configs name this class by its
-    import path, so that importing mmiformer does not need mmpretrain.
+    are to be, in the order of their labels. Configs name this class by its import path, so that importing
+    mmiformer does not need mmpretrain.
 
     Raises:
         UserError: If a class has no folder or no image, a folder no class, or a label is out of range.
     """
+
+    # Whether folders have the names of the classes; else their alphabetical order is that of the classes.
+    named_folders = True
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lists the images and their labels."""
@@ -46,8 +48,7 @@ class CheckedFolderDataset(CustomDataset):
                 f'{prefix}: the dataset declares no classes; set metainfo=dict(classes=({folders[:2]!r}[0], '
                 '...)) to the names of the class folders, alike in all splits.'
             )
-        named = bool(set(classes) & set(folders))
-        wanted = classes if named else _sibling_folders(prefix, len(classes))
+        wanted = classes if self.named_folders else _sibling_folders(prefix, len(classes))
         lacking = [name for name in wanted if name not in folders]
         surplus = [name for name in folders if wanted and name not in wanted]
         if len(folders) != len(classes) or lacking:
@@ -60,7 +61,7 @@ class CheckedFolderDataset(CustomDataset):
                 f'{prefix}: {len(folders)} class folders{which}, but the dataset declares {len(classes)} '
                 'classes; every split needs the folder of every class, and no others.'
             )
-        self.folder_to_idx = {name: i for i, name in enumerate(classes if named else folders)}
+        self.folder_to_idx = {name: i for i, name in enumerate(classes if self.named_folders else folders)}
         samples, empty = get_samples(prefix, self.folder_to_idx, self.is_valid_file)
         if empty:
             raise UserError(
@@ -71,7 +72,9 @@ class CheckedFolderDataset(CustomDataset):
 
 
 class CheckedImageNet(CheckedFolderDataset, ImageNet):
-    """mmpretrain's ``ImageNet`` with the checks of :class:`CheckedFolderDataset`."""
+    """mmpretrain's ``ImageNet`` with the checks of :class:`CheckedFolderDataset`; folders as ``n01440764``."""
+
+    named_folders = False
 
 
 def _sibling_folders(prefix: str, number: int) -> list[str]:

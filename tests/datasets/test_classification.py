@@ -1,0 +1,85 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.registry import DATASETS, init_default_scope
+
+from mmiformer.errors import UserError
+
+KIND = 'mmiformer.datasets.classification.CheckedFolderDataset'
+IMAGENET = 'mmiformer.datasets.classification.CheckedImageNet'
+CLASSES = ('cat', 'ant', 'bee')  # Not in alphabetical order.
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three classes of two images each, in two splits."""
+    init_default_scope('mmpretrain')
+    for split in ('train', 'val'):
+        for name in CLASSES:
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(2):
+                cv2.imwrite(str(tmp_path / split / name / f'{i}.jpg'), np.zeros((8, 8, 3), np.uint8))
+    return tmp_path
+
+
+def build(root, split: str = 'val', kind: str = KIND, classes: tuple | None = CLASSES, **options):
+    metainfo = dict(classes=classes) if classes else None
+    return DATASETS.build(
+        dict(type=kind, data_root=str(root), data_prefix=split, metainfo=metainfo, pipeline=[], **options)
+    )
+
+
+def test_labels_follow_the_names_and_not_the_alphabet(data):
+    dataset = build(data)
+    found = {d['img_path'].split('/')[-2]: d['gt_label'] for d in map(dataset.get_data_info, range(6))}
+    assert found == {'cat': 0, 'ant': 1, 'bee': 2}
+
+
+def test_a_class_without_folder_is_named_and_shifts_no_label(data):
+    shutil.rmtree(data / 'val' / 'ant')
+    # mmpretrain's own takes the two that are left for classes 0 and 1.
+    theirs = DATASETS.build(dict(type='CustomDataset', data_root=str(data), data_prefix='val', pipeline=[]))
+    assert {theirs.get_data_info(i)['gt_label'] for i in range(len(theirs))} == {0, 1}
+    with pytest.raises(UserError, match='val: 2 class folders, without ant, but .* declares 3'):
+        build(data)
+    # Where classes have other names than their folders, the other split knows.
+    with pytest.raises(UserError, match='val: 2 class folders, without ant, but'):
+        build(data, kind=IMAGENET, classes=('Formica', 'Apis', 'Felis'))
+
+
+def test_folders_of_no_class_and_empty_ones_are_named(data):
+    (data / 'val' / 'ant' / '0.jpg').rename(data / 'val' / 'ant' / '0.txt')
+    (data / 'val' / 'ant' / '1.jpg').unlink()
+    with pytest.raises(UserError, match=r'val/ant: holds no image \(.*\.jpg'):
+        build(data)
+    (data / 'val' / 'thumbnails').mkdir()
+    with pytest.raises(UserError, match='4 class folders, with the unknown thumbnails, but'):
+        build(data)
+    (data / 'val' / 'thumbnails').rmdir()
+    (data / 'val' / 'ant').rename(data / 'val' / 'Ant')
+    with pytest.raises(UserError, match='3 class folders, without ant, with the unknown Ant'):
+        build(data)
+    with pytest.raises(UserError, match='declares no classes; set metainfo'):
+        build(data, classes=None)
+
+
+def test_imagenet_takes_the_folders_in_alphabetical_order(data):
+    dataset = build(data, kind=IMAGENET, classes=('Formica', 'Apis', 'Felis'))
+    found = {d['img_path'].split('/')[-2]: d['gt_label'] for d in map(dataset.get_data_info, range(6))}
+    assert found == {'ant': 0, 'bee': 1, 'cat': 2}
+
+
+def test_imagenet_wants_a_thousand_folders(data):
+    with pytest.raises(UserError, match='val: 3 class folders, but the dataset declares 1000'):
+        build(data, kind=IMAGENET, classes=None)
+
+
+def test_labels_in_an_annotation_file(data):
+    (data / 'val.txt').write_text('cat/0.jpg 2\nant/0.jpg 0\n')
+    dataset = build(data, ann_file='val.txt')
+    assert [dataset.get_data_info(i)['gt_label'] for i in range(2)] == [2, 0]
+    (data / 'val.txt').write_text('cat/0.jpg 2\nant/0.jpg 3\n')
+    with pytest.raises(UserError, match=r'val\.txt: line 2 has the label 3, but .* 0 to 2'):
+        build(data, ann_file='val.txt')
