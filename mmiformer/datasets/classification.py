@@ -72,7 +72,7 @@ class CheckedFolderDataset(CustomDataset):
 
 
 class CheckedImageNet(CheckedFolderDataset, ImageNet):
-    """mmpretrain's ``ImageNet`` with the checks of :class:`CheckedFolderDataset`; folders as ``n01440764``."""
+    """mmpretrain's ``ImageNet`` with the checks of :class:`CheckedFolderDataset`, folders ``n01440764``..."""
 
     named_folders = False
 

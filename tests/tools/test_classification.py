@@ -1,0 +1,181 @@
+import json
+from pathlib import Path
+
+import cv2
+import golden
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mmiformer.cli import load_config
+from mmiformer.demo import imagenet
+
+# A run that is over in seconds.
+SHORT = (
+    'train_cfg.max_iters=4',
+    'train_cfg.val_interval=4',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.logger.interval=1',
+    'train_dataloader.batch_size=8',
+    'val_dataloader.dataset.indices=12',
+    'test_dataloader.dataset.indices=12',
+)
+
+
+@pytest.fixture
+def cls_config(root):
+    return lambda name: str(root / f'configs/classification/{name}.py')
+
+
+def train(run_tool, config: str, work_dir: str, *options: str, overrides: tuple = ()) -> tuple[str, Path]:
+    code, out, err = run_tool(
+        'train', config, '--demo', '--work-dir', work_dir, *options, '--cfg-options', *SHORT, *overrides
+    )
+    assert code == 0, err[-3000:]
+    return out, Path(work_dir)
+
+
+def losses(run: Path) -> dict[int, dict]:
+    """The last record of each training step."""
+    records: dict[int, dict] = {}
+    for file in sorted(run.glob('*/vis_data/scalars.json')):
+        for line in map(json.loads, file.read_text().splitlines()):
+            if 'loss' in line:
+                records[line['step']] = line
+    return records
+
+
+@pytest.mark.parametrize('name', ['iformer_t_in1k', 'iformer_t_distill_in1k'])
+def test_demo_trains_evaluates_draws_and_tests(run_tool, cls_config, workplace, name):
+    out, run = train(run_tool, cls_config(name), f'run_{name}')
+    assert 'n02708093 analog clock' in out and 'accuracy of naming one class only' in out
+    for picture in ('curves.png', 'predictions.png'):
+        assert cv2.imread(str(run / picture)).std() > 5
+    records = losses(run)
+    assert ('loss_teacher' in records[4]) == ('distill' in name)
+    # What is saved has neither the teacher nor its name, and tests without it.
+    saved = torch.load(run / 'iter_4.pth', weights_only=False)['state_dict']
+    assert {k.split('.')[0] for k in saved} <= {'backbone', 'head'}
+    code, out, err = run_tool('test', cls_config(name), run / 'iter_4.pth', '--demo', '--cfg-options', *SHORT)
+    assert code == 0 and 'accuracy/top1' in out + err, err[-3000:]
+
+
+def test_demo_prints_and_draws_the_five_best(run_tool, cls_config, workplace):
+    name = 'iformer_t_in1k'
+    train(run_tool, cls_config(name), f'run_{name}')
+    image = next(Path('data/demo/imagenet/val').rglob('*.JPEG'))
+    saved = next(Path(f'run_{name}').glob('*.py'))
+    code, out, err = run_tool('demo', image, saved, f'run_{name}/iter_4.pth', '--out', 'new/folder/five.png')
+    assert code == 0, err[-3000:]
+    rows = [line for line in out.splitlines() if '%' in line]
+    assert len(rows) == 5 and all(any(c in row for c in imagenet.CLASSES) for row in rows)
+    shares = [float(row.split('%')[0].split()[-1]) for row in rows]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.3
+    assert cv2.imread('new/folder/five.png').std() > 5
+
+
+@pytest.mark.parametrize('name', ['cls_t', 'cls_m_distill'])
+def test_official_files_are_tested_as_they_are_and_converted(run_tool, cls_config, workplace, tmp_path, name):
+    """The same top-1 from the file as it is, from the converted one, and from the logits."""
+    source = tmp_path / 'official.pth'
+    torch.save(dict(model=golden.state_dict(name)), source)
+    config = cls_config(name.replace('cls_', 'iformer_') + '_in1k')
+    # Real labels would need ImageNet: a thousand folders with an image in a few of them do not.
+    folders = [f'n{i:08d}' for i in range(1000)]
+    lines = []
+    for i in range(3):
+        (tmp_path / 'val' / folders[i]).mkdir(parents=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / 'val' / folders[i] / f'{i}.JPEG'), cv2.resize(pixels, (300, 260)))
+        lines.append(f'{folders[i]}/{i}.JPEG')
+    from mmiformer.inference import build_model, predict
+
+    model = build_model(load_config(config), str(source))
+    labels = [int(predict(model, load_config(config), tmp_path / 'val' / x).pred_label) for x in lines]
+    labels[2] = (labels[2] + 1) % 1000  # One of three is wrong.
+    (tmp_path / 'val.txt').write_text(''.join(f'{x} {y}\n' for x, y in zip(lines, labels, strict=True)))
+    options = [
+        f'test_dataloader.dataset.data_root={tmp_path}/',
+        'test_dataloader.dataset.ann_file=val.txt',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+    ]
+    converted = tmp_path / 'ours.pth'
+    assert run_tool('convert_checkpoint', source, converted)[0] == 0
+    for file in (source, converted):
+        work_dir = tmp_path / f'test_{file.stem}'
+        code, _, err = run_tool('test', config, file, '--work-dir', work_dir, '--cfg-options', *options)
+        assert code == 0, err[-3000:]
+        metrics = json.loads(next(work_dir.glob('*/*.json')).read_text())
+        assert metrics['accuracy/top1'] == pytest.approx(200 / 3, abs=1e-3)
+
+
+@HOOKS.register_module(force=True)
+class SameChance(Hook):
+    """Random numbers that depend on the step alone: mmengine does not save the generators' states."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        torch.manual_seed(runner.iter)
+        np.random.seed(runner.iter)
+
+
+def test_a_resumed_distilled_run_goes_on_as_if_it_had_not_stopped(run_tool, cls_config, workplace):
+    config = cls_config('iformer_t_distill_in1k')
+    # Augmentation in the pipeline would draw while resuming skips batches; mixing and drop path remain.
+    plain = (
+        'custom_hooks=[{"type": "SameChance"}]',
+        'model.backbone.drop_path_rate=0.1',
+        'train_dataloader.dataset.pipeline=[{"type":"LoadIntactImage"},{"type":"Resize","scale":(96,96)},'
+        '{"type":"PackInputs"}]',
+    )
+    _, whole = train(run_tool, config, 'whole', overrides=plain)
+    train(
+        run_tool, config, 'parts', overrides=(*plain, 'train_cfg.max_iters=2')
+    )
+    train(run_tool, config, 'parts', '--resume', overrides=plain)
+    expected, found = losses(whole), losses(Path('parts'))
+    assert expected.keys() == found.keys() == {1, 2, 3, 4}
+    for step in expected:
+        for key in ('loss', 'loss_label', 'loss_teacher', 'lr'):
+            assert found[step][key] == expected[step][key], (step, key)
+    assert expected[3]['loss_teacher'] != expected[4]['loss_teacher']
+
+
+def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(run_tool, cls_config, workplace):
+    config = cls_config('iformer_t_in1k')
+    train(run_tool, config, 'run_iformer_t_in1k')
+    folder = Path('data/demo/imagenet/val/n02793495')
+    hidden = folder.rename(folder.parent.parent / 'hidden')
+    arguments = (config, '--demo', '--work-dir', 'bad', '--cfg-options', *SHORT)
+    try:
+        code, _, err = run_tool('train', *arguments)
+        assert code == 1 and err.count('\n') == 1
+        assert 'imagenet/val: 5 class folders, without n02793495' in err
+    finally:
+        hidden.rename(folder)
+    image = next(Path('data/demo/imagenet/train').rglob('*.JPEG'))
+    original = image.read_bytes()
+    image.write_bytes(original[: len(original) // 2])
+    try:
+        code, _, err = run_tool('train', *arguments, 'train_dataloader.dataset.indices=1')
+        assert code == 1 and f'{image.name}: truncated JPEG' in err
+    finally:
+        image.write_bytes(original)
+
+
+def test_real_cells_train_and_evaluate(run_tool, cls_config, workplace, real_data, monkeypatch):
+    if not (real_data / 'cells').is_dir():
+        pytest.skip(f'no cells in {real_data}')
+    monkeypatch.setenv('MMIFORMER_DATA', str(real_data))
+    options = [
+        f'{s}_dataloader.{o}' for s in ('train', 'val') for o in ('num_workers=0', 'persistent_workers=0')
+    ]
+    options += ['train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=64']
+    code, _, err = run_tool(
+        'train', cls_config('iformer_t_cells'), '--work-dir', 'cells', '--cfg-options', *options
+    )
+    assert code == 0, err[-3000:]
+    scalars = next(Path('cells').glob('*/vis_data/scalars.json')).read_text()
+    assert '"accuracy/top1"' in scalars
