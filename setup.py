@@ -45,7 +45,7 @@ EXTRAS = {
         'mmsegmentation>=1.2.2',
         *UNDECLARED,
     ],
-    'test': ['build', 'fvcore', 'hypothesis', 'mypy', 'pytest', 'ruff', 'timm'],
+    'test': ['build', 'fvcore', 'hypothesis', 'lmdb', 'mypy', 'pytest', 'ruff', 'timm'],
 }
 
 setup(

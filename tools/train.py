@@ -45,6 +45,8 @@ def main() -> None:
 
     runner = Runner.from_cfg(cfg)
     say_norm(runner, cfg)
+    if not args.demo:
+        say_batch(runner, cfg)
     if shapes is not None:
         check_same_model(runner, shapes, cfg.load_from)
     if not torch.cuda.is_available():
@@ -86,6 +88,19 @@ def say_norm(runner: Runner, cfg: Config) -> None:
         synchronised = f'SyncBN over {runner.world_size} processes'
         plain = 'BN, since one process trains and SyncBN needs several GPUs'
         runner.logger.info(f'Normalisation of the heads: {synchronised if runner.distributed else plain}.')
+
+
+def say_batch(runner: Runner, cfg: Config) -> None:
+    """Warns where the learning rate is that of another batch than the run's."""
+    scaling = cfg.get('auto_scale_lr') or {}
+    base = scaling.get('base_batch_size')
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    batch = runner.world_size * cfg.train_dataloader.batch_size * steps
+    if base and batch != base and not scaling.get('enable'):
+        runner.logger.warning(
+            f"The config's learning rate is for a batch of {base}, this run has {batch}: add "
+            '--auto-scale-lr, or set the rate yourself.'
+        )
 
 
 def check_same_model(runner: Runner, shapes: dict[str, torch.Size], file: str) -> None:

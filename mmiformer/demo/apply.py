@@ -106,7 +106,8 @@ def _point_at_ade(cfg: Config, data: Path) -> None:
 
 def _point_at_imagenet(cfg: Config, data: Path) -> None:
     sizes = dict(
-        RandomResizedCrop=dict(scale=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE)),
+        # As published a crop may be a twelfth of the image: the item would often be no part of it.
+        RandomResizedCrop=dict(scale=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE), crop_ratio_range=(0.5, 1.0)),
         ResizeEdge=dict(scale=_CLASSIFIED_SIDE * 256 // 224),
         CenterCrop=dict(crop_size=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE)),
     )
@@ -178,6 +179,6 @@ _TASKS = {
         _point_at_imagenet,
         32,
         1000,
-        2e-3,
+        1e-3,
     ),
 }

@@ -83,3 +83,30 @@ def test_labels_in_an_annotation_file(data):
     (data / 'val.txt').write_text('cat/0.jpg 2\nant/0.jpg 3\n')
     with pytest.raises(UserError, match=r'val\.txt: line 2 has the label 3, but .* 0 to 2'):
         build(data, ann_file='val.txt')
+
+
+def test_images_out_of_an_lmdb(data):
+    """As docs/classification.md has it: paths are keys, and an annotation file lists them."""
+    lmdb = pytest.importorskip('lmdb')
+    files = sorted((data / 'train').rglob('*.jpg'))
+    with lmdb.open(str(data / 'train.lmdb'), map_size=2**20) as env, env.begin(write=True) as writer:
+        for file in files:
+            writer.put(str(file.relative_to(data / 'train')).encode(), file.read_bytes())
+    labels = {name: i for i, name in enumerate(CLASSES)}
+    lines = [f'{f.relative_to(data / "train")} {labels[f.parent.name]}\n' for f in files]
+    (data / 'train.txt').write_text(''.join(lines))
+    backend = dict(backend='lmdb', db_path=str(data / 'train.lmdb'))
+    for kind in (KIND, IMAGENET):
+        dataset = DATASETS.build(
+            dict(
+                type=kind,
+                ann_file=str(data / 'train.txt'),
+                data_root='',
+                data_prefix='',
+                metainfo=dict(classes=CLASSES),
+                pipeline=[dict(type='LoadIntactImage', imdecode_backend='pillow', backend_args=backend)],
+            )
+        )
+        found = [dataset[i] for i in range(len(dataset))]
+        assert [f['gt_label'] for f in found] == [labels[f.parent.name] for f in files]
+        assert all(np.array_equal(f['img'], cv2.imread(str(p))) for f, p in zip(found, files, strict=True))

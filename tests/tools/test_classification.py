@@ -131,9 +131,7 @@ def test_a_resumed_distilled_run_goes_on_as_if_it_had_not_stopped(run_tool, cls_
         '{"type":"PackInputs"}]',
     )
     _, whole = train(run_tool, config, 'whole', overrides=plain)
-    train(
-        run_tool, config, 'parts', overrides=(*plain, 'train_cfg.max_iters=2')
-    )
+    train(run_tool, config, 'parts', overrides=(*plain, 'train_cfg.max_iters=2'))
     train(run_tool, config, 'parts', '--resume', overrides=plain)
     expected, found = losses(whole), losses(Path('parts'))
     assert expected.keys() == found.keys() == {1, 2, 3, 4}
