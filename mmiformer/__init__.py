@@ -27,6 +27,7 @@ else:
 
     from mmiformer import checkpoints as _checkpoints
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
+    from mmiformer import randomness as _randomness  # noqa: F401  Registers sampler, transform and hook.
     from mmiformer.backbones import IFormer
 
     _checkpoints.install()

@@ -193,7 +193,7 @@ def _save_classified(image: np.ndarray, best: list[tuple[str, float]], out: Path
     left.imshow(image)
     left.axis('off')
     names, shares = zip(*best, strict=True)
-    right.barh(names, shares)
+    right.barh(range(len(names)), shares, tick_label=names)  # ImageNet has two classes 'crane'.
     right.bar_label(right.containers[0], fmt='{:.1%}', padding=2)
     right.set(xlim=(0, 1.2), xticks=(0, 0.5, 1))
     right.invert_yaxis()
@@ -230,13 +230,14 @@ def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: P
     for axis in axes.flat:
         axis.axis('off')
     for sample, axis in zip(samples, axes.flat, strict=False):
-        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        # As the data set itself reads it, from wherever.
+        image = dataset.pipeline.transforms[0](dict(img_path=sample.img_path))['img'][..., ::-1]
         if 'pred_label' in sample:
             names = dataset.metainfo['classes']
-            truth, (best, share) = names[int(sample.gt_label)], best_classes(sample, names, 1)[0]
+            right = int(sample.gt_label) == int(sample.pred_label)
+            best, share = best_classes(sample, names, 1)[0]
             axis.imshow(image)
-            right = truth == best
-            title = f'{best} {share:.0%}' + ('' if right else f'\nis: {truth}')
+            title = f'{best} {share:.0%}' + ('' if right else f'\nis: {names[int(sample.gt_label)]}')
             axis.set_title(title, fontsize=9, color='black' if right else 'tab:red')
         else:
             pair = [painter.draw(image, sample, truth=True), painter.draw(image, sample)]

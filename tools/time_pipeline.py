@@ -14,6 +14,7 @@ from rich.table import Table
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.datasets.checks import build_datasets, check_files
+from mmiformer.errors import UserError
 
 
 def main() -> None:
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=200, help='images to load (default: 200)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     args = parser.parse_args()
+    if args.images < 1:
+        raise UserError(f'--images {args.images}: expected 1 or more.')
     cfg = cli.load_config(args.config, args.cfg_options)
     check_files(cfg, (args.split,))
     dataset = build_datasets(cfg, args.split)[0]

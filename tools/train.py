@@ -15,6 +15,7 @@ from mmiformer.checkpoints import MisfitError, read
 from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
+from mmiformer.randomness import reseed_each_step
 from mmiformer.visualization import draw_predictions, plot_curves
 
 
@@ -41,12 +42,23 @@ def main() -> None:
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with its base_batch_size.')
+        if args.demo:
+            raise UserError('--auto-scale-lr: --demo has a learning rate of its own; leave one of them away.')
         cfg.auto_scale_lr.enable = True
+        # mmengine does not count the batches that a step adds up.
+        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
+    reseed_each_step(cfg)
     runner = Runner.from_cfg(cfg)
     say_norm(runner, cfg)
     if not args.demo:
         say_batch(runner, cfg)
+    loader = runner.train_loop.dataloader
+    if not len(loader):
+        raise UserError(
+            f'train_dataloader: {len(loader.dataset)} images are less than one batch of {loader.batch_size} for '
+            'each process; lower its batch_size, or add images.'
+        )
     if shapes is not None:
         check_same_model(runner, shapes, cfg.load_from)
     if not torch.cuda.is_available():
@@ -77,6 +89,8 @@ def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
         raise UserError(f'{file}: holds weights only; start from them with --cfg-options load_from={file}.')
     cfg.resume = True
     cfg.load_from = file
+    if cfg.get('randomness', {}).get('seed') is None and checkpoint['meta'].get('seed') is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=checkpoint['meta']['seed'])
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it; nothing is to be fetched.
     return {key: value.shape for key, value in checkpoint['state_dict'].items()}

@@ -1,8 +1,11 @@
 """Training a classifier on the answers of a larger one beside the labels."""
 
+import copy
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers import ImageClassifier
@@ -10,7 +13,9 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
 
+from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
+from mmiformer.inference import load_strictly
 
 
 class DistilledClassifier(ImageClassifier):
@@ -34,8 +39,8 @@ class DistilledClassifier(ImageClassifier):
         kwargs: Further arguments of ``ImageClassifier``.
 
     Raises:
-        UserError: If an argument is out of its range; at the first step, if the teacher cannot be built,
-            states no normalisation, or has other classes.
+        UserError: If an argument is out of its range; at the first step, if the teacher cannot be built or
+            filled, states no normalisation, or has other classes.
     """
 
     def __init__(
@@ -67,6 +72,10 @@ class DistilledClassifier(ImageClassifier):
         self.temperature = temperature
         self._teacher: Teacher | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave the teacher behind; it is built anew where it is needed."""
+        return {**self.__dict__, '_teacher': None}
+
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """Losses of both heads, weighted.
 
@@ -77,14 +86,14 @@ class DistilledClassifier(ImageClassifier):
         Returns:
             ``loss_label`` and ``loss_teacher``, whose sum is to be minimised.
         """
-        if self._teacher is None:
+        if self._teacher is None or self._teacher.device != inputs.device:
             self._teacher = Teacher(self.teacher_cfg, self.data_preprocessor, inputs.device)
         answer = self._teacher(inputs)
         own, taught = self.head.each_forward(self.extract_feat(inputs))
         if answer.shape != taught.shape:
             raise UserError(
-                f'model.teacher ({self.teacher_cfg["type"]}) answers with {answer.shape[1]} classes and '
-                f'model.head has num_classes={taught.shape[1]}; name a teacher of the same classes.'
+                f'{self._teacher.name}: answers with {answer.shape[1]} classes, and model.head has '
+                f'num_classes={taught.shape[1]}; name a teacher of the same classes.'
             )
         if self.distillation == 'hard':
             from_teacher = F.cross_entropy(taught, answer.argmax(1))
@@ -111,33 +120,28 @@ class Teacher:
         device: Where the inputs are.
 
     Raises:
-        UserError: If it cannot be built, or states no normalisation.
+        UserError: If it cannot be built or filled, states no normalisation, or takes no such images.
     """
 
     def __init__(self, cfg: dict[str, Any], student: nn.Module, device: torch.device) -> None:
+        self.name = f'model.teacher ({cfg.get("type")})'
+        self.device = device
         # Untrained ones, as of the demo, must be the same after resuming, and the student's own course
         # of random numbers the same with any teacher.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             try:
-                self.model: BaseModel = MODELS.build(cfg)
-                if cfg['type'].endswith('TimmClassifier'):
-                    # timm has filled it already, and some of its networks would initialise anew.
-                    self.model.model.is_init = True
-                self.model.init_weights()
-            except UserError:
-                raise
+                self.model = _build(cfg)
+            except UserError as error:
+                raise UserError(f'{self.name}: {error}') from error
             except Exception as error:  # Of timm, of the hub it fetches from, or of any model's code.
-                raise UserError(
-                    f'model.teacher ({cfg.get("type")}): cannot be built ({error}); its weights are fetched '
-                    'when training starts, unless the config names a file of them.'.replace('\n', ' ')
-                ) from error
+                raise UserError(f'{self.name}: cannot be built ({error}).'.replace('\n', ' ')) from error
         self.model.requires_grad_(False).eval().to(device)
         theirs, ours = _normalisation(self.model), _normalisation(student)
         if theirs is None or ours is None:
             raise UserError(
-                f'model.teacher ({cfg.get("type")}): it and the student must state how images are '
-                'normalised; give it data_preprocessor=dict(mean=..., std=..., to_rgb=...).'
+                f'{self.name}: it and the student must state how images are normalised; give it '
+                'data_preprocessor=dict(mean=..., std=..., to_rgb=...).'
             )
         self.flip = theirs[2] != ours[2]
         mean, std = (x.flip(0) if self.flip else x for x in ours[:2])
@@ -150,7 +154,47 @@ class Teacher:
         """Logits (N x classes, float32) for a student's inputs, N x 3 x H x W."""
         images = (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
         with torch.autocast(inputs.device.type):
-            return self.model(images).float()
+            try:
+                answer = self.model(images)
+            except AssertionError as error:  # timm's, of transformers for one size.
+                raise UserError(
+                    f'{self.name}: takes no images of {images.shape[2]}x{images.shape[3]} ({error}).'
+                ) from error
+        if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
+            raise UserError(f'{self.name}: expected one vector of logits an image; give it a head.')
+        return answer.float()
+
+
+def _build(cfg: dict[str, Any]) -> BaseModel:
+    """The teacher with its weights, of which a file must fill every one."""
+    cfg = copy.deepcopy(cfg)
+    init_cfg = cfg.get('init_cfg')
+    checkpoint = cfg.pop('pretrained', None) if isinstance(cfg.get('pretrained'), str) else None
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        checkpoint, cfg['init_cfg'] = init_cfg['checkpoint'], None
+    model: BaseModel = MODELS.build(cfg)
+    if cfg['type'].endswith('TimmClassifier'):
+        published = model.model.pretrained_cfg.get('num_classes')
+        if cfg.get('pretrained') and published != model.model.num_classes:
+            raise UserError(
+                f'{cfg["model_name"]} is published with {published} classes, so that num_classes='
+                f'{model.model.num_classes} leaves its classifier untrained; name a file of your own weights '
+                'as checkpoint_path, with pretrained=False.'
+            )
+        model.model.is_init = True  # timm has filled it already; some of its networks would start anew.
+    model.init_weights()
+    if checkpoint:
+        load_strictly(model, checkpoint)
+    elif not any(
+        part.get('type') == 'Pretrained' or part.get('pretrained') or part.get('checkpoint_path')
+        for _, part in walk(cfg)
+    ):
+        print_log(
+            'The teacher has no weights of its own: what it teaches means nothing.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return model
 
 
 def _normalisation(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor, bool] | None:

@@ -1,8 +1,11 @@
 """Images in class folders, checked before they are read. Needs mmpretrain."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
+from mmengine.fileio import list_from_file
+from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
@@ -19,35 +22,44 @@ class CheckedFolderDataset(CustomDataset):
     mmiformer does not need mmpretrain.
 
     Raises:
-        UserError: If a class has no folder or no image, a folder no class, or a label is out of range.
+        UserError: If no classes are declared, a class has no folder or no image, a folder no class, or a
+            line of the ``ann_file`` no label among them.
     """
 
     # Whether folders have the names of the classes; else their alphabetical order is that of the classes.
     named_folders = True
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{'extensions': (*ImageNet.IMG_EXTENSIONS, '.tiff', '.webp'), **kwargs})
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lists the images and their labels."""
-        data_list = super().load_data_list()
-        classes = self.metainfo.get('classes') or ()
-        for number, sample in enumerate(data_list, 1):
-            if self.with_label and classes and not 0 <= sample['gt_label'] < len(classes):
+        if self.with_label and not self.metainfo.get('classes'):
+            raise UserError(
+                f'{self.ann_file or self.img_prefix}: its dataset declares no classes; set metainfo=dict('
+                'classes=(...)) to their names, in the order of the labels and alike in all splits.'
+            )
+        if self.with_label and self.ann_file:
+            self._check_lines()
+        return super().load_data_list()
+
+    def _check_lines(self) -> None:
+        lines, last = list_from_file(self.ann_file), len(self.metainfo['classes']) - 1
+        for number, line in enumerate(lines, 1):
+            name, _, label = line.strip().rpartition(' ')
+            if not name or not label.isdecimal() or int(label) > last:
                 raise UserError(
-                    f'{self.ann_file}: line {number} has the label {sample["gt_label"]}, but the dataset '
-                    f'declares {len(classes)} classes, 0 to {len(classes) - 1}; correct the line or the '
-                    "dataset's classes."
+                    f"{self.ann_file}: line {number} is '{line}', expected an image's path, a space, and a "
+                    f'label from 0 to {last}, since the dataset declares {last + 1} classes; correct it.'
                 )
-        return data_list
+        if not lines:
+            raise UserError(f'{self.ann_file}: is empty, expected lines of an image and its label.')
 
     def _find_samples(self) -> list[tuple[str, int]]:
         if not self.with_label:
             return super()._find_samples()
-        prefix, classes = self.img_prefix, list(self.metainfo.get('classes') or ())
+        prefix, classes = self.img_prefix, list(self.metainfo['classes'])
         folders = find_folders(prefix)[0]
-        if not classes:
-            raise UserError(
-                f'{prefix}: the dataset declares no classes; set metainfo=dict(classes=({folders[:2]!r}[0], '
-                '...)) to the names of the class folders, alike in all splits.'
-            )
         wanted = classes if self.named_folders else _sibling_folders(prefix, len(classes))
         lacking = [name for name in wanted if name not in folders]
         surplus = [name for name in folders if wanted and name not in wanted]
@@ -62,11 +74,23 @@ class CheckedFolderDataset(CustomDataset):
                 'classes; every split needs the folder of every class, and no others.'
             )
         self.folder_to_idx = {name: i for i, name in enumerate(classes if self.named_folders else folders)}
-        samples, empty = get_samples(prefix, self.folder_to_idx, self.is_valid_file)
+        files = get_samples(prefix, self.folder_to_idx, lambda name: True)[0]
+        samples = [(name, label) for name, label in files if self.is_valid_file(name)]
+        empty = set(self.folder_to_idx.values()) - {label for _, label in samples}
+        suffixes = ', '.join(sorted(self.extensions))
         if empty:
+            folder = next(name for name, label in self.folder_to_idx.items() if label in empty)
             raise UserError(
-                f'{Path(prefix, sorted(empty)[0])}: holds no image ({", ".join(sorted(self.extensions))}); '
-                'a class without images can be neither learnt nor measured.'
+                f'{Path(prefix, folder)}: holds no image ({suffixes}); a class without images can be neither '
+                'learnt nor measured.'
+            )
+        if len(samples) < len(files):
+            other = next(name for name, _ in files if not self.is_valid_file(name))
+            print_log(
+                f'{prefix}: {len(files) - len(samples)} files are no images by their suffix ({suffixes}) and '
+                f'are not used, the first one {other}.',
+                logger='current',
+                level=logging.WARNING,
             )
         return samples
 

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import cv2
 import mmcv
 import mmengine.fileio
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image
 from mmiformer.errors import UserError
 
 IGNORED, UNDECLARED = 255, -1  # in a label table; 255 is what mmseg's losses and metrics leave out
+# What Pillow and OpenCV raise at data that they cannot decode.
+_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
 _JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
@@ -36,11 +39,14 @@ class LoadIntactImage(LoadImageFromFile):
         # scan is the file's own and not a thumbnail's.
         if data.startswith(_JPEG_START) and data.rfind(_JPEG_END) < data.rfind(_SCAN_START):
             raise UserError(f'{path}: truncated JPEG ({len(data)} bytes); fetch or copy the image again.')
-        image = None
+        image, why = None, f'{len(data)} bytes'
         if data:
-            image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+            try:
+                image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+            except _BROKEN as error:
+                why = f'{why}, {error}'
         if image is None:
-            raise UserError(f'{path}: not a readable image ({len(data)} bytes); fetch it again or remove it.')
+            raise UserError(f'{path}: not a readable image ({why}); fetch it again or remove it.')
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -77,7 +83,7 @@ class LoadIntactSegMap(BaseTransform):
         try:
             with Image.open(io.BytesIO(data)) as image:
                 labels = np.array(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except _BROKEN as error:
             raise UserError(f'{path}: not a readable mask ({error}); restore the file.') from error
         if labels.dtype == bool:  # One bit a pixel.
             labels = labels.astype(np.uint8)
@@ -114,6 +120,9 @@ class LoadIntactSegMap(BaseTransform):
 
 def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
     try:
-        return mmengine.fileio.get(path, backend_args=backend_args)
+        data = mmengine.fileio.get(path, backend_args=backend_args)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error}); restore the file.') from error
+    if data is None:  # A key that an LMDB lacks.
+        raise UserError(f'{path}: not in {backend_args}; the names in both must be the same.')
+    return data

@@ -15,7 +15,7 @@ DEMO_ROOT = Path('data') / 'demo'
 
 # Pixels; the images' longest side is 256 at most.
 _IMAGE_SIDE, _CROP_SIZE = 256, (128, 128)
-_CLASSIFIED_SIDE = 96
+_CLASSIFIED_SIDE = 80
 
 
 def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
@@ -112,11 +112,16 @@ def _point_at_imagenet(cfg: Config, data: Path) -> None:
         CenterCrop=dict(crop_size=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE)),
     )
     for split in ('train', 'val', 'test'):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        dataset.data_root = f'{data}/'
-        dataset.data_prefix = 'train' if split == 'train' else 'val'
-        dataset.metainfo = dict(classes=imagenet.CLASSES)
-        for step in dataset.pipeline:
+        loader = cfg[f'{split}_dataloader']
+        loader.dataset = ConfigDict(
+            type='mmiformer.datasets.classification.CheckedImageNet',
+            data_root=str(data),
+            data_prefix='train' if split == 'train' else 'val',
+            metainfo=dict(classes=imagenet.CLASSES),
+            test_mode=split != 'train',
+            pipeline=loader.dataset.pipeline,
+        )
+        for step in loader.dataset.pipeline:
             step.update(sizes.get(step.type, {}))
     if 'teacher' in cfg.model:
         cfg.model.teacher = ConfigDict(
@@ -178,7 +183,7 @@ _TASKS = {
         imagenet.describe,
         _point_at_imagenet,
         32,
-        1000,
+        1100,
         1e-3,
     ),
 }

@@ -7,9 +7,12 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
+from mmiformer import IFormer
+from mmiformer.deploy import fold
 from mmiformer.errors import UserError
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+PIXELS = dict(data_preprocessor=dict(mean=MEAN, std=STD, to_rgb=True))
 CLASSES = 5
 
 
@@ -187,6 +190,47 @@ def test_a_timm_teacher_brings_its_normalisation_and_keeps_its_weights(tmp_path)
     torch.testing.assert_close(model._teacher(inputs), expected, rtol=2e-2, atol=2e-2)
 
 
+def test_a_file_must_fill_every_weight_of_the_teacher(tmp_path):
+    head = dict(type='LinearClsHead', num_classes=CLASSES, in_channels=512)
+    neck = dict(type='GlobalAveragePooling')
+    net = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18), neck=neck, head=head, **PIXELS)
+    weights = MODELS.build(copy.deepcopy(net)).state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'whole.pth')
+    torch.save(dict(state_dict={k: v for k, v in weights.items() if 'fc' not in k}), tmp_path / 'part.pth')
+    model = student(
+        teacher=dict(net, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'whole.pth')))
+    )
+    model.loss(*batch())
+    filled = model._teacher.model.state_dict()
+    assert all(torch.equal(v, weights[k]) for k, v in filled.items())
+    with pytest.raises(UserError, match=r'model.teacher \(ImageClassifier\): .*part.pth: .*fc'):
+        part = dict(type='Pretrained', checkpoint=str(tmp_path / 'part.pth'))
+        student(teacher=dict(net, init_cfg=part)).loss(*batch())
+    # An iFormer's wrong file is the teacher's fault, and not the student's.
+    torch.save(IFormer('s').state_dict(), tmp_path / 's.pth')
+    backbone = dict(
+        type='IFormer', arch='t', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 's.pth'))
+    )
+    with pytest.raises(UserError, match=r"model.teacher \(ImageClassifier\): .*s.pth.*arch='t'"):
+        student(teacher=dict(type='ImageClassifier', backbone=backbone, **PIXELS)).loss(*batch())
+
+
+def test_timm_weights_whose_classifier_is_left_out_are_refused(monkeypatch):
+    timm = pytest.importorskip('timm')
+    monkeypatch.setattr('timm.models._builder.load_pretrained', lambda *_, **__: None)  # No network.
+    teacher = dict(type='TimmClassifier', model_name='test_vit', pretrained=True, num_classes=CLASSES)
+    assert timm.create_model('test_vit').pretrained_cfg['num_classes'] == 1000
+    with pytest.raises(UserError, match='test_vit is published with 1000 classes.*num_classes=5'):
+        student(teacher=teacher).loss(*batch())
+
+
+def test_copies_leave_the_teacher_behind():
+    model = student()
+    model.loss(*batch())
+    assert model._teacher is not None
+    assert copy.deepcopy(model)._teacher is None and fold(model)._teacher is None
+
+
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
@@ -206,11 +250,13 @@ def test_bad_arguments(changes, words):
     [
         (
             dict(type='Oracle', num_classes=7),
-            r'model.teacher \(Oracle\) answers with 7 classes .*num_classes=5',
+            r'model.teacher \(Oracle\): answers with 7 classes.*num_classes=5',
         ),
         (dict(type='Oracle', mean=None), 'must state how images are normalised'),
         (dict(type='Nobody'), r'model.teacher \(Nobody\): cannot be built'),
         (dict(type='TimmClassifier', model_name='no_such_net'), 'cannot be built .*no_such_net'),
+        (dict(type='ImageClassifier', backbone=dict(type='IFormer', arch='t'), **PIXELS), 'vector of logits'),
+        (dict(type='TimmClassifier', model_name='vit_tiny_patch16_224', num_classes=CLASSES), '32x32'),
     ],
     ids=lambda x: x.get('model_name', x['type']) if isinstance(x, dict) else '',
 )

@@ -95,4 +95,4 @@ def test_initial_weights_are_truncated_normal():
     head = MODELS.build(dict(type=HEAD, num_classes=1000, in_channels=384))
     head.init_weights()
     weight, bias = head.heads[0].linear.weight, head.heads[0].linear.bias
-    assert float(weight.std()) == pytest.approx(0.02, rel=0.02) and not bias.any()
+    assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.02) and not bias.any()

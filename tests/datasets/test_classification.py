@@ -61,7 +61,7 @@ def test_folders_of_no_class_and_empty_ones_are_named(data):
     (data / 'val' / 'ant').rename(data / 'val' / 'Ant')
     with pytest.raises(UserError, match='3 class folders, without ant, with the unknown Ant'):
         build(data)
-    with pytest.raises(UserError, match='declares no classes; set metainfo'):
+    with pytest.raises(UserError, match='its dataset declares no classes; set metainfo'):
         build(data, classes=None)
 
 
@@ -81,8 +81,26 @@ def test_labels_in_an_annotation_file(data):
     dataset = build(data, ann_file='val.txt')
     assert [dataset.get_data_info(i)['gt_label'] for i in range(2)] == [2, 0]
     (data / 'val.txt').write_text('cat/0.jpg 2\nant/0.jpg 3\n')
-    with pytest.raises(UserError, match=r'val\.txt: line 2 has the label 3, but .* 0 to 2'):
+    for wrong in ('ant/0.jpg 3', 'ant/0.jpg', 'ant/0.jpg,0', 'ant/0.jpg one', 'ant/0.jpg -1', ''):
+        (data / 'val.txt').write_text(f'cat/0.jpg 2\n{wrong}\n')
+        with pytest.raises(UserError, match=rf"val\.txt: line 2 is '{wrong}', expected .* 0 to 2"):
+            build(data, ann_file='val.txt')
+    (data / 'val.txt').write_text('')
+    with pytest.raises(UserError, match=r'val\.txt: is empty'):
         build(data, ann_file='val.txt')
+    with pytest.raises(UserError, match=r'val\.txt: its dataset declares no classes'):
+        build(data, ann_file='val.txt', classes=None)
+
+
+def test_files_that_are_no_images_are_told(data, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr('mmiformer.datasets.classification.print_log', lambda text, **_: told.append(text))
+    assert len(build(data)) == 6 and not told
+    (data / 'val' / 'ant' / '0.jpg').rename(data / 'val' / 'ant' / '0.WEBP')
+    assert len(build(data)) == 6 and not told
+    (data / 'val' / 'ant' / '0.WEBP').rename(data / 'val' / 'ant' / '0.heic')
+    assert len(build(data)) == 5
+    assert len(told) == 1 and '1 files are no images' in told[0] and 'ant/0.heic' in told[0]
 
 
 def test_images_out_of_an_lmdb(data):
@@ -110,3 +128,5 @@ def test_images_out_of_an_lmdb(data):
         found = [dataset[i] for i in range(len(dataset))]
         assert [f['gt_label'] for f in found] == [labels[f.parent.name] for f in files]
         assert all(np.array_equal(f['img'], cv2.imread(str(p))) for f, p in zip(found, files, strict=True))
+    with pytest.raises(UserError, match="cat/9.jpg: not in .*'lmdb'"):
+        dataset.pipeline(dict(img_path='cat/9.jpg'))

@@ -16,8 +16,9 @@ def image(tmp_path) -> Path:
     return tmp_path / 'a.jpg'
 
 
-def load(path: Path) -> dict:
-    return TRANSFORMS.build(dict(type='LoadIntactImage'))(dict(img_path=str(path)))
+def load(path: Path, backend: str = 'cv2') -> dict:
+    cfg = dict(type='LoadIntactImage', imdecode_backend=backend)
+    return TRANSFORMS.build(cfg)(dict(img_path=str(path)))
 
 
 def test_reads_what_opencv_reads(image):
@@ -26,6 +27,7 @@ def test_reads_what_opencv_reads(image):
     assert found['img_shape'] == found['ori_shape'] == (40, 60)
 
 
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
@@ -35,10 +37,10 @@ def test_reads_what_opencv_reads(image):
         (lambda d: b'plain text', 'not a readable image'),
     ],
 )
-def test_broken_images_are_named(image, spoil, words):
+def test_broken_images_are_named(image, spoil, words, backend):
     image.write_bytes(spoil(image.read_bytes()))
     with pytest.raises(UserError, match=words) as error:
-        load(image)
+        load(image, backend)
     assert str(image) in str(error.value)
 
 

@@ -1,4 +1,5 @@
 import json
+from ast import literal_eval
 from pathlib import Path
 
 import cv2
@@ -6,8 +7,6 @@ import golden
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 
 from mmiformer.cli import load_config
 from mmiformer.demo import imagenet
@@ -47,7 +46,7 @@ def losses(run: Path) -> dict[int, dict]:
     return records
 
 
-@pytest.mark.parametrize('name', ['iformer_t_in1k', 'iformer_t_distill_in1k'])
+@pytest.mark.parametrize('name', ['iformer_t_in1k', 'iformer_t_distill_in1k', 'iformer_t_cells'])
 def test_demo_trains_evaluates_draws_and_tests(run_tool, cls_config, workplace, name):
     out, run = train(run_tool, cls_config(name), f'run_{name}')
     assert 'n02708093 analog clock' in out and 'accuracy of naming one class only' in out
@@ -112,33 +111,33 @@ def test_official_files_are_tested_as_they_are_and_converted(run_tool, cls_confi
         assert metrics['accuracy/top1'] == pytest.approx(200 / 3, abs=1e-3)
 
 
-@HOOKS.register_module(force=True)
-class SameChance(Hook):
-    """Random numbers that depend on the step alone: mmengine does not save the generators' states."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        torch.manual_seed(runner.iter)
-        np.random.seed(runner.iter)
-
-
-def test_a_resumed_distilled_run_goes_on_as_if_it_had_not_stopped(run_tool, cls_config, workplace):
-    config = cls_config('iformer_t_distill_in1k')
-    # Augmentation in the pipeline would draw while resuming skips batches; mixing and drop path remain.
-    plain = (
-        'custom_hooks=[{"type": "SameChance"}]',
-        'model.backbone.drop_path_rate=0.1',
-        'train_dataloader.dataset.pipeline=[{"type":"LoadIntactImage"},{"type":"Resize","scale":(96,96)},'
-        '{"type":"PackInputs"}]',
-    )
-    _, whole = train(run_tool, config, 'whole', overrides=plain)
-    train(run_tool, config, 'parts', overrides=(*plain, 'train_cfg.max_iters=2'))
-    train(run_tool, config, 'parts', '--resume', overrides=plain)
-    expected, found = losses(whole), losses(Path('parts'))
+@pytest.mark.parametrize('by_epoch', [False, True], ids=['iterations', 'epochs'])
+def test_a_resumed_distilled_run_goes_on_as_if_it_had_not_stopped(run_tool, cls_config, workplace, by_epoch):
+    """With all that draws random numbers: crops, RandAugment, erasing, mixup, drop path, new workers."""
+    cfg = load_config(cls_config('iformer_t_distill_in1k'), demo=True)
+    cfg.merge_from_dict({k: literal_eval(v) for k, v in (x.split('=') for x in SHORT)})
+    cfg.model.backbone.drop_path_rate = 0.1
+    if by_epoch:
+        cfg.train_cfg = dict(by_epoch=True, max_epochs=2)
+        cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
+        cfg.train_dataloader.dataset.indices = 16
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    name = f'resumed_{by_epoch}'
+    cfg.dump(f'{name}.py')
+    half = f'train_cfg.{"max_epochs=1" if by_epoch else "max_iters=2"}'
+    for arguments in (
+        ('--work-dir', f'{name}_whole'),
+        ('--work-dir', name, '--cfg-options', half),
+        ('--work-dir', name, '--resume'),
+    ):
+        code, _, err = run_tool('train', f'{name}.py', *arguments)
+        assert code == 0, err[-3000:]
+    expected, found = losses(Path(f'{name}_whole')), losses(Path(name))
     assert expected.keys() == found.keys() == {1, 2, 3, 4}
     for step in expected:
         for key in ('loss', 'loss_label', 'loss_teacher', 'lr'):
             assert found[step][key] == expected[step][key], (step, key)
-    assert expected[3]['loss_teacher'] != expected[4]['loss_teacher']
+    assert len({record['loss_teacher'] for record in expected.values()}) == 4
 
 
 def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(run_tool, cls_config, workplace):
@@ -153,11 +152,13 @@ def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(run_tool, cls_c
         assert 'imagenet/val: 5 class folders, without n02793495' in err
     finally:
         hidden.rename(folder)
-    image = next(Path('data/demo/imagenet/train').rglob('*.JPEG'))
+    image = min(Path('data/demo/imagenet/train/n02708093').glob('*.JPEG'))
     original = image.read_bytes()
     image.write_bytes(original[: len(original) // 2])
     try:
-        code, _, err = run_tool('train', *arguments, 'train_dataloader.dataset.indices=1')
+        code, _, err = run_tool('train', *arguments, 'train_dataloader.dataset.indices=7')
+        assert code == 1 and '7 images are less than one batch of 8' in err
+        code, _, err = run_tool('train', *arguments, 'train_dataloader.dataset.indices=8')
         assert code == 1 and f'{image.name}: truncated JPEG' in err
     finally:
         image.write_bytes(original)

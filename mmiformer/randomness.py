@@ -1,0 +1,128 @@
+"""Chance that depends on the seed and the step alone, so that a resumed run goes on as if it had not stopped.
+
+mmengine seeds the generators once and does not save their states. Here every training sample is augmented
+with random numbers of its own, whichever worker loads it, and every step begins with its own.
+"""
+
+import random
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
+from mmengine.runner import Runner
+from torch.utils.data import Sampler
+
+from mmiformer.datasets.checks import datasets_of
+
+
+def reseed_each_step(cfg: Config) -> None:
+    """Has a config train with chance by the step; done twice it changes nothing more.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
+    """
+    loader = cfg.train_dataloader
+    if loader.sampler.type != 'SeededSampler':
+        loader.sampler = ConfigDict(type='SeededSampler', sampler=loader.sampler)
+    for dataset in datasets_of(cfg, 'train'):
+        if dataset.pipeline[0].type != 'SeedSample':
+            dataset.pipeline = [ConfigDict(type='SeedSample'), *dataset.pipeline]
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.type == 'SeedStepHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, ConfigDict(type='SeedStepHook')]
+
+
+class SeededIndex(int):
+    """Index of a sample that carries the seed of its augmentation.
+
+    The wrappers of data sets compute with indices; what they subtract or wrap around keeps the seed.
+    """
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> 'SeededIndex':
+        """Makes an index with a seed."""
+        made = super().__new__(cls, index)
+        made.seed = seed
+        return made
+
+    def __sub__(self, other: int) -> 'SeededIndex':
+        return SeededIndex(int(self) - other, self.seed)
+
+    def __mod__(self, other: int) -> 'SeededIndex':
+        return SeededIndex(int(self) % other, self.seed)
+
+    def __reduce__(self) -> tuple[type, tuple[int, int]]:
+        return SeededIndex, (int(self), self.seed)
+
+
+@DATA_SAMPLERS.register_module()
+class SeededSampler(Sampler):
+    """Another sampler's indices, each with a seed made of the run's, the process's rank, and its number.
+
+    Args:
+        dataset: The data set.
+        sampler: Config of the other sampler.
+        seed: The run's seed, which mmengine's runner gives. Defaults to that of the other sampler.
+    """
+
+    def __init__(self, dataset: Sized, sampler: dict[str, Any], seed: int | None = None) -> None:
+        self.dataset = dataset
+        self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
+        self.seed = self.sampler.seed if seed is None else seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        for number, index in enumerate(self.sampler, self.epoch * len(self.sampler)):
+            yield SeededIndex(index, _seed(self.seed, get_rank(), number))
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the pass over the data, which order and seeds depend on."""
+        self.epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+
+@TRANSFORMS.register_module()
+class SeedSample(BaseTransform):
+    """Seeds Python's, numpy's and torch's random numbers for the transforms that follow.
+
+    A sample that came without :class:`SeededIndex`, such as the other pictures of a mosaic, goes on with
+    the numbers as they are.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Changes nothing in ``results``."""
+        index = results.get('sample_idx')
+        if isinstance(index, SeededIndex):
+            _seed_all(index.seed)
+            results['sample_idx'] = int(index)
+        return results
+
+
+@HOOKS.register_module()
+class SeedStepHook(Hook):
+    """Seeds Python's, numpy's and torch's random numbers before each step: for mixup, drop path, dropout."""
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seeds by the run's seed, the process's rank, and the step."""
+        _seed_all(_seed(runner.seed, runner.rank, runner.iter, 1))
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
