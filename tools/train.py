@@ -56,8 +56,8 @@ def main() -> None:
     loader = runner.train_loop.dataloader
     if not len(loader):
         raise UserError(
-            f'train_dataloader: {len(loader.dataset)} images are less than one batch of {loader.batch_size} for '
-            'each process; lower its batch_size, or add images.'
+            f'train_dataloader: {len(loader.dataset)} images are less than a batch of {loader.batch_size} '
+            'for each process; lower its batch_size, or add images.'
         )
     if shapes is not None:
         check_same_model(runner, shapes, cfg.load_from)

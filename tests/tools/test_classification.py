@@ -157,7 +157,7 @@ def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(run_tool, cls_c
     image.write_bytes(original[: len(original) // 2])
     try:
         code, _, err = run_tool('train', *arguments, 'train_dataloader.dataset.indices=7')
-        assert code == 1 and '7 images are less than one batch of 8' in err
+        assert code == 1 and '7 images are less than a batch of 8' in err
         code, _, err = run_tool('train', *arguments, 'train_dataloader.dataset.indices=8')
         assert code == 1 and f'{image.name}: truncated JPEG' in err
     finally:
