@@ -42,8 +42,6 @@ def main() -> None:
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with its base_batch_size.')
-        if args.demo:
-            raise UserError('--auto-scale-lr: --demo has a learning rate of its own; leave one of them away.')
         cfg.auto_scale_lr.enable = True
         # mmengine does not count the batches that a step adds up.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
