@@ -28,8 +28,8 @@ else:
     from mmiformer import checkpoints as _checkpoints
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
     from mmiformer import randomness as _randomness  # noqa: F401  Registers sampler, transform and hook.
-    from mmiformer.backbones import IFormer
+    from mmiformer.backbones import IFormer, MoCoViT
 
     _checkpoints.install()
 
-    __all__ = ['IFormer', '__version__']
+    __all__ = ['IFormer', 'MoCoViT', '__version__']

@@ -9,7 +9,7 @@ import torch
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.backbones import IFormer
+from mmiformer.backbones import IFormer, MoCoViT
 from mmiformer.checkpoints import read, translate
 from mmiformer.errors import UserError
 
@@ -29,12 +29,11 @@ def main() -> None:
     translation = translate(read(args.src))
     print(f'{args.src}: {translation.report()}')
     if translation.recognised is None:
-        raise UserError(
-            f"{args.src}: holds no iFormer in the authors', timm's or our names; nothing written."
-        )
+        raise UserError(f'{args.src}: holds no network of this package; nothing written.')
     state_dict = translation.checkpoint['state_dict']
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
-    print(f'arch: {IFormer.arch_of(backbone) or "not a published one"}')
+    arch = IFormer.arch_of(backbone) or MoCoViT.arch_of(backbone)
+    print(f'arch: {arch or "not a published one"}')
     part = dst.with_name(f'{dst.name}.part')
     try:
         if dst.suffix == '.safetensors':

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import update_init_info
 
 from mmiformer.checkpoints.reading import load
+from mmiformer.checkpoints.translation import translate_ghostnet
 from mmiformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ def load_backbone(model: 'Backbone', file: str | os.PathLike[str], prefix: str |
     state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     prefix = (prefix or 'backbone').rstrip('.') + '.'
     inner = {k[len(prefix) :]: v for k, v in state_dict.items() if str(k).startswith(prefix)}
+    inner = inner or translate_ghostnet(state_dict)
     if not inner:
         raise UserError(
-            f"{file}: holds no backbone of this package; expected an iFormer's weights in the authors', "
-            "timm's or our names."
+            f"{file}: holds no backbone of this package; expected weights of an iFormer in the authors', "
+            "timm's or our names, of a MoCoViT in ours, or of timm's GhostNet."
         )
     try:
         model.load_state_dict(inner, strict=False)

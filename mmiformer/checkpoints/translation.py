@@ -1,7 +1,7 @@
-"""Names of an iFormer's weights in the authors' files and in timm, and ours.
+"""Names of the networks' weights in the authors' files and in timm, and ours.
 
 Which of them a checkpoint uses is read off its keys. The tables follow the key lists of the released
-files (``cls_*``, ``det_*``) and of timm's ``iformer_*``.
+files (``cls_*``, ``det_*``) and of timm's ``iformer_*`` and ``ghostnet_*``.
 """
 
 import re
@@ -47,11 +47,20 @@ _HEADS = (
 _LEAVES = ((r'\.c\.', '.conv.'), (r'\.bn\.', '.norm.'), (r'\.l\.', '.linear.'))
 
 # Two keys each, since other networks share one of them (RTMDet the first of ours, timm's RepViT of timm's).
-_MARKS = {
-    'official': ('downsample_layers.0.0.c.weight', 'downsample_layers.0.2.conv_exp_bn1.c.weight'),
-    'timm': ('stem.conv1.c.weight', 'stem.conv3.c.weight'),
-    'mmiformer': ('stem.2.conv.weight', 'stages.0.blocks.0.depthwise.norm.weight'),
-}
+_MARKS = (
+    (
+        'official',
+        'an iFormer',
+        ('downsample_layers.0.0.c.weight', 'downsample_layers.0.2.conv_exp_bn1.c.weight'),
+    ),
+    ('timm', 'an iFormer', ('stem.conv1.c.weight', 'stem.conv3.c.weight')),
+    ('mmiformer', 'an iFormer', ('stem.2.conv.weight', 'stages.0.blocks.0.depthwise.norm.weight')),
+    (
+        'mmiformer',
+        'a MoCoViT',
+        ('stem.1.expand.primary.conv.weight', 'stages.0.blocks.0.expand.cheap.conv.weight'),
+    ),
+)
 _TABLES = {'official': _OFFICIAL, 'timm': _TIMM}
 
 
@@ -65,6 +74,7 @@ class Translation:
         backbone: Tensors of the backbone.
         others: Tensors of a classifier, neck or heads.
         dropped: Keys beside the weights that the translated checkpoint does not carry on.
+        network: What it is, for people.
     """
 
     checkpoint: Any
@@ -72,14 +82,15 @@ class Translation:
     backbone: int = 0
     others: int = 0
     dropped: tuple[str, ...] = ()
+    network: str = 'an iFormer'
 
     def report(self) -> str:
         """One sentence for the log."""
         names = {'official': "the authors' names", 'timm': "timm's names", 'mmiformer': 'our names'}
-        text = 'no iFormer recognised'
+        text = 'no network of this package recognised'
         if self.recognised:
             text = (
-                f'an iFormer in {names[self.recognised]}, {self.backbone} tensors of the backbone and '
+                f'{self.network} in {names[self.recognised]}, {self.backbone} tensors of the backbone and '
                 f'{self.others} of a classifier, neck or heads'
             )
         return text + (f'; not taken over: {", ".join(self.dropped)}' if self.dropped else '')
@@ -96,7 +107,7 @@ def translate(checkpoint: Any) -> Translation:
         checkpoint: What a file holds.
 
     Returns:
-        The translation; with ``recognised=None`` and the same object where no iFormer is in it.
+        The translation; with ``recognised=None`` and the same object where no network of ours is in it.
     """
     state_dict, container = _find_state_dict(checkpoint)
     if state_dict is None:
@@ -106,14 +117,14 @@ def translate(checkpoint: Any) -> Translation:
     found = _recognise(state_dict)
     if found is None:
         return Translation(checkpoint)
-    kind, prefix = found
+    kind, network, prefix = found
 
     heads = {key for key in state_dict if prefix and not key.startswith(prefix)}
     if kind == 'mmiformer':
         state_dict = state_dict if prefix else {f'backbone.{k}': v for k, v in state_dict.items()}
         if state_dict.keys() != wrapped.keys():
             checkpoint = {**container, 'state_dict': OrderedDict(state_dict)}
-        return Translation(checkpoint, kind, len(state_dict) - len(heads), len(heads))
+        return Translation(checkpoint, kind, len(state_dict) - len(heads), len(heads), network=network)
     result: dict[str, torch.Tensor] = {}
     for key, value in state_dict.items():
         result[key if key in heads else _rename(key[len(prefix) :], kind, state_dict, prefix)] = value
@@ -121,6 +132,56 @@ def translate(checkpoint: Any) -> Translation:
     kept = dict(meta=container['meta']) if isinstance(container.get('meta'), dict) else {}
     dropped = tuple(sorted(k for k in container if k not in ('model', 'state_dict', 'meta')))
     return Translation(dict(state_dict=OrderedDict(result), **kept), kind, own, len(result) - own, dropped)
+
+
+# GhostNet's blocks.I.J in timm, by our names: the first bottleneck belongs to the stem.
+_GHOSTNET_BLOCKS = [
+    'stem.1',
+    *('stages.0.blocks.0', 'stages.0.blocks.1', 'stages.1.blocks.0', 'stages.1.blocks.1'),
+    *(f'stages.2.blocks.{i}' for i in range(6)),
+    *(f'stages.3.blocks.{i}' for i in range(5)),
+]
+_GHOSTNET_ROWS = (1, 1, 1, 1, 1, 1, 5, 1, 4)
+_GHOSTNET = (
+    (r'^conv_stem\.', 'stem.0.conv.'),
+    (r'^bn1\.', 'stem.0.norm.'),
+    (r'\.ghost1\.', '.expand.'),
+    (r'\.ghost2\.', '.project.'),
+    (r'\.primary_conv\.', '.primary.'),
+    (r'\.cheap_operation\.', '.cheap.'),
+    (r'\.conv_dw\.', '.depthwise.conv.'),
+    (r'\.bn_dw\.', '.depthwise.norm.'),
+    (r'\.se\.conv_', '.se.'),
+    (r'\.shortcut\.2\.', '.shortcut.1.conv.'),
+    (r'\.shortcut\.3\.', '.shortcut.1.norm.'),
+    (r'\.shortcut\.0\.(?!conv)', '.shortcut.0.conv.'),
+    (r'\.shortcut\.1\.(?!conv|norm)', '.shortcut.0.norm.'),
+    (r'\.(primary|cheap)\.0\.', r'.\1.conv.'),
+    (r'\.(primary|cheap)\.1\.', r'.\1.norm.'),
+)
+
+
+def translate_ghostnet(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    """A bare state dict of timm's ``ghostnet_*`` in the names of a MoCoViT backbone; empty if it is none.
+
+    The reader leaves such files as they are, since mmpretrain's ``TimmClassifier`` takes them too.
+
+    Args:
+        state_dict: Weights by name.
+    """
+    if not {'conv_stem.weight', 'blocks.0.0.ghost1.primary_conv.0.weight'} <= state_dict.keys():
+        return {}
+    rows = [f'blocks.{i}.{j}.' for i, count in enumerate(_GHOSTNET_ROWS) for j in range(count)]
+    names = dict(zip(rows, _GHOSTNET_BLOCKS, strict=True))
+    result = {}
+    for key, value in state_dict.items():
+        row = next((row for row in rows if key.startswith(row)), None)
+        renamed = f'{names[row]}.{key[len(row) :]}' if row else key
+        for pattern, replacement in _GHOSTNET:
+            renamed = re.sub(pattern, replacement, renamed)
+        if renamed.startswith(('stem.', 'stages.')):
+            result[renamed] = value
+    return result
 
 
 def _find_state_dict(checkpoint: Any) -> tuple[StateDict | None, dict[str, Any]]:
@@ -134,12 +195,12 @@ def _find_state_dict(checkpoint: Any) -> tuple[StateDict | None, dict[str, Any]]
     return (checkpoint if is_flat and checkpoint else None), {}
 
 
-def _recognise(state_dict: StateDict) -> tuple[str, str] | None:
-    """Whose names an iFormer has, and what stands before them; None where there is no iFormer."""
-    for kind, marks in _MARKS.items():
+def _recognise(state_dict: StateDict) -> tuple[str, str, str] | None:
+    """Whose names a network of ours has, what it is, and what stands before them, or None."""
+    for kind, network, marks in _MARKS:
         for prefix in ('', 'backbone.'):
             if all(prefix + mark in state_dict for mark in marks):
-                return kind, prefix
+                return kind, network, prefix
     return None
 
 

@@ -1,4 +1,4 @@
-"""The head of the classification networks."""
+"""The heads of the classification networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
+from torch import nn
 
 from mmiformer.checkpoints import MisfitError
 from mmiformer.errors import UserError
-from mmiformer.layers import AveragedHeads, NormLinear
+from mmiformer.layers import AveragedHeads, ConvNorm, NormLinear
 
 
 class NormLinearClsHead(ClsHead):
@@ -46,7 +47,8 @@ class NormLinearClsHead(ClsHead):
             raise UserError(f'num_heads={num_heads}: expected 1, or 2 for a distilled network.')
         self.num_classes = num_classes
         self.heads = AveragedHeads([NormLinear(in_channels, num_classes) for _ in range(num_heads)])
-        self.register_load_state_dict_pre_hook(_check_fit)
+        self.register_load_state_dict_pre_hook(_check_heads)
+        self.register_load_state_dict_pre_hook(_check_classes)
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Pools the last map: N x in_channels x H x W to N x in_channels."""
@@ -67,20 +69,79 @@ class NormLinearClsHead(ClsHead):
         return self._get_loss(cls_score, data_samples)['loss']
 
 
-def _check_fit(head: NormLinearClsHead, state_dict: Mapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Raises where a checkpoint's classifier is another one, which lenient loading would leave at random."""
-    shapes = [v.shape for k, v in state_dict.items() if k.startswith(prefix) and k.endswith('linear.weight')]
-    if not shapes:
-        return  # Nothing of a head: a backbone's own weights, which the backbone judges.
-    own = (len(head.heads), head.num_classes)
-    if len(shapes) != own[0]:
+class GhostClsHead(ClsHead):
+    """1x1 convolution with BN and ReLU, average pooling, hidden layer with ReLU, linear layer (GhostNet).
+
+    MoCoViT's figure ends with a 1x1 convolution, pooling and a classifier; the widths and the hidden layer
+    are GhostNet's (inferred: they fit the published 5.3M parameters). Configs name this class by its
+    import path.
+
+    Args:
+        num_classes: Number of classes.
+        in_channels: Channels of the backbone's last map.
+        conv_channels: Channels of the convolution. Defaults to 960.
+        hidden_channels: Channels of the hidden layer. Defaults to 1280.
+        dropout: Probability of dropping a channel before the last layer. Defaults to 0.2 (GhostNet's code).
+        norm_cfg: Normalisation layer, as mmcv takes it. Defaults to BN.
+        init_cfg: As mmengine takes it. Defaults to truncated normal, std 0.02, biases 0.
+        kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ``ClsHead``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        conv_channels: int = 960,
+        hidden_channels: int = 1280,
+        dropout: float = 0.2,
+        norm_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        init_cfg = init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
+        super().__init__(init_cfg=init_cfg, **kwargs)
+        self.num_classes = num_classes
+        self.conv = ConvNorm(in_channels, conv_channels, 1, norm_cfg=norm_cfg, act=nn.ReLU)
+        self.hidden = nn.Conv2d(conv_channels, hidden_channels, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(hidden_channels, num_classes)
+        self.register_load_state_dict_pre_hook(_check_classes)
+
+    def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """The hidden layer: N x in_channels x H x W to N x hidden_channels."""
+        pooled = self.conv(feats[-1]).mean((2, 3), keepdim=True)
+        return self.hidden(pooled).relu().flatten(1)
+
+    def forward(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Logits, N x num_classes."""
+        return self.linear(self.dropout(self.pre_logits(feats)))
+
+
+def _check_heads(
+    head: NormLinearClsHead, state_dict: Mapping[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Raises where a checkpoint has another number of classifiers, which lenient loading would drop."""
+    found = len(_classifiers(state_dict, prefix))
+    if found not in (0, len(head.heads)):
         raise MisfitError(
-            f'the weights have {len(shapes)} classifiers and the config num_heads={own[0]}; use the config '
-            f'{"with" if len(shapes) == 2 else "without"} "distill" in its name.'
+            f'the weights have {found} classifiers and the config num_heads={len(head.heads)}; use the '
+            f'config {"with" if found == 2 else "without"} "distill" in its name.'
         )
-    if shapes[0][0] != own[1]:
-        raise MisfitError(
-            f"the weights' classifier has {shapes[0][0]} classes and the config's head num_classes={own[1]}; "
-            'set num_classes to it, or to train other classes start from the backbone alone '
-            '(model.backbone.init_cfg).'
-        )
+
+
+def _check_classes(
+    head: NormLinearClsHead | GhostClsHead, state_dict: Mapping[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Raises where a checkpoint's classes are others, which lenient loading would leave at random."""
+    for weight in _classifiers(state_dict, prefix):
+        if weight.shape[0] != head.num_classes:
+            raise MisfitError(
+                f"the weights' classifier has {weight.shape[0]} classes and the config's head num_classes="
+                f'{head.num_classes}; set num_classes to it, or to train other classes start from the '
+                'backbone alone (model.backbone.init_cfg).'
+            )
+
+
+def _classifiers(state_dict: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
+    """Last layers of a head in a state dict; none in that of a backbone, which the backbone judges."""
+    return [v for k, v in state_dict.items() if k.startswith(prefix) and k.endswith('linear.weight')]

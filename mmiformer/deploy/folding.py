@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmiformer.layers import CPE, SHMA, AveragedHeads, ConvNorm, NormLinear
+from mmiformer.layers import CPE, Attention, AveragedHeads, ConvNorm, NormLinear
 from mmiformer.layers.residual import ResidualBlock
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -41,7 +41,7 @@ def fold(model: Model) -> Model:
 def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
     """Switches every attention in ``model``, in place, to explicit matmuls (or back to torch's SDPA)."""
     for module in model.modules():
-        if isinstance(module, SHMA):
+        if isinstance(module, Attention):
             module.use_matmul = enabled
 
 

@@ -1,15 +1,41 @@
-"""Single-head modulation attention of iFormer."""
+"""Single-head attention over all tokens of a map: iFormer's, and MoCoViT's."""
 
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mmiformer.layers.conv_norm import ConvNorm
+from mmiformer.layers.ghost import GhostBottleneck, GhostModule
 from mmiformer.layers.residual import ResidualBlock
 
 
-class SHMA(ResidualBlock):
+class Attention:
+    """What both have in common, beside an ``nn.Module``: ``softmax(q^T k * scale) v``, in two forms.
+
+    Attributes:
+        scale: Factor of the product of queries and keys; a subclass sets it.
+        use_matmul: False: torch's ``scaled_dot_product_attention``. True: the same with two explicit
+            ``bmm``, which every export target takes (:func:`mmiformer.deploy.use_matmul_attention`).
+    """
+
+    scale: float
+    use_matmul = False
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Maps queries and keys, N x D x tokens, and values, N x C x tokens, to N x C x tokens."""
+        if self.use_matmul:
+            # Scaling q rather than the product keeps the product in range in half precision.
+            weights = torch.bmm((q * self.scale).transpose(1, 2), k).softmax(dim=-1)
+            return torch.bmm(v, weights.transpose(1, 2))
+        # N x C x tokens to N x 1 head x tokens x C, the form that torch has fast kernels for.
+        q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return out.squeeze(1).transpose(1, 2)
+
+
+class SHMA(Attention, ResidualBlock):
     """Single-head modulation attention over all H*W tokens (paper section 3.3; released code).
 
     The sigmoid acts on the values *and* the gate before the attention: the paper writes it after, but
@@ -21,10 +47,6 @@ class SHMA(ResidualBlock):
         norm_cfg: Normalisation layer, as mmcv takes it.
         drop_path: See :class:`ResidualBlock`.
         layer_scale_init_value: See :class:`ResidualBlock`.
-
-    Attributes:
-        use_matmul: False: torch's ``scaled_dot_product_attention``. True: the same with two explicit
-            ``bmm``, which every export target takes (:func:`mmiformer.deploy.use_matmul_attention`).
     """
 
     def __init__(
@@ -41,26 +63,58 @@ class SHMA(ResidualBlock):
         self.k = ConvNorm(dim, qk_dim, 1, norm_cfg=norm_cfg)
         self.v_gate = ConvNorm(dim, 2 * dim, 1, norm_cfg=norm_cfg)
         self.project = ConvNorm(dim, dim, 1, norm_cfg=norm_cfg)
-        self.use_matmul = False
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
         v, gate = self.v_gate(x).sigmoid().chunk(2, dim=1)
-        q, k, values = self.q(x).flatten(2), self.k(x).flatten(2), v.flatten(2)
-        out = self._matmul(q, k, values) if self.use_matmul else self._sdpa(q, k, values)
+        out = self.attend(self.q(x).flatten(2), self.k(x).flatten(2), v.flatten(2))
         return self.project(out.reshape(v.shape) * gate)
 
     def last_unit(self) -> ConvNorm:
         """The projecting unit."""
         return self.project
 
-    def _matmul(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        # Scaling q rather than the product keeps the product in range in half precision.
-        weights = torch.bmm((q * self.scale).transpose(1, 2), k).softmax(dim=-1)
-        return torch.bmm(v, weights.transpose(1, 2))
 
-    def _sdpa(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        # N x C x tokens to N x 1 head x tokens x C, the form that torch has fast kernels for.
-        q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return out.squeeze(1).transpose(1, 2)
+class MoSA(Attention, nn.Module):
+    """Mobile self-attention with branch sharing (MoCoViT, figure): queries and keys are the values.
+
+    ``v = Ghost(x)``, ``x + Ghost(softmax(v^T v / sqrt(dim)) v + DWConv(v))`` over all H*W tokens. Inferred:
+    the scale, that neither Ghost module has an activation, and the BN of the 3x3 depthwise convolution.
+
+    Args:
+        dim: Channels of input and output.
+        norm_cfg: Normalisation layer, as mmcv takes it.
+    """
+
+    def __init__(self, dim: int, norm_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.scale = dim**-0.5
+        self.value = GhostModule(dim, dim, norm_cfg)
+        self.local = ConvNorm(dim, dim, 3, groups=dim, norm_cfg=norm_cfg)
+        self.project = GhostModule(dim, dim, norm_cfg)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x dim x H x W to the same shape."""
+        v = self.value(x)
+        tokens = v.flatten(2)
+        return x + self.project(self.attend(tokens, tokens, tokens).reshape(v.shape) + self.local(v))
+
+
+class MobileTransformerBlock(nn.Module):
+    """MoSA, then MoFFN, which is a Ghost bottleneck of stride 1 (MoCoViT, figure).
+
+    Args:
+        dim: Channels of input and output.
+        hidden: Channels inside of the MoFFN.
+        se: Whether the MoFFN squeezes and excites.
+        norm_cfg: Normalisation layer, as mmcv takes it.
+    """
+
+    def __init__(self, dim: int, hidden: int, se: bool, norm_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.mosa = MoSA(dim, norm_cfg)
+        self.moffn = GhostBottleneck(dim, hidden, dim, se=se, norm_cfg=norm_cfg)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x dim x H x W to the same shape."""
+        return self.moffn(self.mosa(x))
