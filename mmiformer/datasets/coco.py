@@ -26,16 +26,9 @@ class CheckedCocoDataset(CocoDataset):
         self._unknown: list[str] = []
         self._checked_classes = False
         data_list = super().load_data_list()
-        for files, what in (
-            (self._empty_boxes, 'boxes without area (below 1 pixel, or outside of the image)'),
-            (self._unknown, 'boxes of a category that the file does not declare'),
-        ):
-            if files:
-                print_log(
-                    f'{self.ann_file}: {len(files)} {what} are skipped, the first one in {files[0]}.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
+        outside = 'boxes without area (below 1 pixel, or outside of the image)'
+        warn_of_skipped(self.ann_file, self._empty_boxes, outside)
+        warn_of_skipped(self.ann_file, self._unknown, 'boxes of a category that the file does not declare')
         return data_list
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
@@ -71,3 +64,22 @@ class CheckedCocoDataset(CocoDataset):
                 f"{self.ann_file}: declares its categories in the order {', '.join(found)}; the dataset's "
                 'metainfo classes must stand in the same order, or labels would be mixed up.'
             )
+
+
+def warn_of_skipped(ann_file: str, files: list[str], what: str, named: int = 5) -> None:
+    """Logs how many boxes are skipped, and where.
+
+    Args:
+        ann_file: The annotation file.
+        files: The image or annotation of each of them; none is not worth a word.
+        what: What they are.
+        named: How many files to name at most. Defaults to 5.
+    """
+    if files:
+        names = list(dict.fromkeys(files))
+        print_log(
+            f'{ann_file}: {len(files)} {what} are skipped, in {", ".join(names[:named])}'
+            f'{" ..." if names[named:] else ""}.',
+            logger='current',
+            level=logging.WARNING,
+        )

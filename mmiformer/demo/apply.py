@@ -138,7 +138,9 @@ def _point_at_imagenet(cfg: Config, data: Path) -> None:
 def _shorten(cfg: Config, task: '_Task') -> None:
     iterations = task.iterations
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
-    cfg.optim_wrapper.optimizer.lr = task.lr
+    # Also in place of SGD, which takes longer from scratch.
+    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.lr)
+    cfg.optim_wrapper.optimizer.pop('momentum', None)
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
@@ -158,6 +160,8 @@ def _from_scratch(cfg: Config) -> None:
             part.norm_eval = False
         if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
             del part['init_cfg']
+        if part.get('pretrained'):  # timm's own.
+            part.pretrained = False
     cfg.load_from = None
 
 
