@@ -52,31 +52,41 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
     for _, part in walk(cfg.model):
         if 'num_classes' in part:
             part.num_classes = len(task.classes)
-    task.point(cfg, data)
-    _shorten(cfg, task)
+    _shorten(cfg, task.point(cfg, data), task.lr)
     _from_scratch(cfg)
     return task.describe(data)
 
 
-def _point_at_coco(cfg: Config, data: Path) -> None:
+def _point_at_coco(cfg: Config, data: Path) -> int:
     for name in ('train', 'val', 'test'):
-        dataset = cfg[f'{name}_dataloader'].dataset
-        dataset.data_root = f'{data}/'
-        dataset.metainfo = dict(classes=coco.CLASSES)
-        for step in dataset.pipeline:
-            if step.type == 'Resize':
+        split = 'train' if name == 'train' else 'val'
+        loader = cfg[f'{name}_dataloader']
+        ann_file = f'annotations/instances_{split}2017.json'
+        loader.dataset = ConfigDict(
+            type='mmiformer.datasets.coco.CheckedCocoDataset',
+            data_root=f'{data}/',
+            ann_file=ann_file,
+            data_prefix=dict(img=f'{split}2017/'),
+            metainfo=dict(classes=coco.CLASSES),
+            filter_cfg=dict(filter_empty_gt=True, min_size=32),
+            test_mode=name != 'train',
+            pipeline=loader.dataset.pipeline,
+        )
+        for step in loader.dataset.pipeline:
+            if 'scale' in step:
                 step.scale = (224, 224)
-    for name in ('val', 'test'):
-        ann_file = cfg[f'{name}_dataloader'].dataset.ann_file
-        cfg[f'{name}_evaluator'].ann_file = str(data / ann_file)
+        if name != 'train':
+            cfg[f'{name}_evaluator'].ann_file = str(data / ann_file)
     # Three quarters of a step's time are the mask head's convolutions on the sampled RoIs.
     if 'rcnn' in cfg.model.get('train_cfg', {}):
         cfg.model.train_cfg.rcnn.sampler.num = 32
         cfg.model.train_cfg.rpn_proposal.update(nms_pre=500, max_per_img=200)
         cfg.model.test_cfg.rpn.update(nms_pre=500, max_per_img=200)
+        return 360
+    return 640
 
 
-def _point_at_ade(cfg: Config, data: Path) -> None:
+def _point_at_ade(cfg: Config, data: Path) -> int:
     for name in ('train', 'val', 'test'):
         split = 'training' if name == 'train' else 'validation'
         loader = cfg[f'{name}_dataloader']
@@ -102,9 +112,10 @@ def _point_at_ade(cfg: Config, data: Path) -> None:
     cfg.model.data_preprocessor.size = _CROP_SIZE
     for _, part in walk(cfg.model):
         part.pop('class_weight', None)
+    return 1300
 
 
-def _point_at_imagenet(cfg: Config, data: Path) -> None:
+def _point_at_imagenet(cfg: Config, data: Path) -> int:
     sizes = dict(
         # As published a crop may be a twelfth of the image: the item would often be no part of it.
         RandomResizedCrop=dict(scale=(_CLASSIFIED_SIDE, _CLASSIFIED_SIDE), crop_ratio_range=(0.5, 1.0)),
@@ -133,13 +144,13 @@ def _point_at_imagenet(cfg: Config, data: Path) -> None:
     for hook in cfg.get('custom_hooks', []):
         if hook.type == 'EMAHook':  # As published it would still be at the initial weights.
             hook.momentum = 0.02
+    return 1100
 
 
-def _shorten(cfg: Config, task: '_Task') -> None:
-    iterations = task.iterations
+def _shorten(cfg: Config, iterations: int, lr: float) -> None:
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
     # Also in place of SGD, which takes longer from scratch.
-    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.lr)
+    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=lr)
     cfg.optim_wrapper.optimizer.pop('momentum', None)
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
     cfg.param_scheduler = [
@@ -171,15 +182,14 @@ class _Task:
     classes: tuple[str, ...]
     make: Callable[[Path], Path]
     describe: Callable[[Path], str]
-    point: Callable[[Config, Path], None]
+    point: Callable[[Config, Path], int]  # Returns the iterations to train for.
     batch_size: int
-    iterations: int
     lr: float
 
 
 _TASKS = {
-    'mmdet': _Task('coco', coco.CLASSES, coco.make_coco, coco.describe, _point_at_coco, 4, 360, 5e-4),
-    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 4, 1300, 1e-3),
+    'mmdet': _Task('coco', coco.CLASSES, coco.make_coco, coco.describe, _point_at_coco, 4, 5e-4),
+    'mmseg': _Task('ade', ade.CLASSES, ade.make_ade, ade.describe, _point_at_ade, 4, 1e-3),
     'mmpretrain': _Task(
         'imagenet',
         imagenet.CLASSES,
@@ -187,7 +197,6 @@ _TASKS = {
         imagenet.describe,
         _point_at_imagenet,
         32,
-        1100,
         1e-3,
     ),
 }
