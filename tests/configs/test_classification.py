@@ -22,7 +22,7 @@ CONFIGS += [FOLDER / f'iformer_{a}_distill_in1k.py' for a in DISTILLED]
 
 
 def test_all_networks_are_there():
-    assert {c.name for c in CONFIGS} == {c.name for c in FOLDER.glob('*_in1k.py')}
+    assert {c.name for c in CONFIGS} == {c.name for c in FOLDER.glob('iformer_*_in1k.py')}
 
 
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda f: f.stem)

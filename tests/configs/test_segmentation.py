@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from mmiformer import IFormer
 
 FOLDER = Path(__file__).parents[2] / 'configs' / 'segmentation'
-CONFIGS = sorted(FOLDER.glob('*_ade20k.py'))
+CONFIGS = sorted(FOLDER.glob('*_iformer_*_ade20k.py'))
 
 
 def build(cfg: Config):

@@ -5,7 +5,8 @@ import cv2
 import pytest
 from helpers import SHORT
 
-SHORT = tuple(option for option in SHORT if 'rpn' not in option)
+# An untrained head's scores are all below the threshold.
+SHORT = (*(option for option in SHORT if 'rpn' not in option), 'model.test_cfg.score_thr=0')
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_real_blood_cells_train_and_evaluate(run_tool, root, workplace, real_dat
             for s in ('train', 'val')
             for o in ('num_workers=0', 'persistent_workers=False')
         ),
-        *(option for option in SHORT if 'test' not in option and 'scale' not in option),
+        *(option for option in SHORT if 'test_dataloader' not in option and 'scale' not in option),
     ]
     code, _, err = run_tool(
         'train',

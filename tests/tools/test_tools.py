@@ -151,7 +151,7 @@ def test_convert_to_safetensors_and_what_it_refuses(tmp_path, run_tool):
     assert code == 0 and '451 tensors' in out, err
     torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
     call = lambda src, dst: errors(run_tool('convert_checkpoint', tmp_path / src, tmp_path / dst))  # noqa: E731
-    assert 'holds no iFormer' in call('other.pth', 'x.pth')
+    assert 'holds no network of this package' in call('other.pth', 'x.pth')
     assert '.safetensors' in call('iFormer_t.pth', 'x.txt')
     assert 'folder does not exist' in call('iFormer_t.pth', 'nowhere/x.pth')
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'iFormer_t.pth').read_bytes()[:5000])
