@@ -1,18 +1,11 @@
 _base_ = [
+    '../_base_/models/image_classifier.py',
     '../_base_/datasets/imagenet.py',
     '../_base_/schedules/imagenet_400e_sgd.py',
     '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
-    type='ImageClassifier',
-    data_preprocessor=dict(
-        type='ClsDataPreprocessor',
-        num_classes=1000,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True,
-    ),
     backbone=dict(type='MoCoViT', arch='1.0'),
     head=dict(
         type='mmiformer.classifiers.head.GhostClsHead',

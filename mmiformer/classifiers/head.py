@@ -8,6 +8,7 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mmiformer.backbones.base import DEFAULT_INIT
 from mmiformer.checkpoints import MisfitError
 from mmiformer.errors import UserError
 from mmiformer.layers import AveragedHeads, ConvNorm, NormLinear
@@ -98,8 +99,7 @@ class GhostClsHead(ClsHead):
         init_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        init_cfg = init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
-        super().__init__(init_cfg=init_cfg, **kwargs)
+        super().__init__(init_cfg=init_cfg or dict(DEFAULT_INIT), **kwargs)
         self.num_classes = num_classes
         self.conv = ConvNorm(in_channels, conv_channels, 1, norm_cfg=norm_cfg, act=nn.ReLU)
         self.hidden = nn.Conv2d(conv_channels, hidden_channels, 1)

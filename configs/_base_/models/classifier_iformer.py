@@ -1,13 +1,7 @@
 # iFormer as a classifier (paper, section 4.1, and released code). A size's config states arch and channels.
+_base_ = './image_classifier.py'
+
 model = dict(
-    type='ImageClassifier',
-    data_preprocessor=dict(
-        type='ClsDataPreprocessor',
-        num_classes=1000,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True,
-    ),
     backbone=dict(type='IFormer', arch='m', drop_path_rate=0.0),
     head=dict(
         type='mmiformer.classifiers.head.NormLinearClsHead',
