@@ -152,10 +152,11 @@ _GHOSTNET = (
     (r'\.conv_dw\.', '.depthwise.conv.'),
     (r'\.bn_dw\.', '.depthwise.norm.'),
     (r'\.se\.conv_', '.se.'),
+    # In this order none of them meets what another one made.
+    (r'\.shortcut\.0\.', '.shortcut.0.conv.'),
+    (r'\.shortcut\.1\.', '.shortcut.0.norm.'),
     (r'\.shortcut\.2\.', '.shortcut.1.conv.'),
     (r'\.shortcut\.3\.', '.shortcut.1.norm.'),
-    (r'\.shortcut\.0\.(?!conv)', '.shortcut.0.conv.'),
-    (r'\.shortcut\.1\.(?!conv|norm)', '.shortcut.0.norm.'),
     (r'\.(primary|cheap)\.0\.', r'.\1.conv.'),
     (r'\.(primary|cheap)\.1\.', r'.\1.norm.'),
 )
