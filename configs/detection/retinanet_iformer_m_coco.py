@@ -1,9 +1,13 @@
-_base_ = './retinanet_mocovit_coco.py'
+_base_ = [
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/coco_1x_sgd.py',
+    '../_base_/default_runtime_det.py',
+]
 
 # Not published: for comparison with MoCoViT under its recipe.
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='IFormer',
         arch='m',
         out_indices=(1, 2, 3),

@@ -1,15 +1,20 @@
-_base_ = './retinanet_mocovit_coco.py'
+_base_ = [
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/coco_1x_sgd.py',
+    '../_base_/default_runtime_det.py',
+]
 
-custom_imports = dict(imports=['mmiformer', 'mmpretrain.models'], allow_failed_imports=False)
-# Needs timm. Its taps of stride 8, 16, 32; the last one is the 960 channels before pooling.
+# Needs timm and mmpretrain. timm's taps of stride 8, 16, 32; the last one is the 960 channels before pooling.
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmpretrain.TIMMBackbone',
+        type='mmiformer.backbones.timm_features.TIMMFeatures',
         model_name='mobilenetv3_large_100',
-        features_only=True,
-        pretrained=True,
         out_indices=(2, 3, 4),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/mobilenetv3_large_100.ra_in1k/resolve/main/model.safetensors',
+        ),
     ),
     neck=dict(in_channels=[40, 112, 960]),
 )

@@ -28,7 +28,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     dataset=dict(_delete_=True, **dataset, ann_file='ImageSets/Main/train.txt', pipeline=train_pipeline),
 )
 val_dataloader = dict(
@@ -53,6 +53,8 @@ test_dataloader = dict(
 val_evaluator = dict(_delete_=True, type='CocoMetric', metric='bbox', classwise=True)
 test_evaluator = val_evaluator
 model = dict(
+    # From scratch. From weights: init_cfg=dict(type='Pretrained', checkpoint=FILE), norm_eval=True.
+    backbone=dict(init_cfg=None, norm_eval=False),
     # A quarter of the usual width: for three classes, and a CPU.
     neck=dict(out_channels=64),
     bbox_head=dict(
@@ -62,18 +64,18 @@ model = dict(
         anchor_generator=dict(octave_base_scale=2),  # Platelets are 20 pixels wide at this size.
     ),
 )
-max_iters = 2000
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=400)
+max_iters = 2200
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=440)
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=5)
+    optimizer=dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=0.05), clip_grad=dict(max_norm=5)
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters, eta_min=1e-6),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters, eta_min=1e-6),
 ]
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=4)
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=400, save_best='coco/bbox_mAP'),
+    checkpoint=dict(by_epoch=False, interval=440, save_best='coco/bbox_mAP'),
     logger=dict(log_metric_by_epoch=False),
 )
 log_processor = dict(by_epoch=False)

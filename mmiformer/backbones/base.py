@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -28,6 +29,8 @@ class Backbone(BaseModule):
     A subclass sets ``self.stem`` and ``self.stages`` (as many as ``max(out_indices)`` asks for) and then
     calls :meth:`finish`. Each stage has an attribute ``blocks``.
 
+    A subclass also has ``arch_settings``, its archs by name.
+
     Args:
         out_indices: Stages to return, strictly increasing, out of 0..3 (strides 4, 8, 16, 32).
         channels: Output channels of each of the four stages.
@@ -40,6 +43,8 @@ class Backbone(BaseModule):
     Raises:
         UserError: If an argument is out of its range.
     """
+
+    arch_settings: dict[str, dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -75,8 +80,20 @@ class Backbone(BaseModule):
 
     @classmethod
     def arch_of(cls, state_dict: Mapping[str, torch.Tensor]) -> str | None:
-        """Name of the arch that a state dict (own names, no prefix) belongs to, or None."""
-        return None
+        """Name of the one arch that a state dict (own names, no prefix) belongs to, or None.
+
+        Its last stages may be missing; norms and layer scale, which are set beside the arch, may be any.
+        """
+        given = _shapes(state_dict)
+        stages = {int(key.split('.')[1]) for key in given if re.match(r'stages\.[0-3]\.', key)}
+        build: Any = cls
+        fitting = []
+        for name in cls.arch_settings if stages else ():
+            with torch.device('meta'):
+                own = build(arch=name, out_indices=(max(stages),)).state_dict()
+            if _shapes(own) == given:
+                fitting.append(name)
+        return fitting[0] if len(fitting) == 1 else None
 
     def finish(self) -> None:
         """Freezes what is to be frozen, and holds every state dict to come against the network."""
@@ -142,6 +159,11 @@ class Backbone(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+
+def _shapes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    own = r'(stem|stages)\.(?!.*(\.norm\.\w+|\.gamma)$)'
+    return {key: value.shape for key, value in state_dict.items() if re.match(own, key)}
 
 
 def run_block(block: nn.Module, x: torch.Tensor, with_cp: bool) -> torch.Tensor:

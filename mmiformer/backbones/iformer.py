@@ -215,23 +215,6 @@ class IFormer(Backbone):
         )
         return dict(arch)
 
-    @classmethod
-    def arch_of(cls, state_dict: Mapping[str, torch.Tensor]) -> str | None:
-        """Name of the arch that a state dict (own names, no prefix) belongs to, or None."""
-        width = {k: v.shape[0] for k, v in state_dict.items() if k.endswith('conv.weight')}
-        for name, setting in cls.arch_settings.items():
-            dims, depths = setting['dims'], setting['depths']
-            last_block = f'stages.2.blocks.{depths[2][0] + 3 * depths[2][1]}.expand.conv.weight'
-            expected = {
-                'stem.2.conv.weight': dims[0],
-                'stages.2.downsample.conv.weight': dims[2],
-                'stages.3.downsample.conv.weight': dims[3],
-                last_block: setting['conv_ratio'] * dims[2],
-            }
-            if all(width.get(key) == value for key, value in expected.items()):
-                return name
-        return None
-
 
 class IFormerStage(nn.Module):
     """Downsampling, conv blocks, attention units, conv blocks.

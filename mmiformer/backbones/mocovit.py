@@ -79,7 +79,7 @@ class MoCoViT(Backbone):
 
     def __init__(
         self,
-        arch: str | Arch = '1.0',
+        arch: str | float | Arch = '1.0',
         out_indices: Sequence[int] = (3,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -94,7 +94,7 @@ class MoCoViT(Backbone):
 
         dims = [wide(rows[-1][2]) for rows in _STAGES]
         super().__init__(out_indices, dims, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.arch = arch if isinstance(arch, str) else 'custom'
+        self.arch = 'custom' if isinstance(arch, Mapping) else str(arch)
         norm_cfg = norm_cfg or dict(type='BN')
         width = wide(16)
         self.stem = nn.Sequential(
@@ -118,8 +118,10 @@ class MoCoViT(Backbone):
         self.finish()
 
     @classmethod
-    def _resolve(cls, arch: str | Arch) -> Arch:
+    def _resolve(cls, arch: str | float | Arch) -> Arch:
         """The setting of an arch name or of a user's dict, checked."""
+        if isinstance(arch, float):
+            arch = str(arch)  # What a command line makes of arch=0.5.
         if isinstance(arch, str):
             if arch not in cls.arch_settings:
                 raise UserError(
@@ -129,7 +131,8 @@ class MoCoViT(Backbone):
             return cls.arch_settings[arch]
         if not isinstance(arch, Mapping) or set(arch) != {'width', 'transformers'}:
             raise UserError(
-                f'arch={arch!r}: expected a name, or a dict with exactly the keys width, transformers.'
+                f'arch={arch!r}: expected one of {", ".join(cls.arch_settings)}, or a dict with exactly the '
+                'keys width, transformers.'
             )
         width, transformers = arch['width'], arch['transformers']
         if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
@@ -137,17 +140,6 @@ class MoCoViT(Backbone):
         if isinstance(transformers, bool) or transformers not in range(5):
             raise UserError(f"arch (dict): 'transformers' is {transformers!r}; expected 0 to 4 blocks.")
         return dict(arch)
-
-    @classmethod
-    def arch_of(cls, state_dict: Mapping[str, torch.Tensor]) -> str | None:
-        """Name of the arch that a state dict (own names, no prefix) belongs to, or None."""
-        stem = state_dict.get('stem.0.conv.weight')
-        found = sum(k.endswith('mosa.value.primary.conv.weight') for k in state_dict)
-        for name, setting in cls.arch_settings.items():
-            width = make_divisible(16 * setting['width'])
-            if stem is not None and (stem.shape[0], found) == (width, setting['transformers']):
-                return name
-        return None
 
 
 class MoCoViTStage(nn.Module):

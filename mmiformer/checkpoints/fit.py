@@ -46,7 +46,7 @@ def check_fit(
     given = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     built = tuple(f'stages.{i}.' for i in range(len(model.stages)))
     unused = [k for k in given if k.startswith('stages.') and not k.startswith(built)]
-    guess = model.arch_of(given)
+    whole = dict(given)
     for key in unused:
         del state_dict[prefix + key], given[key]
     faults = [
@@ -62,6 +62,7 @@ def check_fit(
     ]
     faults += [f'{key} is in the weights and not in the network' for key in given if key not in own]
     if faults:
+        guess = model.arch_of(whole)
         layer_scale = 'gamma' in faults[0] and 'set layer_scale_init_value=1e-6 (H) or 0, or '
         raise MisfitError(
             f"the weights do not fit {type(model).__name__} with arch='{getattr(model, 'arch', '')}': "

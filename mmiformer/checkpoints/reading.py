@@ -149,7 +149,9 @@ def fetch(url: str) -> Path:
     """
     if not url.startswith('https://'):
         raise UserError(f'{url}: refused, because weights are only fetched over https.')
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urllib.parse.urlparse(url).path).name
+    # By its whole address: many files on one host are called model.safetensors.
+    address = urllib.parse.urlparse(url)
+    path = Path(torch.hub.get_dir(), 'checkpoints', address.netloc, address.path.lstrip('/'))
     rank, world_size = get_dist_info()
     if rank > 0:
         barrier()

@@ -80,7 +80,7 @@ class GhostClsHead(ClsHead):
     Args:
         num_classes: Number of classes.
         in_channels: Channels of the backbone's last map.
-        conv_channels: Channels of the convolution. Defaults to 960.
+        conv_channels: Channels of the convolution. Defaults to six times ``in_channels``: 960 of 160.
         hidden_channels: Channels of the hidden layer. Defaults to 1280.
         dropout: Probability of dropping a channel before the last layer. Defaults to 0.2 (GhostNet's code).
         norm_cfg: Normalisation layer, as mmcv takes it. Defaults to BN.
@@ -92,7 +92,7 @@ class GhostClsHead(ClsHead):
         self,
         num_classes: int,
         in_channels: int,
-        conv_channels: int = 960,
+        conv_channels: int | None = None,
         hidden_channels: int = 1280,
         dropout: float = 0.2,
         norm_cfg: dict[str, Any] | None = None,
@@ -101,6 +101,7 @@ class GhostClsHead(ClsHead):
     ) -> None:
         super().__init__(init_cfg=init_cfg or dict(DEFAULT_INIT), **kwargs)
         self.num_classes = num_classes
+        conv_channels = conv_channels or 6 * in_channels
         self.conv = ConvNorm(in_channels, conv_channels, 1, norm_cfg=norm_cfg, act=nn.ReLU)
         self.hidden = nn.Conv2d(conv_channels, hidden_channels, 1)
         self.dropout = nn.Dropout(dropout)

@@ -8,6 +8,8 @@ from mmengine.logging import print_log
 
 from mmiformer.errors import UserError
 
+EMPTY = 'boxes without area (below 1 pixel, or outside of the image)'
+
 
 class CheckedCocoDataset(CocoDataset):
     """mmdet's ``CocoDataset`` that tells what it cannot use.
@@ -26,8 +28,7 @@ class CheckedCocoDataset(CocoDataset):
         self._unknown: list[str] = []
         self._checked_classes = False
         data_list = super().load_data_list()
-        outside = 'boxes without area (below 1 pixel, or outside of the image)'
-        warn_of_skipped(self.ann_file, self._empty_boxes, outside)
+        warn_of_skipped(self.ann_file, self._empty_boxes, EMPTY)
         warn_of_skipped(self.ann_file, self._unknown, 'boxes of a category that the file does not declare')
         return data_list
 

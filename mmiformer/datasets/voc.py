@@ -1,32 +1,41 @@
 """Pascal VOC annotations that are checked while they are read. Needs mmdet."""
 
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.datasets import XMLDataset
+from PIL import ExifTags, Image
 
-from mmiformer.datasets.coco import warn_of_skipped
+from mmiformer.datasets.coco import EMPTY, warn_of_skipped
 from mmiformer.errors import UserError
 
 
 class CheckedXMLDataset(XMLDataset):
-    """mmdet's ``XMLDataset`` that tells what it cannot use, for boxes of one's own.
+    """mmdet's ``XMLDataset`` that tells what it cannot use.
 
-    mmdet's own hands boxes without area on, which make losses infinite, and passes over names that are
-    no classes in silence. Configs name this class by its import path, so that importing mmiformer does
-    not need mmdet.
+    mmdet's own hands boxes without area in the image on, which make losses infinite, and passes over names
+    that are no classes in silence. Configs name this class by its import path, so that importing
+    mmiformer does not need mmdet.
 
     Raises:
-        UserError: If an XML file is missing or broken, or no object has a class of the config.
+        UserError: If an image or XML file is missing or broken, the two are of different sizes, the list
+            has a line that is no name, or no object has a class of the config.
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Reads the list of images and their XML files; warns, with names, of what is skipped."""
         self._empty_boxes: list[str] = []
         self._unknown: list[str] = []
+        for number, line in enumerate(Path(self.ann_file).read_text().splitlines(), start=1):
+            if len(line.split()) != 1:
+                raise UserError(
+                    f"{self.ann_file}: line {number} is '{line}'; expected the name of one image, without "
+                    'its ending.'
+                )
         data_list = super().load_data_list()
-        warn_of_skipped(self.ann_file, self._empty_boxes, 'boxes without area (below 1 pixel)')
+        warn_of_skipped(self.ann_file, self._empty_boxes, EMPTY)
         warn_of_skipped(self.ann_file, self._unknown, 'boxes whose name is none of the classes')
         if not any(data['instances'] for data in data_list):
             raise UserError(
@@ -37,23 +46,68 @@ class CheckedXMLDataset(XMLDataset):
         return data_list
 
     def parse_data_info(self, img_info: dict[str, Any]) -> dict[str, Any]:
-        """Parses one image's XML as mmdet does, without the boxes that cannot be learnt."""
-        path = Path(img_info['xml_path'])
+        """Parses one image's XML, without the boxes that cannot be learnt."""
+        path, image = Path(img_info['xml_path']), Path(self.sub_data_root, img_info['file_name'])
         try:
-            names = [str(element.text) for element in ElementTree.parse(path).iterfind('object/name')]
-            data = super().parse_data_info(img_info)
-        except OSError as error:
+            root = ElementTree.parse(path).getroot()
+            width, height = _size_of(image)
+        except ElementTree.ParseError as error:
+            raise UserError(f'{path}: broken XML ({error}); restore the file.') from error
+        except OSError as error:  # PIL's for what is no image, too.
+            name = error.filename or image
             raise UserError(
-                f'{path}: cannot be read ({error.strerror}); {self.ann_file} lists its image.'
+                f'{name}: cannot be read ({error.strerror or "no image"}); {self.ann_file} lists it, so '
+                'restore it or take it off the list.'
             ) from error
-        except (ElementTree.ParseError, AttributeError, ValueError, TypeError) as error:
-            raise UserError(f'{path}: not a Pascal VOC annotation ({error}); restore the file.') from error
-        self._unknown += [path.name for name in names if name not in self.metainfo['classes']]
-        kept = []
-        for instance in data['instances']:
-            x1, y1, x2, y2 = instance['bbox']
-            if x2 - x1 < 1 or y2 - y1 < 1:
+        declared = [int(_number(root, path, f'size/{side}', 0)) for side in ('width', 'height')]
+        if all(declared) and declared != [width, height]:
+            raise UserError(
+                f'{path}: is of an image of {declared[0]}x{declared[1]} pixels, and {image} has '
+                f'{width}x{height}; restore the image, or scale the boxes and correct <size>.'
+            )
+        instances = []
+        for element in root.iterfind('object'):
+            name = element.findtext('name', '').strip()
+            if name not in self.cat2label:
+                self._unknown.append(path.name)
+                continue
+            # VOC counts pixels from 1.
+            x1, y1, x2, y2 = (
+                _number(element, path, f'bndbox/{side}') - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax')
+            )
+            if min(x2, width) - max(x1, 0) < 1 or min(y2, height) - max(y1, 0) < 1:
                 self._empty_boxes.append(path.name)
-            else:
-                kept.append(instance)
-        return dict(data, instances=kept)
+                continue
+            difficult = element.findtext('difficult', '').strip() == '1'  # Some write words for no.
+            ignored = difficult or min(x2 - x1, y2 - y1) < (self.bbox_min_size or 0)
+            instances.append(
+                dict(bbox=[x1, y1, x2, y2], bbox_label=self.cat2label[name], ignore_flag=int(ignored))
+            )
+        return dict(
+            img_id=img_info['img_id'],
+            img_path=str(image),
+            xml_path=str(path),
+            width=width,
+            height=height,
+            instances=instances,
+        )
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is shown, read from its first bytes."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size[::-1] if turned else image.size
+
+
+def _number(element: ElementTree.Element, path: Path, field: str, default: float | None = None) -> float:
+    text = element.findtext(field)
+    if text is None and default is not None:
+        return default
+    try:
+        number = float(text or '')
+    except ValueError:
+        number = float('nan')
+    if not math.isfinite(number):
+        raise UserError(f"{path}: <{field.replace('/', '><')}> is '{text}'; expected a number.")
+    return number

@@ -171,8 +171,6 @@ def _from_scratch(cfg: Config) -> None:
             part.norm_eval = False
         if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
             del part['init_cfg']
-        if part.get('pretrained'):  # timm's own.
-            part.pretrained = False
     cfg.load_from = None
 
 

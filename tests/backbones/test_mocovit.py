@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.config import DictAction
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,7 +33,6 @@ def classifier(arch: str) -> nn.Module:
         type='mmiformer.classifiers.head.GhostClsHead',
         num_classes=1000,
         in_channels=width,
-        conv_channels=6 * width,
     )
     return nn.Sequential(backbone, MODELS.build(head))
 
@@ -190,6 +190,13 @@ def test_archs_are_recognised_by_their_weights():
     for arch in MoCoViT.arch_settings:
         assert MoCoViT.arch_of(MoCoViT(arch).state_dict()) == arch
     assert MoCoViT.arch_of({}) is None
+    # Two archs are alike without their last stage; this one differs from '1.0' in a few widths only.
+    assert MoCoViT.arch_of(MoCoViT('1.0', out_indices=(2,)).state_dict()) is None
+    assert MoCoViT.arch_of(MoCoViT(dict(width=1.1, transformers=4)).state_dict()) is None
+
+
+def test_archs_can_be_named_on_a_command_line():
+    assert MoCoViT(DictAction._parse_iterable('0.5')).arch == '0.5'  # mmengine makes it a number.
 
 
 def test_channels_are_rounded_as_in_ghostnet():
@@ -201,3 +208,30 @@ def test_channels_are_rounded_as_in_ghostnet():
 def test_a_bottleneck_of_stride_1_and_equal_width_has_a_plain_shortcut():
     assert isinstance(GhostBottleneck(16, 32, 16).shortcut, nn.Identity)
     assert not isinstance(GhostBottleneck(16, 32, 16, stride=2).shortcut, nn.Identity)
+
+
+@pytest.mark.parametrize('matmul', [False, True])
+def test_memory_of_attention_at_the_size_of_detection(matmul):
+    net = MoCoViT('1.0', out_indices=(1, 2, 3)).train()
+    use_matmul_attention(net, matmul)
+    inside = []
+    for module in net.modules():
+        if isinstance(module, MoSA):
+            module.register_forward_pre_hook(lambda *_: inside.append(True))
+            module.register_forward_hook(lambda *_: inside.clear())
+    parameters = {p.data_ptr() for p in net.parameters()}
+    kept: dict[bool, dict[int, int]] = {False: {}, True: {}}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[bool(inside)][storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        maps = net(torch.rand(1, 3, 800, 1333))
+    assert maps[2].shape == (1, 160, 25, 42)
+    # What the backward pass needs, in MiB; docs/mocovit.md says these figures.
+    attention = sum(kept[True].values()) / 2**20
+    assert attention == pytest.approx(40, rel=0.1)
+    assert attention + sum(kept[False].values()) / 2**20 == pytest.approx(850, rel=0.05)

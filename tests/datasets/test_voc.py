@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS, init_default_scope
+from PIL import ExifTags, Image
 
 from mmiformer.errors import UserError
 
@@ -13,7 +14,7 @@ OBJECT = (
 )
 
 
-def write(root: Path, stem: str, *objects: tuple[str, tuple[int, int, int, int]]) -> None:
+def write(root: Path, stem: str, *objects: tuple[str, tuple[float, float, float, float]]) -> None:
     inner = ''.join(OBJECT.format(name=name, box=box) for name, box in objects)
     size = '<size><width>60</width><height>40</height><depth>3</depth></size>'
     (root / 'Annotations' / f'{stem}.xml').write_text(f'<annotation>{size}{inner}</annotation>')
@@ -45,29 +46,75 @@ def told(monkeypatch) -> list[str]:
     return lines
 
 
+def rewrite(root: Path, stem: str, old: str, new: str) -> None:
+    file = root / 'Annotations' / f'{stem}.xml'
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
 def test_boxes_that_cannot_be_learnt_are_skipped_and_named(data, told):
     dataset = DATASETS.build(data)
     boxes = [[(i['bbox'], i['bbox_label']) for i in dataset.get_data_info(n)['instances']] for n in range(2)]
     assert boxes == [[([0, 0, 20, 10], 0)], [([9, 9, 39, 39], 1)]]
     assert len(told) == 2
-    assert '1 boxes without area (below 1 pixel) are skipped, in a.xml.' in told[0]
+    assert '1 boxes without area (below 1 pixel, or outside of the image) are skipped, in a.xml.' in told[0]
     assert '1 boxes whose name is none of the classes are skipped, in a.xml.' in told[1]
 
 
+@pytest.mark.parametrize('box', [(70, 5, 90, 30), (-30, 5, -10, 30), (5, 41, 30, 60), (50, 5, 30, 20)])
+def test_boxes_outside_of_the_image_are_skipped_and_named(data, told, tmp_path, box):
+    write(tmp_path, 'b', ('WBC', (10, 10, 40, 40)), ('RBC', box))
+    assert len(DATASETS.build(data).get_data_info(1)['instances']) == 1
+    assert 'in a.xml, b.xml.' in told[0]
+
+
+def test_what_exports_write_is_understood(data, told, tmp_path):
+    write(tmp_path, 'b', (' WBC ', (10.5, 10, 40, 40.25)))
+    rewrite(tmp_path, 'b', '<width>60</width>', '<width>60.0</width>')
+    rewrite(tmp_path, 'b', '<difficult>0</difficult>', '<difficult>Unspecified</difficult>')
+    (box,) = DATASETS.build(data).get_data_info(1)['instances']
+    assert box == dict(bbox=[9.5, 9, 39, 39.25], bbox_label=1, ignore_flag=0)
+    rewrite(tmp_path, 'b', 'Unspecified', '1')
+    rewrite(tmp_path, 'b', '<width>60.0</width><height>40</height>', '<width>0</width><height>0</height>')
+    info = DATASETS.build(data).get_data_info(1)
+    assert info['instances'][0]['ignore_flag'] == 1
+    assert (info['width'], info['height']) == (60, 40)
+    small = DATASETS.build(dict(data, filter_cfg=dict(bbox_min_size=15)))
+    assert [i['ignore_flag'] for i in small.get_data_info(0)['instances']] == [1]
+
+
+def test_sizes_are_those_of_the_image_as_it_is_shown(data, told, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new('RGB', (40, 60)).save(tmp_path / 'JPEGImages' / 'b.jpg', exif=exif)
+    DATASETS.build(data)
+    Image.new('RGB', (40, 60)).save(tmp_path / 'JPEGImages' / 'b.jpg')
+    with pytest.raises(UserError, match=r'b\.xml: is of an image of 60x40 pixels, and .*b\.jpg has 40x60'):
+        DATASETS.build(data)
+
+
 def test_faults_are_named(data, told, tmp_path):
+    def expect(words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            DATASETS.build(data)
+
     with pytest.raises(UserError, match='none of its 2 images has a box of the classes cat'):
         DATASETS.build(dict(data, metainfo=dict(classes=('cat',))))
-    (tmp_path / 'Annotations' / 'b.xml').write_text(
-        '<annotation><object><name>RBC</name></object></annotation>'
-    )
-    with pytest.raises(UserError, match=r'b\.xml: not a Pascal VOC annotation'):
-        DATASETS.build(data)
+    rewrite(tmp_path, 'b', '<xmin>10</xmin>', '<xmin>left</xmin>')
+    expect(r"b\.xml: <bndbox><xmin> is 'left'; expected a number")
+    rewrite(tmp_path, 'b', '<xmin>left</xmin>', '')
+    expect(r"b\.xml: <bndbox><xmin> is 'None'")
     (tmp_path / 'Annotations' / 'b.xml').write_text('<annotation>')
-    with pytest.raises(UserError, match=r'b\.xml: not a Pascal VOC annotation'):
-        DATASETS.build(data)
+    expect(r'b\.xml: broken XML')
     (tmp_path / 'Annotations' / 'b.xml').unlink()
-    with pytest.raises(UserError, match=r'b\.xml: cannot be read .*list\.txt lists its image'):
-        DATASETS.build(data)
+    expect(r'b\.xml: cannot be read \(No such file.*list\.txt lists it')
+    (tmp_path / 'JPEGImages' / 'a.jpg').write_bytes(b'no image')
+    expect(r'a\.jpg: cannot be read \(no image\)')
+    (tmp_path / 'JPEGImages' / 'a.jpg').unlink()
+    expect(r'a\.jpg: cannot be read \(No such file')
+    for line in ('', 'good  1'):
+        (tmp_path / 'list.txt').write_text(f'{line}\na\n')
+        expect(rf"list\.txt: line 1 is '{line}'; expected the name of one image")
 
 
 def test_the_two_degenerate_boxes_of_real_blood_cells(real_data, told, data):

@@ -35,7 +35,6 @@ def test_real_blood_cells_train_and_evaluate(run_tool, root, workplace, real_dat
         pytest.skip(f'no bccd in {real_data}')
     monkeypatch.setenv('MMIFORMER_DATA', str(real_data))
     options = [
-        'model.backbone.init_cfg=None',
         *(
             f'{s}_dataloader.{o}'
             for s in ('train', 'val')

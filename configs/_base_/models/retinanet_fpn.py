@@ -9,6 +9,9 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
+    # As mmdet's R-50 has it: BatchNorm runs on the statistics of the ImageNet weights, which two images a GPU
+    # do not give. From scratch this does not train: set norm_eval=False then.
+    backbone=dict(norm_eval=True),
     neck=dict(type='FPN', out_channels=256, start_level=0, add_extra_convs='on_input', num_outs=5),
     bbox_head=dict(
         type='RetinaHead',
@@ -46,6 +49,3 @@ model = dict(
         max_per_img=100,
     ),
 )
-# BatchNorm learns, over the images of all GPUs: TIMMBackbone cannot hold its statistics, and all are to be
-# treated alike. On one process it stays plain BatchNorm.
-sync_bn = 'torch'
