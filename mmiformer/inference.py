@@ -45,12 +45,12 @@ def load_strictly(model: BaseModel, checkpoint: str, device: torch.device | str 
     return loaded.get('meta', {}) if isinstance(loaded, dict) else {}
 
 
-def build_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu') -> BaseModel:
+def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str = 'cpu') -> BaseModel:
     """Builds the model of a config with the weights of a checkpoint, in eval mode.
 
     Args:
         cfg: The config.
-        checkpoint: Path or address of the weights.
+        checkpoint: Path or address of the weights; None starts the model as training would.
         device: Where the model runs. Defaults to the CPU.
 
     Returns:
@@ -61,10 +61,14 @@ def build_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu'
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model_cfg = cfg.model.copy()
-    if 'backbone' in model_cfg:
+    if checkpoint and 'backbone' in model_cfg:
         model_cfg.backbone = dict(model_cfg.backbone, init_cfg=None)  # The checkpoint fills it.
     model = revert_sync_batchnorm(MODELS.build(model_cfg))  # One process has nothing to synchronise with.
-    meta = load_strictly(model, checkpoint, device)
+    if checkpoint:
+        meta = load_strictly(model, checkpoint, device)
+    else:
+        meta = {}
+        model.init_weights()
     model.dataset_meta = meta.get('dataset_meta') or dataset_meta(cfg, 'test')
     return model.to(device).eval()
 

@@ -1,6 +1,8 @@
 """From a trained network to one for inference: folding, the form for export, and its cost."""
 
 from mmiformer.deploy.cost import count_macs
-from mmiformer.deploy.folding import fold, use_matmul_attention
+from mmiformer.deploy.folding import fold
+from mmiformer.deploy.programs import build_program
+from mmiformer.deploy.rewriting import split_depthwise, use_matmul_attention
 
-__all__ = ['count_macs', 'fold', 'use_matmul_attention']
+__all__ = ['build_program', 'count_macs', 'fold', 'split_depthwise', 'use_matmul_attention']

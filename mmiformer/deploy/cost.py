@@ -1,19 +1,164 @@
-"""What a network costs."""
+"""What a network costs: its parameters and multiply-adds, with nothing silently skipped."""
 
 import copy
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from mmiformer.deploy.folding import use_matmul_attention
+from mmiformer.deploy.rewriting import use_matmul_attention
+from mmiformer.errors import UserError
+
+aten = torch.ops.aten
+
+# Operators of aten that multiply no matrices, beside views and those that torch tags as element-wise: not
+# counted, as is the custom of the field.
+_FREE = frozenset(
+    ' '.join(
+        (
+            # Making and copying tensors.
+            'arange bernoulli_ copy_ empty empty_like empty_strided fill_ full full_like linspace new_empty',
+            'new_full new_ones new_zeros ones ones_like rand rand_like randn randn_like scalar_tensor',
+            'uniform_ zero_ zeros zeros_like _to_copy lift_fresh lift_fresh_copy',
+            # Moving elements.
+            '_unsafe_view as_strided_ cat channel_shuffle col2im constant_pad_nd embedding flip gather',
+            'im2col index index_select index_put index_put_ masked_scatter pixel_shuffle pixel_unshuffle',
+            'reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d resize_ roll',
+            'scatter slice_scatter select_scatter stack tril triu _unsafe_index',
+            # Activations that torch does not tag.
+            '_log_softmax _prelu_kernel _safe_softmax _softmax glu hardswish hardswish_ hardtanh hardtanh_',
+            # Norms: they fold into convolutions, or are element-wise work.
+            '_batch_norm_no_update _native_batch_norm_legit _native_batch_norm_legit_no_training',
+            'batch_norm_elemt cudnn_batch_norm native_batch_norm native_group_norm native_layer_norm',
+            '_fused_rms_norm',
+            # Pooling, resampling and other reductions.
+            '_adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool2d_with_indices',
+            'all amax amin any argmax argmin count_nonzero cumsum linalg_vector_norm max max_pool1d mean min',
+            'norm prod sort std std_mean sum topk var var_mean grid_sampler_2d',
+            'upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d',
+            '_upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact2d',
+        )
+    ).split()
+)
+
+
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+    queries = prod(query.shape[:-1])
+    return queries * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+# Multiply-adds of what torch's own counter has no rule for, and would skip.
+_RULES: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_fused_attention_overrideable: _attention,
+    aten.mv: lambda matrix, *_, **__: matrix.numel(),
+    aten.addmv: lambda _, matrix, *__, **___: matrix.numel(),
+    aten.dot: lambda a, *_, **__: a.numel(),
+    aten.vdot: lambda a, *_, **__: a.numel(),
+    aten.addbmm: lambda _, a, b, **__: a.numel() * b.shape[-1],
+    aten.linear: lambda x, weight, *_, **__: x.numel() * weight.shape[0],
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        parameters: Number of its parameters, shared ones once.
+        by_operator: Multiply-adds for one image, by operator of aten.
+    """
+
+    parameters: int
+    by_operator: Counter[str]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return self.by_operator.total()
+
+
+class _MacCounter(TorchDispatchMode):
+    """Counts the multiply-adds of every operator within it; one that it does not know is an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_operator: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet in _RULES:
+            self.by_operator[packet.__name__] += _RULES[packet](*args, **kwargs)
+            return func(*args, **kwargs)
+        if packet in flop_registry:
+            out = func(*args, **kwargs)
+            # torch counts multiplication and addition apart.
+            self.by_operator[packet.__name__] += flop_registry[packet](*args, **kwargs, out_val=out) // 2
+            return out
+        if _is_free(func):
+            return func(*args, **kwargs)
+        with self:  # An operator that is made of others is counted by them.
+            out = func.decompose(*args, **kwargs)
+        if out is NotImplemented:
+            raise UserError(
+                f'{func}: the counter of multiply-adds has no rule for this operator; add one to '
+                'mmiformer/deploy/cost.py, or name it there among those that cost nothing.'
+            )
+        return out
+
+
+def _is_free(func: Any) -> bool:
+    if func.namespace == 'prim':  # Questions about a tensor, such as its device.
+        return True
+    if func.namespace != 'aten':
+        return False
+    name = func._overloadpacket.__name__
+    # torch leaves tags out of some in-place forms, such as gelu_.
+    twin = getattr(getattr(aten, name.removesuffix('_'), None), func._overloadname, func)
+    return name in _FREE or any(op.is_view or torch.Tag.pointwise in op.tags for op in (func, twin))
+
+
+def count_cost(model: nn.Module, height: int = 224, width: int = 224) -> Cost:
+    """Counts parameters, and multiply-adds of convolutions, linear layers and attention for one image.
+
+    By the custom of the field norms, activations, pooling, resampling and other element-wise work cost
+    nothing; every other operator either has a rule or is an error. Nothing is computed: the network runs on
+    shapes alone, on torch's meta device, where nothing can be computed past torch's dispatcher either.
+
+    Args:
+        model: A network that takes 1 x 3 x height x width. It is left as it is.
+        height: Height of the image, in pixels. Defaults to 224.
+        width: Width of the image, in pixels. Defaults to 224.
+
+    Raises:
+        UserError: If the network has an operator without a rule, which is named, or cannot run on shapes.
+    """
+    model = copy.deepcopy(model).eval().to('meta')
+    use_matmul_attention(model)  # Its products are hidden in no kernel.
+    image = torch.zeros(1, 3, height, width, device='meta')
+    counter = _MacCounter()
+    try:
+        with counter, torch.no_grad():
+            model(image)
+    except UserError:
+        raise
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise UserError(f'{type(model).__name__}: its multiply-adds cannot be counted ({reason}).') from error
+    return Cost(sum(p.numel() for p in model.parameters()), counter.by_operator)
 
 
 def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
     """Multiply-adds of convolutions, linear layers and attention products for one image.
-
-    torch's counter does the work; attention is counted in its explicit form, of which no product is
-    hidden inside a kernel. Element-wise work is not counted, as is the custom of the field.
 
     Args:
         model: A network that takes 1 x 3 x height x width. It is left as it is.
@@ -21,11 +166,9 @@ def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
         width: Width of the image, in pixels. Defaults to 224.
 
     Returns:
-        Number of multiply-adds (half of the floating-point operations).
+        Number of multiply-adds (half of the floating-point operations); see :func:`count_cost`.
+
+    Raises:
+        UserError: See :func:`count_cost`.
     """
-    model = copy.deepcopy(model).eval()
-    use_matmul_attention(model)
-    image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return counter.get_total_flops() // 2
+    return count_cost(model, height, width).macs

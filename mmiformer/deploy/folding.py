@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmiformer.layers import CPE, Attention, AveragedHeads, ConvNorm, NormLinear
+from mmiformer.deploy.rewriting import use_matmul_attention
+from mmiformer.layers import CPE, AveragedHeads, ConvNorm, NormLinear
 from mmiformer.layers.residual import ResidualBlock
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -16,6 +17,8 @@ Model = TypeVar('Model', bound=nn.Module)
 
 def fold(model: Model) -> Model:
     """Returns a copy for inference with normalisation and residuals moved into the convolutions.
+
+    Activations work in place, and attention is in explicit products, the faster form on a CPU.
 
     Each part folds itself, innermost first: BatchNorm into its convolution, layer scale into the
     convolution before it, the residual of a CPE into its kernel's centre, the classifier's BatchNorm into
@@ -35,14 +38,8 @@ def fold(model: Model) -> Model:
             _fold_conv_module(module)
         elif isinstance(module, (ConvNorm, CPE, ResidualBlock, NormLinear, AveragedHeads)):
             module.fold()
+    use_matmul_attention(model)
     return model
-
-
-def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
-    """Switches every attention in ``model``, in place, to explicit matmuls (or back to torch's SDPA)."""
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.use_matmul = enabled
 
 
 def _fold_conv_module(module: ConvModule) -> None:

@@ -19,7 +19,8 @@ def partition_windows(x: torch.Tensor, size: int) -> torch.Tensor:
         (N * rows * columns) x C x size x size; the windows of a map in reading order.
     """
     n, c, h, w = x.shape
-    rows, columns = -(-h // size), -(-w // size)
+    # Not -(-h // size): ONNX's division of integers truncates.
+    rows, columns = (h + size - 1) // size, (w + size - 1) // size
     x = F.pad(x, (0, columns * size - w, 0, rows * size - h))
     x = x.reshape(n, c, rows, size * columns * size).transpose(1, 2)
     x = x.reshape(n * rows, c * size, columns, size).transpose(1, 2)
@@ -38,7 +39,7 @@ def merge_windows(windows: torch.Tensor, height: int, width: int) -> torch.Tenso
         N x C x height x width.
     """
     count, c, size, _ = windows.shape
-    rows, columns = -(-height // size), -(-width // size)
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
     n = count // (rows * columns)
     x = windows.reshape(n * rows, columns, c * size, size).transpose(1, 2)
     x = x.reshape(n, rows, c, size * columns * size).transpose(1, 2)

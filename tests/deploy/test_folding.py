@@ -2,24 +2,15 @@ import copy
 
 import pytest
 import torch
+from helpers import trained_looking
 from mmcv.cnn import ConvModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmiformer import IFormer
-from mmiformer.deploy import count_macs, fold
+from mmiformer.deploy import count_macs, fold, split_depthwise
+from mmiformer.deploy.rewriting import pool_by_products
 from mmiformer.layers import ConvNorm
-
-
-def trained_looking(model: nn.Module) -> nn.Module:
-    for name, tensor in model.state_dict().items():
-        if name.endswith('running_var'):
-            tensor.uniform_(0.5, 2)
-        elif tensor.is_floating_point() and tensor.dim() == 1:
-            tensor.normal_(float(name.endswith('weight')), 0.2)
-        elif name.endswith('gamma'):
-            tensor.normal_(0.5, 0.1)
-    return model.eval()
 
 
 @pytest.mark.parametrize('window_size', [None, 3])
@@ -75,3 +66,32 @@ def test_multiply_adds_against_counting_by_hand_and_fvcore():
     counter.unsupported_ops_warnings(False)
     convolutions = counter.by_operator()['conv']
     assert count_macs(net, 224, 224) == convolutions + products
+
+
+@pytest.mark.parametrize('size', [(1, 1), (4, 7), (12, 18), (31, 5)])
+@pytest.mark.parametrize('bins', [1, 2, 3, 6])
+def test_pooling_by_products_against_torchs(size, bins):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(bins))
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = model(x)
+    pool_by_products(model)
+    assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in model.modules())
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_rows_of_a_kernel_add_up_to_it():
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 7, padding=3, groups=4), nn.Conv2d(4, 4, 7, padding=3, groups=4, bias=False)
+    ).double()
+    others = nn.Sequential(
+        nn.Conv2d(4, 4, 7, padding=3),
+        nn.Conv2d(4, 4, 7, 2, padding=3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=4),
+    )
+    x = torch.randn(2, 4, 9, 13, dtype=torch.float64)
+    expected = model(x)
+    for part in (model, others):
+        split_depthwise(part)
+    assert all(type(m) is nn.Conv2d for m in others)
+    assert not any(m.kernel_size == (7, 7) for m in model.modules() if isinstance(m, nn.Conv2d))
+    torch.testing.assert_close(model(x), expected)

@@ -1,0 +1,131 @@
+"""Holding an exported file against the network it was made from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+
+from mmiformer.deploy.programs import FromPixels, Program
+from mmiformer.deploy.runtimes import Session
+from mmiformer.deploy.runtimes.base import first_line
+from mmiformer.errors import UserError
+
+# Largest relative L2 difference, or for int8 the smallest cosine; and for label maps, whose labels jump at
+# borders, the smallest share of equal pixels.
+BOUNDS = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 3e-2}
+COSINE = 0.99
+EQUAL = {'fp32': 0.9999, 'fp16': 0.99, 'bf16': 0.98, 'int8': 0.95}
+
+_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
+
+@dataclass
+class Difference:
+    """How far an output of the file is from PyTorch's, over all images.
+
+    Attributes:
+        output: Its name.
+        l2: Largest ``|file - torch| / |torch|``.
+        cosine: Smallest cosine of the two as vectors.
+        equal: Smallest share of equal elements.
+        labels: Whether its elements are labels, which are equal or not.
+    """
+
+    output: str
+    l2: float = 0.0
+    cosine: float = 1.0
+    equal: float = 1.0
+    labels: bool = False
+
+    def add(self, got: np.ndarray, expected: np.ndarray) -> None:
+        """Takes one image's output into account; another shape, or NaN in it, is infinitely far."""
+        self.labels = bool(np.issubdtype(expected.dtype, np.integer))
+        if got.shape != expected.shape or not np.isfinite(got).all():
+            self.l2, self.cosine, self.equal = float('inf'), -1.0, 0.0
+            return
+        a, b = got.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+        self.l2 = max(self.l2, float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12))
+        self.cosine = min(self.cosine, float(a @ b) / norms if norms else float(not (a - b).any()))
+        self.equal = min(self.equal, float((a == b).mean()))
+
+    def within(self, precision: str) -> bool:
+        """Whether it is as near as a file of this precision has to be."""
+        if self.labels:
+            return self.equal >= EQUAL[precision]
+        return self.cosine >= COSINE if precision == 'int8' else self.l2 <= BOUNDS[precision]
+
+
+def compare(
+    program: Program | FromPixels, session: Session, images: Iterable[torch.Tensor]
+) -> list[Difference]:
+    """Runs file and network on the same images.
+
+    Args:
+        program: The network.
+        session: The file, opened by its runtime.
+        images: Images as the program takes them.
+
+    Returns:
+        One difference per output.
+    """
+    differences = [Difference(name) for name in program.outputs]
+    for image in images:
+        with torch.no_grad():
+            expected = program(image)
+        try:
+            got = session(image.numpy())
+        except Exception as error:  # Each runtime has its own kinds.
+            shape = 'x'.join(map(str, image.shape))
+            raise UserError(f'the file does not run on an image of {shape}: {first_line(error)}') from error
+        for difference, a, b in zip(differences, got, expected, strict=True):
+            difference.add(a, b.numpy())
+    return differences
+
+
+def random_images(size: tuple[int, int], pixels: bool, count: int = 2) -> list[torch.Tensor]:
+    """Noise from a fixed seed: N x H x W x 3, uint8, with ``pixels``, else N x 3 x H x W, normalised."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, 1, *size, 3)
+    if pixels:
+        return list(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
+    return list(torch.randn((count, 1, 3, *size), generator=generator))
+
+
+def real_images(
+    folder: str | Path, size: tuple[int, int], preprocessor: Any, pixels: bool, count: int
+) -> list[torch.Tensor]:
+    """The first images of a folder and those below it, by name, as a program takes them.
+
+    Args:
+        folder: The folder.
+        size: Height and width, in pixels, that they are resized to.
+        preprocessor: ``data_preprocessor`` of the config, for mean, std and the order of colours.
+        pixels: Whether they stay N x H x W x 3, uint8, RGB; else they become N x 3 x H x W, normalised.
+        count: How many at most.
+
+    Raises:
+        UserError: If there is no image, or one cannot be read.
+    """
+    files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _ENDINGS)[:count]
+    if not files:
+        raise UserError(f'{folder}: no images in it; expected files that end in {", ".join(_ENDINGS)}.')
+    images = []
+    for file in files:
+        image = mmcv.imread(file)
+        if image is None:
+            raise UserError(f'{file}: cannot be read as an image; take it out of the folder.')
+        images.append(torch.from_numpy(mmcv.bgr2rgb(mmcv.imresize(image, size[::-1])))[None])
+    return images if pixels else normalise(images, preprocessor)
+
+
+def normalise(images: Sequence[torch.Tensor], preprocessor: Any) -> list[torch.Tensor]:
+    """N x H x W x 3, uint8, RGB to N x 3 x H x W, normalised as a config does."""
+    mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
+    flipped = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
+    planes = [image.permute(0, 3, 1, 2).float() for image in images]
+    return [((p.flip(1) if flipped else p) - mean) / std for p in planes]

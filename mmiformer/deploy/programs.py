@@ -1,0 +1,131 @@
+"""A model as a plain function of one image tensor, which is what runtimes take."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+from torch.nn import functional as F
+
+from mmiformer.deploy.folding import fold
+from mmiformer.deploy.rewriting import pool_by_products
+from mmiformer.errors import UserError
+
+
+class Program(nn.Module):
+    """A folded network that takes one tensor and returns a tuple of them; a subclass says which.
+
+    Args:
+        model: A backbone or the model of a config; it is left as it is.
+
+    Attributes:
+        outputs: Names of the tensors of the tuple.
+    """
+
+    outputs: tuple[str, ...]
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model: Any = fold(model)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps a normalised image, N x 3 x H x W, to the outputs."""
+        raise NotImplementedError
+
+
+class Features(Program):
+    """The maps of a backbone, as many as its ``out_indices``: N x C x ceil(H / s) x ceil(W / s) each."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__(backbone)
+        self.outputs = tuple(f'stage{index + 1}' for index in backbone.out_indices)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps N x 3 x H x W to the maps."""
+        return tuple(self.model(image))
+
+
+class Logits(Program):
+    """The logits of a classifier, N x classes."""
+
+    outputs = ('logits',)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps N x 3 x H x W to the logits."""
+        return (self.model(image, mode='tensor'),)
+
+
+class LabelMap(Program):
+    """The label map of a segmentor, N x H x W, as mmseg's whole-image mode computes it."""
+
+    outputs = ('labels',)
+
+    def __init__(self, segmentor: Any) -> None:
+        from mmseg.models.utils import Upsample
+
+        super().__init__(segmentor)
+        pool_by_products(self.model)  # UPerNet's pyramid.
+        for parent in list(self.model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(
+                    child, Upsample
+                ):  # mmseg's computes with Python numbers: its size would be fixed.
+                    upsample = nn.Upsample(child.size, child.scale_factor, child.mode, child.align_corners)
+                    setattr(parent, name, upsample)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps N x 3 x H x W to labels (int64)."""
+        head = self.model.decode_head
+        logits = head(self.model.extract_feat(image))
+        logits = F.interpolate(
+            logits, size=image.shape[2:], mode='bilinear', align_corners=head.align_corners
+        )
+        return (logits.argmax(dim=1),)
+
+
+class FromPixels(nn.Module):
+    """A program whose image is N x H x W x 3, uint8, RGB, as cameras give it; it normalises inside.
+
+    Args:
+        program: The program.
+        preprocessor: ``data_preprocessor`` of the config, of which mean, std and their order are used.
+    """
+
+    def __init__(self, program: Program, preprocessor: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.program = program
+        self.outputs = program.outputs
+        self.flipped = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
+        # (x - mean) / std as one multiplication and one addition.
+        mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
+        self.factor = nn.Parameter(1 / std, requires_grad=False)
+        self.shift = nn.Parameter(-mean / std, requires_grad=False)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps N x H x W x 3, uint8, to the outputs of the program."""
+        pixels = image.permute(0, 3, 1, 2).float()
+        if self.flipped:  # The network was trained on BGR.
+            pixels = pixels.flip(1)
+        return self.program(pixels * self.factor + self.shift)
+
+
+def build_program(model: Any, what: str = 'backbone') -> Program:
+    """The program of a model, folded.
+
+    Args:
+        model: The model of a config.
+        what: ``'backbone'`` for the feature maps, ``'model'`` for the result of the whole model.
+
+    Raises:
+        UserError: If the whole model is of a kind that has no program.
+    """
+    if what == 'backbone':
+        return Features(model.backbone)
+    for attribute, program in (('decode_head', LabelMap), ('head', Logits)):
+        if hasattr(model, attribute) and isinstance(model, BaseModel):
+            return program(model)
+    raise UserError(
+        f'{type(model).__name__}: has no program for --what model; export --what backbone, and run the rest '
+        'in your own code.'
+    )

@@ -1,0 +1,97 @@
+"""Other forms of the same network, which single runtimes are faster with."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mmiformer.layers import Attention
+
+
+def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
+    """Switches every attention in ``model``, in place, to explicit matmuls (or back to torch's SDPA)."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.use_matmul = enabled
+
+
+class RowSplitConv(nn.Module):
+    """A 7x7 depthwise convolution of stride 1 as the sum of a 3x7, a 3x7 and a 1x7 one; exact.
+
+    XNNPACK has fast kernels for these and none for 7x7.
+
+    Args:
+        conv: The convolution, padded by 3.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList()
+        for start, rows in ((0, 3), (3, 3), (6, 1)):
+            part = nn.Conv2d(
+                conv.in_channels,
+                conv.out_channels,
+                (rows, 7),
+                padding=(0, 3),
+                groups=conv.groups,
+                bias=conv.bias is not None and start == 0,
+            )
+            part.weight.data = conv.weight.data[:, :, start : start + rows].clone()
+            if part.bias is not None and conv.bias is not None:
+                part.bias.data = conv.bias.data.clone()
+            self.parts.append(part)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x C x H x W to the same shape."""
+        x = F.pad(x, (0, 0, 3, 3))
+        top, middle, bottom = self.parts
+        return top(x[:, :, :-4]) + middle(x[:, :, 3:-1]) + bottom(x[:, :, 6:])
+
+
+def split_depthwise(model: nn.Module) -> None:
+    """Replaces every 7x7 depthwise convolution in ``model``, in place, by a :class:`RowSplitConv`."""
+    for parent in list(model.modules()):
+        for name, conv in list(parent.named_children()):
+            if (
+                isinstance(conv, nn.Conv2d)
+                and conv.kernel_size == (7, 7)
+                and conv.groups == conv.in_channels
+                and (conv.stride, conv.padding, conv.dilation) == ((1, 1), (3, 3), (1, 1))
+            ):
+                setattr(parent, name, RowSplitConv(conv))
+
+
+class PoolByProducts(nn.Module):
+    """Adaptive average pooling to b x b as two matrix products, at any input size; exact but for rounding.
+
+    Exporters take adaptive pooling at sizes they know and that b divides, or unfold it into dimensions
+    that phones do not have.
+
+    Args:
+        bins: b.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x C x H x W to N x C x b x b."""
+        rows, columns = (self._shares(side, x) for side in x.shape[2:])
+        return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
+
+    def _shares(self, side: int, x: torch.Tensor) -> torch.Tensor:
+        """How much each of the ``side`` cells counts in each bin: b x side, rows of sum 1."""
+        bins = torch.arange(self.bins, device=x.device)[:, None]
+        cells = torch.arange(side, device=x.device)[None]
+        # From floor(i side / b) to ceil((i + 1) side / b), as torch has it; in integers.
+        inside = (cells >= bins * side // self.bins) & (cells * self.bins < (bins + 1) * side)
+        shares = inside.to(x.dtype)
+        return shares / shares.sum(dim=1, keepdim=True)
+
+
+def pool_by_products(model: nn.Module) -> None:
+    """Replaces every adaptive average pooling to b x b in ``model``, in place, b a number."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int):
+                setattr(parent, name, PoolByProducts(child.output_size))

@@ -1,0 +1,161 @@
+"""What all runtimes have in common: writing a file, running it, looking into it."""
+
+import importlib
+import io
+import logging
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmiformer.errors import UserError
+
+# From an image, as the program takes it, to its outputs.
+Session = Callable[[np.ndarray], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What file is wanted.
+
+    Attributes:
+        example: An image as the program takes it; its size is the file's, or with ``dynamic`` one of many.
+        dynamic: Whether batch, height and width are free. Defaults to False.
+        precision: One of the runtime's ``precisions``. Defaults to ``'fp32'``.
+        calibration: Images as the program takes them, which int8 ranges are read off.
+    """
+
+    example: torch.Tensor
+    dynamic: bool = False
+    precision: str = 'fp32'
+    calibration: Sequence[torch.Tensor] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is in a file.
+
+    Attributes:
+        operators: How many there are of each.
+        largest_rank: Dimensions of the tensor that has most, None where the file does not say.
+    """
+
+    operators: Counter[str] = field(default_factory=Counter)
+    largest_rank: int | None = None
+
+
+class Runtime(ABC):
+    """A runtime of phones or servers, and its file format.
+
+    Attributes:
+        name: What ``--to`` calls it.
+        suffix: How its files' names end.
+        extra: The extra of this package that installs it.
+        modules: What is imported of it.
+        precisions: Those that it can write.
+        dynamic: Whether it can write files of free size.
+        runs_here: Whether it can run files on this machine.
+    """
+
+    name: str
+    suffix: str
+    extra: str
+    modules: tuple[str, ...]
+    precisions: tuple[str, ...] = ('fp32',)
+    dynamic: bool = False
+    runs_here: bool = True
+
+    def require(self) -> None:
+        """Raises a :class:`UserError` if the runtime is not installed."""
+        for module in self.modules:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise UserError(
+                    f'{self.name}: {module} cannot be imported ({error}); '
+                    f"pip install 'mmiformer[{self.extra}]'."
+                ) from error
+
+    def check(self, order: Order) -> None:
+        """Raises a :class:`UserError` if the runtime has no such files."""
+        if order.precision not in self.precisions:
+            raise UserError(
+                f'--precision {order.precision}: {self.name} is written in {", ".join(self.precisions)}.'
+            )
+        if order.dynamic and not self.dynamic:
+            raise UserError(
+                f'--dynamic: files for {self.name} have one size; export one for each --size instead.'
+            )
+        if order.precision == 'int8' and not order.calibration:
+            raise UserError('--precision int8: needs --calibrate FOLDER, images like those it will see.')
+
+    @abstractmethod
+    def export(self, program: nn.Module, order: Order, file: Path) -> None:
+        """Writes a program (see :mod:`mmiformer.deploy.programs`) to a file; the order has been checked."""
+
+    def files(self, file: Path) -> list[Path]:
+        """What is written for the name ``file``: it alone, unless the format has several."""
+        return [file]
+
+    @abstractmethod
+    def open(self, file: Path, threads: int | None = None) -> Session:
+        """Loads a file to run it, with as many threads as told, or as the runtime thinks best."""
+
+    @abstractmethod
+    def inspect(self, file: Path) -> Graph:
+        """Looks into a file."""
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps what converters print, log and warn from the user, unless they fail."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(level)
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first, for a sentence."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def trace(program: nn.Module, order: Order) -> torch.export.ExportedProgram:
+    """The graph of a program, for the converters.
+
+    With ``order.dynamic`` batch (unless the program's ``batched`` is False), height and width are free. They
+    are traced at a size at which no map has one row or column of windows, since a dimension that is 1
+    while tracing stays 1. Conditions on the size are put off to run time rather than imposed on it:
+    those that come up are of layouts in memory, which change no value and of which files know nothing.
+    """
+    shapes, example = None, order.example
+    if order.dynamic:
+        pixels = example.dtype == torch.uint8  # N x H x W x 3
+        batch = 2 if getattr(program, 'batched', True) else 1
+        example = example.new_zeros((batch, 544, 608, 3) if pixels else (batch, 3, 544, 608))
+        free = (0, 1, 2) if pixels else (0, 2, 3)
+        shapes = ({dim: torch.export.Dim.DYNAMIC for dim in (free if batch > 1 else free[1:])},)
+    return torch.export.export(
+        program, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
+    )
+
+
+def save_completely(write: Callable[[Path], object], file: Path) -> None:
+    """Has a file written under a temporary name in its folder, and renames it once it is whole."""
+    part = file.with_name(f'{file.stem}.part{file.suffix}')
+    try:
+        write(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

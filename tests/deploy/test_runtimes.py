@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from helpers import trained_looking
+
+from mmiformer import IFormer
+from mmiformer.deploy.programs import Features, FromPixels
+from mmiformer.deploy.runtimes import RUNTIMES, Order
+from mmiformer.errors import UserError
+
+SIZES = [(1, 3, 224, 224), (4, 3, 97, 131), (2, 3, 33, 500), (1, 3, 256, 320), (1, 3, 32, 32)]
+
+
+def relative(a: np.ndarray, b: torch.Tensor) -> float:
+    return float(np.linalg.norm(a - b.numpy()) / b.norm())
+
+
+@pytest.fixture(scope='module')
+def program() -> Features:
+    return Features(trained_looking(IFormer('t', out_indices=(0, 1, 2, 3), window_size=16)))
+
+
+def require(name: str) -> None:
+    for module in RUNTIMES[name].modules:
+        pytest.importorskip(module)
+
+
+@pytest.mark.parametrize('name', ['onnx', 'openvino'])
+def test_one_dynamic_file_serves_all_sizes(tmp_path, program, name):
+    require(name)
+    runtime = RUNTIMES[name]
+    file = tmp_path / f'net{runtime.suffix}'
+    runtime.export(program, Order(torch.zeros(1, 3, 224, 224), dynamic=True), file)
+    session = runtime.open(file, threads=1)
+    for size in SIZES:
+        image = torch.randn(size)
+        with torch.no_grad():
+            expected = program(image)
+        got = session(image.numpy())
+        assert [a.shape for a in got] == [tuple(b.shape) for b in expected]
+        assert max(map(relative, got, expected)) < 1e-5
+    graph = runtime.inspect(file)
+    assert graph.largest_rank == 4
+    assert sum(count for kind, count in graph.operators.items() if 'Conv' in kind) == 74
+    assert not any('::' in kind for kind in graph.operators), 'standard operators only'
+
+
+@pytest.mark.parametrize(
+    ('name', 'precision', 'bound'),
+    [
+        ('onnx', 'fp16', 1e-2),
+        ('onnx', 'int8', 0.2),
+        ('openvino', 'fp16', 1e-2),
+        ('openvino', 'bf16', 3e-2),
+        ('openvino', 'int8', 0.2),
+    ],
+)
+def test_lower_precisions_are_near_and_smaller(tmp_path, program, name, precision, bound):
+    require(name)
+    runtime = RUNTIMES[name]
+    images = [torch.rand(1, 3, 64, 96) * 2 - 1 for _ in range(4)]
+    sizes = []
+    for kind in ('fp32', precision):
+        file = tmp_path / f'{kind}{runtime.suffix}'
+        order = Order(images[0], precision=kind, calibration=images)
+        runtime.check(order)
+        runtime.export(program, order, file)
+        sizes.append(sum(f.stat().st_size for f in tmp_path.glob(f'{kind}.*')))
+    with torch.no_grad():
+        expected = program(images[0])
+    got = runtime.open(file, threads=1)(images[0].numpy())
+    errors = list(map(relative, got, expected))
+    assert max(errors) < bound
+    if precision != 'bf16' or 'bf16' in torch.backends.cpu.get_cpu_capability():
+        assert max(errors) > 1e-6, 'it is not the file of float32'
+    assert sizes[1] < sizes[0] * (1.1 if precision == 'bf16' else 0.6)
+    assert not list(tmp_path.glob('*.part*'))
+
+
+@pytest.mark.parametrize('flipped', [False, True])
+def test_pixels_are_normalised_inside(program, flipped):
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    preprocessor = dict(mean=mean, std=std, bgr_to_rgb=True)
+    image = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
+    pixels = image.double()
+    if flipped:  # A network of BGR: the colours, their means and deviations in that order.
+        preprocessor = dict(mean=mean[::-1], std=std[::-1], bgr_to_rgb=False)
+        expected = (pixels.flip(3) - torch.tensor(mean[::-1])) / torch.tensor(std[::-1])
+    else:
+        expected = (pixels - torch.tensor(mean)) / torch.tensor(std)
+    with torch.no_grad():
+        got = FromPixels(program, preprocessor)(image)
+        reference = program(expected.permute(0, 3, 1, 2).float())
+    for a, b in zip(got, reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_runtime_does_not_have_is_told(monkeypatch):
+    runtime = RUNTIMES['onnx']
+    example = torch.zeros(1, 3, 64, 64)
+    with pytest.raises(UserError, match='--precision bf16: onnx is written in fp32, fp16, int8'):
+        runtime.check(Order(example, precision='bf16'))
+    with pytest.raises(UserError, match='int8: needs --calibrate'):
+        runtime.check(Order(example, precision='int8'))
+    monkeypatch.setattr(runtime, 'dynamic', False)
+    with pytest.raises(UserError, match='--dynamic: files for onnx have one size'):
+        runtime.check(Order(example, dynamic=True))
+    monkeypatch.setattr(runtime, 'modules', ('no_such_module',))
+    with pytest.raises(
+        UserError, match=r"no_such_module cannot be imported .*pip install 'mmiformer\[onnx\]'"
+    ):
+        runtime.require()
