@@ -27,6 +27,15 @@ CORE = ['numpy', 'packaging', 'safetensors', 'torch>=2.7']
 # line declares none of them.
 UNDECLARED = ['ftfy', 'regex', 'torchvision']
 
+# What tools/export.py writes for; each on its own, since they want different versions of others.
+RUNTIMES = {
+    'coreml': ['coremltools>=9.0'],
+    'executorch': ['executorch>=1.4.1'],
+    'ncnn': ['ncnn', 'pnnx'],
+    'onnx': ['onnx>=1.23', 'onnxruntime>=1.31', 'onnxscript>=0.7'],
+    'openvino': ['nncf>=3.4', 'openvino>=2026.4'],
+}
+
 EXTRAS = {
     'onedl': [
         'onedl-mmcv>=2.3.6',
@@ -45,7 +54,12 @@ EXTRAS = {
         'mmsegmentation>=1.2.2',
         *UNDECLARED,
     ],
-    'test': ['build', 'fvcore', 'hypothesis', 'lmdb', 'mypy', 'pytest', 'ruff', 'timm'],
+    **RUNTIMES,
+    'benchmark': ['matplotlib', 'rich', 'timm'],
+    'test': [
+        *('build', 'fvcore', 'hypothesis', 'lmdb', 'mypy', 'pytest', 'ruff', 'timm'),
+        *(package for packages in RUNTIMES.values() for package in packages),
+    ],
 }
 
 setup(

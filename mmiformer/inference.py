@@ -1,7 +1,7 @@
 """From a config and a checkpoint to predictions on one image; the same for all tasks."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmcv.transforms import Compose
@@ -10,10 +10,15 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from mmengine.runner import load_checkpoint
+from torch import nn
 
 from mmiformer.checkpoints import MisfitError
 from mmiformer.datasets.checks import dataset_meta
+from mmiformer.deploy import fold
 from mmiformer.errors import UserError
+from mmiformer.memory_format import use_channels_last
+
+Model = TypeVar('Model', bound=nn.Module)
 
 _TRUTH = ('LoadAnnotations', 'LoadIntactSegMap')  # transforms that an image without annotations skips
 
@@ -71,6 +76,28 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
         model.init_weights()
     model.dataset_meta = meta.get('dataset_meta') or dataset_meta(cfg, 'test')
     return model.to(device).eval()
+
+
+def quicken(model: Model, compiled: bool = False) -> Model:
+    """A copy of a trained model that predicts the same, faster: folded, and on a CPU channels-last.
+
+    Args:
+        model: A detector, segmentor or classifier, or a wrapper of one.
+        compiled: Whether ``torch.compile`` takes the backbone. It pays after some dozens of images; each
+            new image size costs a compilation at first. Defaults to False.
+
+    Returns:
+        The copy, in eval mode.
+    """
+    model = fold(model)
+    if next(model.parameters()).device.type == 'cpu':
+        use_channels_last(model)
+    if compiled:
+        inner: Any = model
+        while not hasattr(inner, 'backbone'):  # Test-time augmentation wraps the model.
+            inner = inner.module
+        inner.backbone = torch.compile(inner.backbone, dynamic=True)
+    return model
 
 
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:

@@ -13,7 +13,7 @@ from rich.table import Table
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.errors import UserError
-from mmiformer.inference import build_model, predict
+from mmiformer.inference import build_model, predict, quicken
 from mmiformer.visualization import Painter, best_classes, class_shares, save_prediction
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='least score of an object to draw (default: 0.3)'
     )
+    parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     args = parser.parse_args()
     device = cli.require_device(args.device)
@@ -36,7 +37,7 @@ def main() -> None:
     if out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
         raise UserError(f'{out}: expected a name that ends in .png or .jpg.')
 
-    model = build_model(cfg, args.checkpoint, device)
+    model = quicken(build_model(cfg, args.checkpoint, device), args.compile)
     sample = predict(model, cfg, args.image)
     painter = Painter(cfg, model.dataset_meta, args.score_thr)
     save_prediction(painter, mmcv.imread(args.image, channel_order='rgb'), sample, out)

@@ -14,9 +14,9 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.deploy import build_program
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
+from mmiformer.deploy.detectors import DetectorProgram
 from mmiformer.deploy.programs import FromPixels
 from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order
-from mmiformer.deploy.runtimes.base import first_line
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model
 
@@ -79,23 +79,15 @@ def main() -> None:
         calibration = real_images(args.calibrate, size, preprocessor, args.bake_input, args.count)
     noise = random_images(size, args.bake_input)
     order = Order(noise[0], args.dynamic, args.precision, calibration)
-    runtime.check(order)
     folder = args.images or test_images(cfg)
     images = real_images(folder, size, preprocessor, args.bake_input, args.count) if folder else []
 
     program: Any = build_program(build_model(cfg, args.checkpoint), args.what)
+    runtime.check(order, detector=isinstance(program, DetectorProgram))
     if args.bake_input:
         program = FromPixels(program, preprocessor)
     print(f'Writing {file} ...', flush=True)
-    try:
-        runtime.export(program.eval(), order, file)
-    except UserError:
-        raise
-    except Exception as error:  # Each converter has its own kinds.
-        raise UserError(
-            f'{file}: {runtime.name} cannot express this network ({first_line(error)}); try --what backbone, '
-            'or without --dynamic.'
-        ) from error
+    runtime.export(program, order, file)
     report(runtime.files(file), runtime.inspect(file))
     if not runtime.runs_here:
         print(f'{file}: NOT run, since {runtime.name} has no runtime on this machine.')
@@ -153,12 +145,13 @@ def report(files: list[Path], graph: Graph) -> None:
 def show(found: dict[str, list[Difference]]) -> None:
     """Prints the differences as a table."""
     table = Table(title='The file against PyTorch')
-    for column in ('output', 'on', 'largest relative L2', 'smallest cosine', 'equal elements'):
+    for column in ('output', 'on', 'largest relative L2', 'smallest cosine', 'equal'):
         table.add_column(column)
     for where, differences in found.items():
         for d in differences:
-            equal = f'{d.equal:.3%}' if d.labels else ''
-            values = ('', '') if d.labels else (f'{d.l2:.1e}', f'{d.cosine:.6f}')
+            counted = d.kind != 'values'
+            equal = f'{d.equal:.3%}' if counted else ''
+            values = ('', '') if counted else (f'{d.l2:.1e}', f'{d.cosine:.6f}')
             table.add_row(d.output, where, *values, equal)
     Console().print(table)
 

@@ -2,15 +2,13 @@
 
 import argparse
 
-import torch
 from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.datasets.checks import datasets_of
 from mmiformer.errors import UserError
-from mmiformer.inference import load_strictly
-from mmiformer.memory_format import use_channels_last
+from mmiformer.inference import load_strictly, quicken
 
 
 def main() -> None:
@@ -23,6 +21,7 @@ def main() -> None:
     parser.add_argument(
         '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
     )
+    parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('test',))
     cfg.load_from = None
@@ -44,8 +43,8 @@ def main() -> None:
     while hasattr(model, 'module'):  # Wrappers for several processes and for test-time augmentation.
         model = model.module
     load_strictly(model, args.checkpoint)
-    if not torch.cuda.is_available():
-        use_channels_last(runner.model)
+    if not runner.distributed:  # Several processes keep to the wrapper that mmengine put around it.
+        runner.model = quicken(runner.model, args.compile)
     runner.test()
 
 

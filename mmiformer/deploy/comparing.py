@@ -9,16 +9,18 @@ import mmcv
 import numpy as np
 import torch
 
+from mmiformer.deploy.detectors import shared
 from mmiformer.deploy.programs import FromPixels, Program
 from mmiformer.deploy.runtimes import Session
 from mmiformer.deploy.runtimes.base import first_line
 from mmiformer.errors import UserError
 
-# Largest relative L2 difference, or for int8 the smallest cosine; and for label maps, whose labels jump at
-# borders, the smallest share of equal pixels.
+# Largest relative L2 difference, or for int8 the smallest cosine. Labels jump at borders, and detections at
+# thresholds: for them the smallest share of equal ones.
 BOUNDS = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 3e-2}
 COSINE = 0.99
 EQUAL = {'fp32': 0.9999, 'fp16': 0.99, 'bf16': 0.98, 'int8': 0.95}
+EQUAL_DETECTIONS = 0.99
 
 _ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
@@ -32,18 +34,19 @@ class Difference:
         l2: Largest ``|file - torch| / |torch|``.
         cosine: Smallest cosine of the two as vectors.
         equal: Smallest share of equal elements.
-        labels: Whether its elements are labels, which are equal or not.
+        kind: ``'values'``, ``'labels'`` or ``'detections'``; the latter two are equal or not.
     """
 
     output: str
     l2: float = 0.0
     cosine: float = 1.0
     equal: float = 1.0
-    labels: bool = False
+    kind: str = 'values'
 
     def add(self, got: np.ndarray, expected: np.ndarray) -> None:
         """Takes one image's output into account; another shape, or NaN in it, is infinitely far."""
-        self.labels = bool(np.issubdtype(expected.dtype, np.integer))
+        if np.issubdtype(expected.dtype, np.integer):
+            self.kind = 'labels'
         if got.shape != expected.shape or not np.isfinite(got).all():
             self.l2, self.cosine, self.equal = float('inf'), -1.0, 0.0
             return
@@ -53,9 +56,17 @@ class Difference:
         self.cosine = min(self.cosine, float(a @ b) / norms if norms else float(not (a - b).any()))
         self.equal = min(self.equal, float((a == b).mean()))
 
+    def add_detections(self, got: Sequence[np.ndarray], expected: Sequence[torch.Tensor]) -> None:
+        """Takes one image's boxes, labels and scores into account, in whatever order they are."""
+        same = shared([torch.from_numpy(part) for part in got], expected)
+        found = [float(same.any(dim).float().mean()) if same.shape[1 - dim] else 1.0 for dim in (0, 1)]
+        self.equal = min(self.equal, *found)
+
     def within(self, precision: str) -> bool:
         """Whether it is as near as a file of this precision has to be."""
-        if self.labels:
+        if self.kind == 'detections':
+            return self.equal >= EQUAL_DETECTIONS
+        if self.kind == 'labels':
             return self.equal >= EQUAL[precision]
         return self.cosine >= COSINE if precision == 'int8' else self.l2 <= BOUNDS[precision]
 
@@ -71,9 +82,12 @@ def compare(
         images: Images as the program takes them.
 
     Returns:
-        One difference per output.
+        One difference per output; of a detector one for all detections.
     """
+    detector = program.outputs[0] == 'boxes'
     differences = [Difference(name) for name in program.outputs]
+    if detector:
+        differences = [Difference('detections', kind='detections')]
     for image in images:
         with torch.no_grad():
             expected = program(image)
@@ -82,6 +96,9 @@ def compare(
         except Exception as error:  # Each runtime has its own kinds.
             shape = 'x'.join(map(str, image.shape))
             raise UserError(f'the file does not run on an image of {shape}: {first_line(error)}') from error
+        if detector:
+            differences[0].add_detections(got, expected)
+            continue
         for difference, a, b in zip(differences, got, expected, strict=True):
             difference.add(a, b.numpy())
     return differences

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmiformer.deploy.folding import fold
-from mmiformer.deploy.rewriting import pool_by_products
+from mmiformer.deploy.rewriting import pool_by_products, replace
 from mmiformer.errors import UserError
+from mmiformer.layers import InPlaceGELU
 
 
 class Program(nn.Module):
@@ -21,13 +22,18 @@ class Program(nn.Module):
 
     Attributes:
         outputs: Names of the tensors of the tuple.
+        batched: Whether it takes more than one image at a time.
     """
 
     outputs: tuple[str, ...]
+    batched = True
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model: Any = fold(model)
+        # Converters know GELU, but not all of them one that works in place.
+        replace(self.model, lambda module: nn.GELU() if isinstance(module, InPlaceGELU) else None)
+        self.eval()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps a normalised image, N x 3 x H x W, to the outputs."""
@@ -66,13 +72,13 @@ class LabelMap(Program):
 
         super().__init__(segmentor)
         pool_by_products(self.model)  # UPerNet's pyramid.
-        for parent in list(self.model.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(
-                    child, Upsample
-                ):  # mmseg's computes with Python numbers: its size would be fixed.
-                    upsample = nn.Upsample(child.size, child.scale_factor, child.mode, child.align_corners)
-                    setattr(parent, name, upsample)
+
+        def plain(module: nn.Module) -> nn.Module | None:
+            if not isinstance(module, Upsample):
+                return None
+            return nn.Upsample(module.size, module.scale_factor, module.mode, module.align_corners)
+
+        replace(self.model, plain)  # mmseg's computes with Python's numbers: its size would be fixed.
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to labels (int64)."""
@@ -95,12 +101,13 @@ class FromPixels(nn.Module):
     def __init__(self, program: Program, preprocessor: Mapping[str, Any]) -> None:
         super().__init__()
         self.program = program
-        self.outputs = program.outputs
+        self.outputs, self.batched = program.outputs, program.batched
         self.flipped = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
         # (x - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
         self.factor = nn.Parameter(1 / std, requires_grad=False)
         self.shift = nn.Parameter(-mean / std, requires_grad=False)
+        self.eval()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x H x W x 3, uint8, to the outputs of the program."""
@@ -120,8 +127,13 @@ def build_program(model: Any, what: str = 'backbone') -> Program:
     Raises:
         UserError: If the whole model is of a kind that has no program.
     """
+    from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram  # Needs mmdet.
+
     if what == 'backbone':
         return Features(model.backbone)
+    detectors = dict(RetinaNet=RetinaNetProgram, MaskRCNN=MaskRCNNProgram)
+    if type(model).__name__ in detectors:
+        return detectors[type(model).__name__](model)
     for attribute, program in (('decode_head', LabelMap), ('head', Logits)):
         if hasattr(model, attribute) and isinstance(model, BaseModel):
             return program(model)

@@ -1,10 +1,26 @@
 """Other forms of the same network, which single runtimes are faster with."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from mmiformer.layers import Attention
+
+
+def replace(model: nn.Module, by: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Replaces modules inside of ``model``, in place.
+
+    Args:
+        model: Any model.
+        by: What comes in the place of a module, None to leave it.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            new = by(child)
+            if new is not None:
+                setattr(parent, name, new)
 
 
 def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
@@ -49,15 +65,17 @@ class RowSplitConv(nn.Module):
 
 def split_depthwise(model: nn.Module) -> None:
     """Replaces every 7x7 depthwise convolution in ``model``, in place, by a :class:`RowSplitConv`."""
-    for parent in list(model.modules()):
-        for name, conv in list(parent.named_children()):
-            if (
-                isinstance(conv, nn.Conv2d)
-                and conv.kernel_size == (7, 7)
-                and conv.groups == conv.in_channels
-                and (conv.stride, conv.padding, conv.dilation) == ((1, 1), (3, 3), (1, 1))
-            ):
-                setattr(parent, name, RowSplitConv(conv))
+
+    def split(module: nn.Module) -> nn.Module | None:
+        fits = (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (7, 7)
+            and module.groups == module.in_channels
+            and (module.stride, module.padding, module.dilation) == ((1, 1), (3, 3), (1, 1))
+        )
+        return RowSplitConv(module) if fits and isinstance(module, nn.Conv2d) else None
+
+    replace(model, split)
 
 
 class PoolByProducts(nn.Module):
@@ -91,7 +109,10 @@ class PoolByProducts(nn.Module):
 
 def pool_by_products(model: nn.Module) -> None:
     """Replaces every adaptive average pooling to b x b in ``model``, in place, b a number."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int):
-                setattr(parent, name, PoolByProducts(child.output_size))
+
+    def by_products(module: nn.Module) -> nn.Module | None:
+        if isinstance(module, nn.AdaptiveAvgPool2d) and isinstance(module.output_size, int):
+            return PoolByProducts(module.output_size)
+        return None
+
+    replace(model, by_products)

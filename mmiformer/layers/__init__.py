@@ -1,7 +1,7 @@
 """The parts that the networks share."""
 
 from mmiformer.layers.attention import SHMA, Attention, MobileTransformerBlock, MoSA
-from mmiformer.layers.conv_norm import ConvNorm
+from mmiformer.layers.conv_norm import ConvNorm, InPlaceGELU
 from mmiformer.layers.ghost import GhostBottleneck, GhostModule, make_divisible
 from mmiformer.layers.norm_linear import AveragedHeads, NormLinear
 from mmiformer.layers.residual import CPE, FFN, ConvBlock
@@ -17,6 +17,7 @@ __all__ = [
     'ConvNorm',
     'GhostBottleneck',
     'GhostModule',
+    'InPlaceGELU',
     'MoSA',
     'MobileTransformerBlock',
     'NormLinear',

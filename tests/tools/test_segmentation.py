@@ -83,11 +83,22 @@ def demo_image(workplace: Path) -> Path:
     return sorted((workplace / 'data/demo/ade/images/validation').iterdir())[0]
 
 
-def test_test_reproduces_the_evaluation(segmentor, run_tool, workplace):
+@pytest.mark.parametrize('options', [(), ('--compile',)])
+def test_test_reproduces_the_evaluation(segmentor, run_tool, workplace, monkeypatch, options):
     config, file = segmentor
-    code, _, err = run_tool('test', config, file, '--work-dir', 'seg_tested')
+    compiled = []
+
+    def compile_graph(module, **kwargs):  # Its graphs, without minutes of C++ compiler.
+        compiled.append(module)
+        return original(module, backend='eager', **kwargs)
+
+    original = torch.compile
+    monkeypatch.setattr(torch, 'compile', compile_graph)
+    name = f'seg_tested{len(options)}'
+    code, _, err = run_tool('test', config, file, '--work-dir', name, *options)
     assert code == 0, err[-3000:]
-    found = json.loads(next((workplace / 'seg_tested').glob('*/*.json')).read_text())
+    assert [type(m).__name__ for m in compiled] == ['IFormer'] * len(options)
+    found = json.loads(next((workplace / name).glob('*/*.json')).read_text())
     lines = next((workplace / 'run_seg').glob('*/vis_data/scalars.json')).read_text().splitlines()
     expected = next(s for s in map(json.loads, lines) if 'mIoU' in s)
     for key in ('mIoU', 'aAcc'):

@@ -1,13 +1,9 @@
 """What all runtimes have in common: writing a file, running it, looking into it."""
 
 import importlib
-import io
-import logging
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +57,7 @@ class Runtime(ABC):
         modules: What is imported of it.
         precisions: Those that it can write.
         dynamic: Whether it can write files of free size.
+        detectors: Whether it can write whole detectors (in fp32).
         runs_here: Whether it can run files on this machine.
     """
 
@@ -70,6 +67,7 @@ class Runtime(ABC):
     modules: tuple[str, ...]
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
+    detectors: bool = False
     runs_here: bool = True
 
     def require(self) -> None:
@@ -83,8 +81,13 @@ class Runtime(ABC):
                     f"pip install 'mmiformer[{self.extra}]'."
                 ) from error
 
-    def check(self, order: Order) -> None:
+    def check(self, order: Order, detector: bool = False) -> None:
         """Raises a :class:`UserError` if the runtime has no such files."""
+        if detector and (not self.detectors or order.precision != 'fp32'):
+            raise UserError(
+                f'--to {self.name} --precision {order.precision}: whole detectors are written for onnx in '
+                'fp32; export --what backbone, and run the rest in your own code.'
+            )
         if order.precision not in self.precisions:
             raise UserError(
                 f'--precision {order.precision}: {self.name} is written in {", ".join(self.precisions)}.'
@@ -113,19 +116,6 @@ class Runtime(ABC):
         """Looks into a file."""
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keeps what converters print, log and warn from the user, unless they fail."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(level)
-
-
 def first_line(error: Exception) -> str:
     """What an exception says first, for a sentence."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -134,7 +124,7 @@ def first_line(error: Exception) -> str:
 def trace(program: nn.Module, order: Order) -> torch.export.ExportedProgram:
     """The graph of a program, for the converters.
 
-    With ``order.dynamic`` batch (unless the program's ``batched`` is False), height and width are free. They
+    With ``order.dynamic`` height and width are free, and the batch if the program allows. They
     are traced at a size at which no map has one row or column of windows, since a dimension that is 1
     while tracing stays 1. Conditions on the size are put off to run time rather than imposed on it:
     those that come up are of layouts in memory, which change no value and of which files know nothing.
@@ -146,16 +136,16 @@ def trace(program: nn.Module, order: Order) -> torch.export.ExportedProgram:
         example = example.new_zeros((batch, 544, 608, 3) if pixels else (batch, 3, 544, 608))
         free = (0, 1, 2) if pixels else (0, 2, 3)
         shapes = ({dim: torch.export.Dim.DYNAMIC for dim in (free if batch > 1 else free[1:])},)
-    return torch.export.export(
+    exported = torch.export.export(
         program, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
     )
+    drop_conditions(exported.graph)
+    return exported
 
 
-def save_completely(write: Callable[[Path], object], file: Path) -> None:
-    """Has a file written under a temporary name in its folder, and renames it once it is whole."""
-    part = file.with_name(f'{file.stem}.part{file.suffix}')
-    try:
-        write(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+def drop_conditions(graph: torch.fx.Graph) -> None:
+    """Takes the conditions that are put off to run time out of a graph, in place."""
+    for node in list(graph.nodes):
+        if node.op == 'call_function' and 'assert' in str(node.target):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()

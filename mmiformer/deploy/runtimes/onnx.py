@@ -1,6 +1,5 @@
 """ONNX files, run by ONNX Runtime."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, quietly, save_completely, trace
+from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, trace
+from mmiformer.deploy.runtimes.converting import converting, staged
 
 OPSET = 20  # The first one with GELU as one operator; ONNX Runtime takes twice the time without.
 
@@ -27,20 +27,32 @@ class OnnxRuntime(Runtime):
     modules = ('onnx', 'onnxscript', 'onnxruntime')
     precisions = ('fp32', 'fp16', 'int8')
     dynamic = True
+    detectors = True
 
     def export(self, program: Any, order: Order, file: Path) -> None:
         """Writes one .onnx file with the weights inside."""
-        import onnx
+        with staged(file) as folder, converting(self.name):
+            import onnx
 
-        with tempfile.TemporaryDirectory() as folder:
-            exported = Path(folder, 'fp32.onnx')
-            self._export(program, order, exported)
+            from mmiformer.deploy.detectors import onnx_translations
+
+            exported = torch.onnx.export(
+                trace(program, order),
+                custom_translation_table=onnx_translations(),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=['image'],
+                output_names=list(program.outputs),
+                verbose=False,
+            )
+            assert exported is not None
+            exported.save(folder / 'fp32.onnx')
             if order.precision == 'int8':
-                exported = _quantise(exported, order)
-            model = onnx.load(exported)
-        if order.precision == 'fp16':
-            model = _in_half(model)
-        save_completely(lambda part: onnx.save(model, part), file)
+                _quantise(folder / 'fp32.onnx', order, folder / file.name)
+            elif order.precision == 'fp16':
+                onnx.save(_in_half(onnx.load(folder / 'fp32.onnx')), folder / file.name)
+            else:
+                (folder / 'fp32.onnx').replace(folder / file.name)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file; the session takes and gives numpy arrays."""
@@ -68,19 +80,6 @@ class OnnxRuntime(Runtime):
         names = (f'{node.domain}::{node.op_type}' if node.domain else node.op_type for node in graph.node)
         return Graph(Counter(names), max(shapes))
 
-    def _export(self, program: Any, order: Order, file: Path) -> None:
-        with quietly():
-            exported = torch.onnx.export(
-                trace(program, order),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=['image'],
-                output_names=list(program.outputs),
-                verbose=False,
-            )
-            assert exported is not None
-            exported.save(file)
-
 
 def _in_half(model: Any) -> Any:
     """Weights and arithmetic in half precision; input and outputs stay as they are."""
@@ -89,7 +88,7 @@ def _in_half(model: Any) -> Any:
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def _quantise(file: Path, order: Order) -> Path:
+def _quantise(file: Path, order: Order, quantised: Path) -> None:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -101,18 +100,16 @@ def _quantise(file: Path, order: Order) -> Path:
             image = next(self.images, None)
             return None if image is None else {'image': image.numpy()}
 
-    prepared, quantised = file.with_name('prepared.onnx'), file.with_name('int8.onnx')
-    with quietly():
-        quant_pre_process(file, prepared, skip_symbolic_shape=True)
-        q.quantize_static(
-            prepared,
-            quantised,
-            Images(),
-            quant_format=q.QuantFormat.QDQ,
-            # The products of attention stay in float: in int8 they quadruple the error of iFormer.
-            op_types_to_quantize=['Conv', 'Gemm'],
-            per_channel=True,
-            activation_type=q.QuantType.QUInt8,
-            weight_type=q.QuantType.QInt8,
-        )
-    return quantised
+    prepared = file.with_name('prepared.onnx')
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    q.quantize_static(
+        prepared,
+        quantised,
+        Images(),
+        quant_format=q.QuantFormat.QDQ,
+        # The products of attention stay in float: in int8 they quadruple the error of iFormer.
+        op_types_to_quantize=['Conv', 'Gemm'],
+        per_channel=True,
+        activation_type=q.QuantType.QUInt8,
+        weight_type=q.QuantType.QInt8,
+    )

@@ -1,13 +1,13 @@
 """OpenVINO files: .xml, with the weights in a .bin beside it."""
 
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, quietly, trace
+from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, trace
+from mmiformer.deploy.runtimes.converting import converting, staged
 
 _MARK = ['mmiformer', 'precision']
 
@@ -29,21 +29,17 @@ class OpenVino(Runtime):
 
     def export(self, program: Any, order: Order, file: Path) -> None:
         """Writes the file, and one of the same name that ends in .bin."""
-        import openvino
+        with staged(*self.files(file)) as folder, converting(self.name):
+            import openvino
 
-        with quietly():
             model = openvino.convert_model(trace(program, order))
             model.inputs[0].get_tensor().set_names({'image'})
             for port, name in zip(model.outputs, program.outputs, strict=True):
                 port.get_tensor().set_names({name})
             if order.precision == 'int8':
                 model = _quantise(model, order)
-        model.set_rt_info(order.precision, _MARK)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            part = Path(folder, file.name)
-            openvino.save_model(model, part, compress_to_fp16=order.precision == 'fp16')
-            for written, final in zip(self.files(part), self.files(file), strict=True):
-                written.replace(final)
+            model.set_rt_info(order.precision, _MARK)
+            openvino.save_model(model, folder / file.name, compress_to_fp16=order.precision == 'fp16')
 
     def files(self, file: Path) -> list[Path]:
         """The graph and the weights."""

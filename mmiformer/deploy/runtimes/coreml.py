@@ -1,0 +1,115 @@
+"""Core ML: Apple's runtime, on the CPU, the GPU and the Neural Engine of iPhones."""
+
+import copy
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmiformer.deploy.programs import FromPixels
+from mmiformer.deploy.rewriting import use_matmul_attention
+from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, drop_conditions, trace
+from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, silence, staged
+from mmiformer.errors import UserError
+
+
+class CoreML(Runtime):
+    """Writes ML packages for iOS 18 and above, whose attention is one operator.
+
+    A program that takes pixels (:class:`~mmiformer.deploy.programs.FromPixels`) becomes one with an image
+    input, which apps hand camera frames to. Files have one size: coremltools cannot pad by an amount
+    that is known at run time only, as windows need it.
+    """
+
+    name = 'coreml'
+    suffix = '.mlpackage'
+    extra = 'coreml'
+    modules = ('coremltools',)
+    precisions = ('fp32', 'fp16', 'int8')
+    runs_here = False  # Not tried on a Mac.
+
+    def check(self, order: Order, detector: bool = False) -> None:
+        """Raises a :class:`UserError` if there are no such files; int8 needs no calibration here."""
+        super().check(replace(order, calibration=order.calibration or (order.example,)), detector)
+
+    def export(self, program: nn.Module, order: Order, file: Path) -> None:
+        """Writes a program; int8 means weights (per channel, symmetric), while activations stay fp16.
+
+        Quantising activations needs the network to be run by Core ML, which a Mac only can do.
+        """
+        example, pixels = order.example, isinstance(program, FromPixels)
+        if isinstance(program, FromPixels):
+            program, example = PlanarPixels(program), example.permute(0, 3, 1, 2).float().contiguous()
+        program = copy.deepcopy(program)
+        use_matmul_attention(program, False)  # Core ML has an operator for all of it.
+        with staged(file) as folder, converting(self.name):
+            import coremltools as ct
+
+            exported = trace(program, replace(order, example=example)).run_decompositions({})
+            drop_conditions(exported.graph)
+            _drop_default_scale(exported.graph)
+            exact = order.precision == 'fp32'
+            model = ct.convert(
+                exported,
+                convert_to='mlprogram',
+                minimum_deployment_target=ct.target.iOS18,
+                compute_precision=ct.precision.FLOAT32 if exact else ct.precision.FLOAT16,
+                inputs=[
+                    (ct.ImageType if pixels else ct.TensorType)(name='image', shape=tuple(example.shape))
+                ],
+                outputs=[ct.TensorType(name=name) for name in self._outputs(program)],
+                skip_model_load=True,
+            )
+            if order.precision == 'int8':
+                from coremltools.optimize import coreml as optimize
+
+                config = optimize.OptimizationConfig(
+                    global_config=optimize.OpLinearQuantizerConfig(mode='linear_symmetric')
+                )
+                model = optimize.linear_quantize_weights(model, config)
+            model.save(str(folder / file.name))
+
+    @staticmethod
+    def _outputs(program: nn.Module) -> tuple[str, ...]:
+        inner: Any = program.program if isinstance(program, PlanarPixels) else program
+        outputs: tuple[str, ...] = inner.outputs
+        return outputs
+
+    def open(self, file: Path, threads: int | None = None) -> Session:
+        """Says that the file is not run by this package."""
+        raise UserError(
+            f'{file}: Core ML runs on Macs and iPhones only, where Xcode opens it; its operators and shapes '
+            'can be checked here, its outputs cannot.'
+        )
+
+    def inspect(self, file: Path) -> Graph:
+        """Counts operators, constants left out, and looks for the largest rank among their outputs."""
+        with silence():
+            import coremltools as ct
+
+            program = ct.models.MLModel(str(file), skip_model_load=True).get_spec().mlProgram
+        operators: Counter[str] = Counter()
+        rank = 0
+        for function in program.functions.values():
+            for operation in function.block_specializations[function.opset].operations:
+                if operation.type == 'const' or operation.type.startswith('constexpr'):
+                    continue
+                operators[operation.type] += 1
+                rank = max([rank, *(output.type.tensorType.rank for output in operation.outputs)])
+        return Graph(operators, rank)
+
+
+def _drop_default_scale(graph: torch.fx.Graph) -> None:
+    """Removes the scale of attentions where it is torch's default.
+
+    Core ML's own operator has no scale but that; coremltools spells out every attention that states one.
+    """
+    for node in graph.nodes:
+        if node.target == torch.ops.aten.scaled_dot_product_attention.default:
+            default = node.args[0].meta['val'].shape[-1] ** -0.5
+            if np.isclose(node.kwargs.get('scale') or default, default, rtol=1e-6):
+                node.kwargs = {key: value for key, value in node.kwargs.items() if key != 'scale'}

@@ -1,0 +1,390 @@
+import csv
+import importlib.util
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmiformer.deploy import plotting, timing
+from mmiformer.deploy.runtimes import RUNTIMES
+from mmiformer.deploy.runtimes.base import Graph, Runtime
+from mmiformer.deploy.timing import Network
+from mmiformer.errors import UserError
+from mmiformer.results.imagenet import IMAGENET, published
+
+TINY = ('--sizes', '64x64', '--rounds', '3', '--seconds', '0.001')
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def benchmark(root, tmp_path, monkeypatch, capsys):
+    """Runs the tool with arguments in an empty folder; returns exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        from mmiformer import cli
+
+        spec = importlib.util.spec_from_file_location('tool_benchmark', root / 'tools' / 'benchmark.py')
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.run(tool.main)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def test_every_entry_has_its_turn_in_every_round_in_a_fixed_shuffled_order():
+    rounds = list(timing.turns(7, 5))
+    assert all(sorted(order) == list(range(7)) for order in rounds)
+    assert len({tuple(order) for order in rounds}) == 5
+    assert rounds == list(timing.turns(7, 5))
+    assert rounds != list(timing.turns(7, 5, seed=1))
+
+
+class Clock:
+    """A clock that only the calls move, and what they did."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[int] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def entry(self, number: int, seconds: float):
+        def call() -> None:
+            self.log.append(number)
+            self.now += seconds
+
+        return call
+
+
+def test_rounds_are_interleaved_and_a_turn_is_long_enough(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timing.time, 'perf_counter', clock)
+    seconds = (0.25, 0.5, 2.0)
+    advances = []
+    calls = [clock.entry(i, s) for i, s in enumerate(seconds)]
+    times = timing.time_rounds(calls, rounds=4, seconds=1.0, advance=lambda: advances.append(None))
+    np.testing.assert_allclose(times, [seconds] * 4)
+    assert len(advances) == 5 * 3
+    repeats = (4, 2, 1)  # As many as take a second; one call more warms up.
+    turns = [i for order in timing.turns(3, 4) for i in order for _ in range(repeats[i] + 1)]
+    assert clock.log[-len(turns) :] == turns
+    warm_up = clock.log[: -len(turns)]
+    assert warm_up == sorted(warm_up)
+    assert set(warm_up) == {0, 1, 2}
+
+
+def test_figures_against_an_independent_reference():
+    times = np.random.default_rng(0).gamma(3.0, 0.01, (11, 3))
+    found = timing.summarise(times, [None, 1, 1])
+    for column, latency in zip(times.T.tolist(), found, strict=True):
+        assert latency.median == pytest.approx(statistics.median(column))
+        assert latency.p90 == pytest.approx(statistics.quantiles(column, n=10, method='inclusive')[-1])
+    assert [latency.ratio for latency in found[:2]] == [None, 1.0]
+    assert found[2].ratio == pytest.approx(
+        statistics.median(a / b for a, b in zip(times[:, 2], times[:, 1], strict=True))
+    )
+    # Noise that falls on all of a round leaves the ratio as it is.
+    loud = times * np.linspace(1, 9, 11)[:, None]
+    assert timing.summarise(loud, [None, 1, 1])[2].ratio == pytest.approx(found[2].ratio)
+
+
+def test_statistics_of_noise_keep_values_in_range():
+    net = nn.Sequential(
+        *(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)) for _ in range(9))
+    )
+    for conv, _ in net:
+        conv.weight.data *= 0.05
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert float(net.eval()(image).std()) < 1e-6
+        timing.settle_statistics(net, 32, 32)
+        assert 0.5 < float(net(image).std()) < 2
+    assert not net.training
+    assert all(not norm.training and norm.momentum == 0.1 for _, norm in net)
+
+
+@pytest.mark.parametrize(
+    ('name', 'strides'),
+    [
+        ('iformer_t', (4, 8, 16, 32)),
+        ('mocovit', (4, 8, 16, 32)),
+        ('timm/mobilenetv4_conv_small', (4, 8, 16, 32)),
+        ('timm/repvit_m0_9', (4, 8, 16, 32)),
+        ('timm/efficientformerv2_s0', (4, 8, 16, 32)),  # Made for one size.
+    ],
+)
+def test_networks_in_both_tasks(name, strides):
+    image = torch.randn(1, 3, 64, 96)
+    for task in timing.TASKS:
+        program = Network(name, task).build(64, 96)
+        with torch.no_grad():
+            shapes = [tuple(out.shape[-2:]) for out in program(image)]
+        assert len(program.outputs) == len(shapes)
+        if task == 'classify':
+            assert shapes == [(1, 1000)]
+        else:
+            assert shapes == [(64 // stride, 96 // stride) for stride in strides]
+        if (
+            name != 'timm/mobilenetv4_conv_small' and 'efficientformer' not in name
+        ):  # timm has no fuse() for these.
+            assert not any(isinstance(part, _BatchNorm) for part in program.modules())
+
+
+def test_a_config_stands_for_its_backbone(root):
+    network = Network.parse(str(root / 'configs/classification/mocovit_in1k.py'))
+    assert network.title == 'mocovit_in1k'
+    with torch.no_grad():
+        assert [tuple(m.shape) for m in network.build(64, 64)(torch.randn(1, 3, 64, 64))] == [(1, 160, 2, 2)]
+
+
+def test_torch_calls_are_channels_last_and_right():
+    program = Network('iformer_t', 'pyramid').build(64, 64)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = program(image)[-1]
+    found = timing.torch_call(program, image)()[-1]
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert float((found - expected).norm() / expected.norm()) < 1e-4
+    half = timing.torch_call(program, image, 'bf16')()[-1]
+    assert half.dtype == torch.bfloat16
+    assert next(program.parameters()).dtype == torch.float32, 'the program was changed'
+
+
+def test_published_figures():
+    assert len({row.name for row in IMAGENET}) == len(IMAGENET)
+    assert all(row.top1 is None or 60 < row.top1 < 90 for row in IMAGENET)
+    assert all(row.source for row in IMAGENET)
+    assert published('timm/iformer_m').top1 == published('iformer_m').top1 == 80.4
+    assert published('timm/repvit_m1_0.dist_450e_in1k') is None
+    assert set(timing.OURS) <= {row.name for row in IMAGENET}
+
+
+def some_points(count: int, panel: str = 'onnx fp32, 224x224') -> list[plotting.Point]:
+    generator = np.random.default_rng(count)
+    return [
+        plotting.Point(
+            plotting.short_name(row.name, row.family),
+            row.family,
+            float(np.exp(0.3 * (row.top1 - 74) + generator.normal(0, 0.25))),
+            row.top1,
+            panel,
+            row.distilled,
+        )
+        for row in IMAGENET[:count]
+        if row.top1
+    ]
+
+
+def test_pareto_front_against_its_definition():
+    points = some_points(len(IMAGENET))
+    beaten = [
+        p
+        for p in points
+        if any(
+            (q.latency <= p.latency and q.accuracy >= p.accuracy)
+            and (q.latency, q.accuracy) != (p.latency, p.accuracy)
+            for q in points
+        )
+    ]
+    assert plotting.pareto_front(points) == sorted(
+        (p for p in points if p not in beaten), key=lambda p: p.latency
+    )
+
+
+@pytest.mark.parametrize('count', [1, 2, len(IMAGENET)])
+def test_labels_overlap_nothing(count, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plotting.plt, 'close', figures.append)
+    points = some_points(count) + some_points(count, 'onnx fp32, 512x512')
+    plotting.plot_latency(points, tmp_path / 'x.png', note='a machine')
+    monkeypatch.undo()
+    (figure,) = figures
+    assert len(figure.axes) == 2
+    for ax in figure.axes:
+        labels = [text for text in ax.texts if text.get_text()]
+        assert sorted(t.get_text() for t in labels) == sorted(p.name for p in points[: len(points) // 2])
+        boxes = [text.get_window_extent() for text in labels]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        for point in points[: len(points) // 2]:
+            xy = ax.transData.transform((point.latency, point.accuracy))
+            assert not any(box.contains(*xy) for box in boxes)
+        assert all(ax.bbox.containsx(b.x0) and ax.bbox.containsx(b.x1) for b in boxes)
+    plotting.plt.close(figure)
+    assert cv2.imread(str(tmp_path / 'x.png')).std() > 5
+
+
+@pytest.mark.parametrize(
+    ('name', 'family', 'short'),
+    [
+        ('timm/repvit_m1_0', 'RepViT', 'M1.0'),
+        ('iformer_l2', 'iFormer', 'L2'),
+        ('timm/iformer_m', 'iFormer (timm)', 'M'),
+        ('mocovit', 'MoCoViT', 'MoCoViT'),
+        ('timm/mobilenetv4_conv_small', 'MobileNetV4', 'conv small'),
+        ('timm/ghostnet_100', 'GhostNet (timm)', '100'),
+    ],
+)
+def test_short_names(name, family, short):
+    assert plotting.short_name(name, family) == short
+
+
+def test_table_files_and_picture(benchmark, tmp_path):
+    code, out, _ = benchmark(
+        'iformer_t', 'timm/test_efficientnet', *TINY, '--reference', 'iformer_t',
+        '--precisions', 'fp32', 'bf16', '--out', 'results',
+    )  # fmt: skip
+    assert code == 0, out
+    assert 'torch bf16, 64x64' in out
+    assert 'no published top-1: timm/test_efficientnet' in out
+    content = json.loads((tmp_path / 'results/benchmark.json').read_text())
+    assert content['machine']['versions']['torch'] == torch.__version__
+    assert content['machine']['cores'] >= 1
+    assert 'timm/test_efficientnet' in content['command']
+    assert content['date']
+    rows = content['rows']
+    assert [row['top1'] for row in rows] == [74.1, 74.1, None, None]
+    assert rows[2]['top1_source'] is None
+    for row in rows:
+        assert 0 < row['median_ms'] <= row['p90_ms']
+        assert row['images_per_second'] == pytest.approx(1000 / row['median_ms'])
+        assert row['peak_mib'] is None or row['peak_mib'] > 4e-6 * row['parameters']
+        assert row['macs'] > 1e5
+    assert [row['ratio'] for row in rows[:2]] == [1.0, 1.0]
+    if sys.platform == 'linux':
+        assert all(row['peak_mib'] for row in rows)
+    with (tmp_path / 'results/benchmark.csv').open() as file:
+        table = list(csv.DictReader(file))
+    assert [row['network'] for row in table] == [row['network'] for row in rows]
+    assert float(table[0]['median_ms']) == pytest.approx(rows[0]['median_ms'])
+    assert table[2]['top1'] == ''
+    assert cv2.imread(str(tmp_path / 'results/benchmark.png')).std() > 5
+
+
+class Stub(Runtime):
+    """A runtime that writes what it is given into a file, and cannot do RepViT."""
+
+    name, suffix, extra, modules = 'stub', '.stub', 'stub', ('json',)
+    precisions = ('fp32', 'int8')
+
+    def export(self, program, order, file):
+        if any('repvit' in type(part).__module__ for part in program.modules()):
+            raise ValueError('no such operator\nand a long story')
+        assert order.precision == 'fp32' or order.calibration
+        file.write_text(json.dumps([list(order.example.shape), order.precision]))
+
+    def open(self, file, threads=None):
+        shape, _ = json.loads(file.read_text())
+        assert threads == 1
+
+        def session(image):
+            assert image.shape == tuple(shape)
+            return [image.sum(axis=(1, 2, 3))]
+
+        return session
+
+    def inspect(self, file):
+        return Graph()
+
+
+def test_runtimes_and_what_they_cannot_do(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setitem(RUNTIMES, 'stub', Stub())
+    monkeypatch.setattr(timing, 'peak_memory', lambda *_, **__: None)
+    code, out, err = benchmark(
+        'mocovit', 'timm/repvit_m0_9', *TINY, '--task', 'pyramid', '--runtimes', 'torch', 'stub',
+        '--precisions', 'fp32', 'int8', '--batch', 2, '--threads', 1,
+        '--reference', 'mocovit:classify@torch', '--out', 'r',
+    )  # fmt: skip
+    assert code == 1
+    assert '2 of 7' in err
+    assert 'ValueError: no such operator' in out
+    assert 'long story' not in out + err
+    content = json.loads(Path('r/benchmark.json').read_text())
+    kinds = [(r['network'], r['task'], r['runtime'], r['precision']) for r in content['rows']]
+    assert kinds == [
+        ('mocovit', 'pyramid', 'torch', 'fp32'),
+        ('mocovit', 'pyramid', 'stub', 'fp32'),
+        ('mocovit', 'pyramid', 'stub', 'int8'),
+        ('timm/repvit_m0_9', 'pyramid', 'torch', 'fp32'),
+        ('mocovit', 'classify', 'torch', 'fp32'),
+    ]
+    assert all(row['ratio'] and row['peak_mib'] is None for row in content['rows'])
+    assert content['rows'][0]['images_per_second'] == pytest.approx(2000 / content['rows'][0]['median_ms'])
+    assert [entry['reason'] for entry in content['left_out']] == ['ValueError: no such operator'] * 2
+
+
+class Absent(Stub):
+    modules = ('a_module_that_nobody_has',)
+
+
+class Phone(Stub):
+    runs_here = False
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['resnet18'], 'did you mean timm/resnet18'),
+        (['iformer_x'], 'did you mean iformer_'),
+        (['timm/repvit_m1_9'], 'did you mean timm/repvit_m'),
+        (['configs/none.py'], 'configs/none.py: no such config file'),
+        (['iformer_t:segment'], 'expected classify or pyramid'),
+        (['iformer_t', '--sizes', '224'], '--sizes 224: expected HEIGHTxWIDTH'),
+        (['iformer_t', '--sizes', '31x64'], 'of 32 pixels or more'),
+        (['iformer_t', '--rounds', '2'], '--rounds 2: expected 3 or more'),
+        (['iformer_t', '--threads', '0'], '--threads 0: expected 1 or more'),
+        (['iformer_t', '--batch', '0'], '--batch 0: expected 1 or more'),
+        (['iformer_t', '--seconds', '0'], '--seconds 0.0: expected more than 0'),
+        (['iformer_t', '--runtimes', 'stab'], 'did you mean stub?'),
+        (['iformer_t', '--runtimes', 'absent'], "pip install 'mmiformer[stub]'"),
+        (['iformer_t', '--runtimes', 'phone'], 'do not run on this machine'),
+        (['iformer_t', '--runtimes', 'stub', '--compile'], 'add torch to --runtimes'),
+        (['iformer_t', '--precisions', 'fp8'], '--precisions fp8: none of torch has it'),
+        (['iformer_t', '--reference', 'iformer_s@stub'], 'stub is not among --runtimes'),
+        (['iformer_t', '--reference', 'iformer_y'], 'did you mean iformer_'),
+        (['iformer_t', '--out', '/dev/null/x'], '--out /dev/null/x: cannot be written to'),
+    ],
+)
+def test_bad_input_is_one_sentence(benchmark, monkeypatch, arguments, sentence):
+    for runtime in (Stub(), Absent(), Phone()):
+        name = 'stub' if type(runtime) is Stub else type(runtime).__name__.lower()
+        monkeypatch.setitem(RUNTIMES, name, runtime)
+    monkeypatch.setattr(timing, 'time_rounds', lambda *_: pytest.fail('the run began'))
+    code, out, err = benchmark(*arguments)
+    assert code == 1
+    assert err.count('\n') == 1
+    assert sentence in err
+    assert not Path('work_dirs').exists()
+
+
+def test_what_timm_cannot_do_is_told():
+    with pytest.raises(UserError, match='timm/test_vit: has no maps of strides 4 or 8 to 32, but of 16, 16'):
+        Network('timm/test_vit', 'pyramid').build(160, 160)
+    with pytest.raises(
+        UserError, match='timm/xcit_nano_12_p16_224: timm cannot build it for classify at 40x40'
+    ):
+        Network('timm/xcit_nano_12_p16_224').build(40, 40)

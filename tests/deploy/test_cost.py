@@ -1,0 +1,145 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mmiformer import IFormer, MoCoViT
+from mmiformer.deploy import cost as module
+from mmiformer.deploy import count_macs, use_matmul_attention
+from mmiformer.deploy.cost import count_cost
+from mmiformer.errors import UserError
+
+
+def of_fvcore(model: nn.Module, size: int) -> int:
+    """fvcore's multiply-adds of everything that multiplies matrices."""
+    fvcore = pytest.importorskip('fvcore.nn')
+    counter = fvcore.FlopCountAnalysis(model.eval(), torch.zeros(1, 3, size, size))
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    kinds = ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'mm', 'einsum')
+    return sum(int(counter.by_operator()[kind]) for kind in kinds)
+
+
+class Function(nn.Module):
+    """A function of the image as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, image):
+        return self.function(image)
+
+
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda: IFormer('t', out_indices=(0, 1, 2, 3), window_size=2),
+        lambda: MoCoViT('1.0'),
+        lambda: MoCoViT('ghostnet'),
+    ],
+)
+def test_ours_against_fvcore(build):
+    net = build().eval()
+    found = count_macs(net, 96, 96)
+    use_matmul_attention(net)  # fvcore has no rule for torch's attention kernel, and skips it.
+    assert found == of_fvcore(net, 96)
+
+
+# Convolutions alone; attention with biases; attention of another kind and linear layers; fused attention.
+@pytest.mark.parametrize(
+    'name', ['repvit_m0_9', 'efficientformerv2_s0', 'swiftformer_xs', 'vit_tiny_patch16_224']
+)
+def test_timm_against_fvcore(name, monkeypatch):
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    net = timm.create_model(name).eval()
+    found = count_macs(net)
+    for part in net.modules():
+        if hasattr(part, 'fused_attn'):
+            part.fused_attn = False
+    assert found == of_fvcore(net, 224)
+
+
+def test_attention_by_hand():
+    q, n = 64, 14 * 14  # Stage 3 of T at 224: width of q and k, tokens; then stage 4.
+    assert count_cost(IFormer('t')).by_operator['bmm'] == 3 * n * n * (q + 128) + 2 * 49 * 49 * (64 + 256)
+    assert count_cost(MoCoViT('1.0')).by_operator['bmm'] == 4 * 49 * 49 * (160 + 160)
+
+
+def test_a_small_network_by_hand_and_its_parameters():
+    conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    depthwise = nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False)
+    up = nn.ConvTranspose2d(8, 4, 2, stride=2, bias=False)
+    linear = nn.Linear(4, 10)
+    shared = nn.Sequential(
+        conv, nn.BatchNorm2d(8), nn.GELU(), depthwise, depthwise, up, nn.AdaptiveAvgPool2d(1)
+    )
+    cost = count_cost(nn.Sequential(shared, nn.Flatten(), linear), 32, 48)
+    cells = 16 * 24
+    assert cost.by_operator == {
+        'convolution': cells * 8 * 27 + 2 * cells * 8 * 25 + cells * 8 * 4 * 4,
+        'addmm': 4 * 10,
+    }
+    assert cost.macs == sum(cost.by_operator.values())
+    assert cost.parameters == (8 * 27 + 8) + 16 + 8 * 25 + 8 * 4 * 4 + (4 * 10 + 10), 'shared ones count once'
+
+
+def test_parameters_of_t_are_the_published_ones():
+    timm = pytest.importorskip('timm')
+    assert count_cost(timm.create_model('iformer_t')).parameters == 2_886_456
+
+
+@pytest.mark.parametrize(
+    ('function', 'macs'),
+    [
+        (lambda x: F.scaled_dot_product_attention(x, x, x), 3 * 8 * 8 * (32 + 32)),
+        (lambda x: torch.einsum('nchw,ncvw->nhv', x, x), 3 * 8 * 8 * 32),
+        (lambda x: x[0, 0] @ x[0, 0, 0], 8 * 32),
+        (lambda x: torch.addmv(x[0, 0, :, 0], x[0, 0], x[0, 0, 0]), 8 * 32),
+        (lambda x: torch.dot(x[0, 0, 0], x[0, 0, 1]), 32),
+        (lambda x: torch.addbmm(x[0, 0, :, :8], x[0], x[0].mT), 3 * 8 * 8 * 32),
+        (lambda x: torch.baddbmm(x[0, :, :, :8], x[0], x[0].mT), 3 * 8 * 8 * 32),
+        (lambda x: torch.ops.aten.gelu_(x).relu_().sub_(1), 0),
+        (lambda x: F.interpolate(x, scale_factor=2, mode='bilinear').softmax(-1).amax(), 0),
+    ],
+)
+def test_products_in_all_their_forms(function, macs):
+    assert count_macs(Function(function), 8, 32) == macs
+
+
+def test_attention_kernels_of_the_cpu_are_counted_where_they_appear():
+    x = torch.zeros(2, 4, 6, 8)
+    with module._MacCounter() as counter:
+        F.scaled_dot_product_attention(x, x, x)
+    assert counter.by_operator.total() == 2 * 4 * 6 * 6 * (8 + 8)
+
+
+@pytest.mark.parametrize(
+    ('function', 'name'),
+    [
+        (lambda x: torch.fft.fft2(x).real, '_fft'),
+        (lambda x: torch.cdist(x, x), '_cdist_forward'),
+        (lambda x: torch.linalg.inv(x[..., :8]), 'linalg_inv'),
+        (lambda x: torch.ops.torchvision.nms(x[0, 0, :, :4], x[0, 0, :, 0], 0.5), 'torchvision.nms'),
+    ],
+)
+def test_an_operator_without_a_rule_is_named(function, name):
+    with pytest.raises(UserError, match=f'{name}.*no rule'):
+        count_macs(Function(function), 8, 32)
+
+
+def test_what_is_computed_past_torch_is_an_error_too():
+    with pytest.raises(UserError, match='cannot be counted'):
+        count_macs(Function(lambda x: torch.from_numpy(x.numpy() @ x.numpy().mT)), 8, 8)
+
+
+def test_the_network_is_left_as_it_is():
+    net = IFormer('t').train()
+    count_macs(net, 64, 64)
+    assert net.training
+    assert next(net.parameters()).device.type == 'cpu'
+    assert not any(getattr(part, 'use_matmul', False) for part in net.modules())
+
+
+def test_what_costs_nothing_exists():
+    assert [name for name in sorted(module._FREE) if not hasattr(torch.ops.aten, name)] == []

@@ -1,0 +1,209 @@
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram, onnx_translations, shared
+from mmiformer.deploy.runtimes.base import Order, trace
+from mmiformer.errors import UserError
+
+FOLDER = Path(__file__).parents[2] / 'configs/detection'
+SIZES = [(160, 256), (97, 131), (224, 224)]
+KINDS = {
+    'retinanet_mocovit_coco': (RetinaNetProgram, 'model.bbox_head.retina_cls.bias'),
+    'maskrcnn_iformer_t_coco': (MaskRCNNProgram, 'model.roi_head.bbox_head.fc_cls.bias'),
+}
+
+
+def config(name: str) -> Config:
+    cfg = Config.fromfile(FOLDER / f'{name}.py')
+    cfg.model.backbone.pop('init_cfg')
+    test_cfg = cfg.model.test_cfg
+    # Slivers at the border have equal features, so equal scores, and either order is right.
+    test_cfg.get('rpn', test_cfg).update(nms_pre=100, max_per_img=60, min_bbox_size=4)
+    test_cfg.get('rcnn', test_cfg).update(max_per_img=50)
+    return cfg
+
+
+def image(height: int, width: int) -> torch.Tensor:
+    return torch.randn(1, 3, height, width)
+
+
+# Of the layers before scores and boxes: standard deviation and mean of what they give.
+SPREAD = dict(
+    retina_cls=(0.8, -4),
+    retina_reg=(0.3, 0),
+    rpn_cls=(2, 0),
+    rpn_reg=(0.3, 0),
+    fc_cls=(2, 0),
+    fc_reg=(0.5, 0),
+)
+
+
+def spread_out(layer: nn.Module, deviation: float, mean: float) -> None:
+    """Scales a layer, on its first call, so that its channels come out with this deviation and mean."""
+
+    def scale(layer, inputs, out):
+        handle.remove()
+        channels = out.movedim(1, -1).flatten(0, -2)
+        factor = deviation / channels.std(0).mean()
+        layer.weight.data *= factor
+        layer.bias.data = (layer.bias.data - channels.mean(0)) * factor + mean
+        return layer(*inputs)
+
+    handle = layer.register_forward_hook(scale)
+
+
+def build(name: str) -> nn.Module:
+    """A detector whose scores are spread out, as after training, and whose boxes leave their anchors."""
+    init_default_scope('mmdet')
+    model = MODELS.build(config(name).model).eval()
+    for key, tensor in model.state_dict().items():
+        if key.endswith('running_var'):
+            tensor.uniform_(0.5, 2)
+        elif tensor.is_floating_point() and tensor.dim() == 1:
+            tensor.normal_(float(key.endswith('weight')), 0.2)
+    for key, layer in model.named_modules():
+        if key.split('.')[-1] in SPREAD:
+            spread_out(layer, *SPREAD[key.split('.')[-1]])
+    predict(model, image(*SIZES[0]))
+    return model
+
+
+def predict(model: nn.Module, batch: torch.Tensor):
+    from mmdet.structures import DetDataSample
+
+    shape = tuple(batch.shape[2:])
+    sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
+    with torch.no_grad():
+        return model.predict(batch, [sample])[0].pred_instances
+
+
+def run(program: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return list(program(batch))
+
+
+def share(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """Share of either's detections that the other has too."""
+    same = shared(ours, theirs)
+    return min(float(same.any(dim).float().mean()) for dim in (0, 1))
+
+
+@pytest.fixture(scope='module', params=list(KINDS))
+def kind(request):
+    """Model, program and name of a parameter that, made small, lets nothing be found."""
+    torch.manual_seed(0)
+    model = build(request.param)
+    program, bias = KINDS[request.param]
+    return model, program(model), bias
+
+
+@pytest.fixture(scope='module')
+def file(kind, tmp_path_factory):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    _, program, _ = kind
+    exported = torch.onnx.export(
+        trace(program, Order(image(*SIZES[0]), dynamic=True)),
+        dynamo=True,
+        opset_version=20,
+        input_names=['image'],
+        output_names=list(program.outputs),
+        custom_translation_table=onnx_translations(),
+        verbose=False,
+    )
+    path = tmp_path_factory.mktemp('onnx') / 'detector.onnx'
+    exported.save(path)
+    return path
+
+
+def session(content):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    opened = onnxruntime.InferenceSession(content, options)
+    return lambda batch: [torch.from_numpy(a) for a in opened.run(None, {'image': batch.numpy()})]
+
+
+def test_program_finds_what_mmdet_finds(kind):
+    model, program, _ = kind
+    for size in SIZES:
+        batch = image(*size)
+        theirs, ours = predict(model, batch), run(program, batch)
+        assert len(theirs.bboxes) > 10
+        assert len(ours[0]) == len(theirs.bboxes)
+        assert share(ours, [theirs.bboxes, theirs.labels, theirs.scores]) > 0.95
+        assert (ours[2].diff() <= 0).all(), 'best first'
+
+
+def test_masks_are_mmdets_before_they_are_pasted(kind):
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    model, program, _ = kind
+    if 'masks' not in program.outputs:
+        pytest.skip('no masks')
+    batch = image(*SIZES[0])
+    # Of the folded copy, so that both have the same boxes in the same order.
+    theirs, (boxes, _, _, masks) = predict(program.model, batch), run(program, batch)
+    assert masks.shape == (len(boxes), 28, 28)
+    assert torch.equal(boxes, theirs.bboxes)
+    pasted, _ = _do_paste_mask(masks[:, None], boxes, *SIZES[0], skip_empty=False)
+    both, either = (pasted >= 0.5) & theirs.masks, (pasted >= 0.5) | theirs.masks
+    assert both.sum() > 1000 and both.sum() / either.sum() > 0.999
+
+
+@pytest.mark.slow
+def test_one_onnx_file_of_standard_operators_serves_all_sizes(kind, file):
+    onnx = pytest.importorskip('onnx')
+    _, program, _ = kind
+    graph = onnx.load(file)
+    assert [(o.domain, o.version) for o in graph.opset_import] == [('', 20)]
+    assert {node.domain for node in graph.graph.node} == {''} and not graph.functions
+    detect = session(file)
+    for size in (*SIZES, (64, 64), (300, 320)):
+        batch = image(*size)
+        ours, theirs = run(program, batch), detect(batch)
+        assert [(t.shape, t.dtype) for t in theirs] == [(o.shape, o.dtype) for o in ours]
+        assert share(theirs, ours) > 0.95
+        same = shared(theirs, ours)
+        for masks, others in zip(theirs[3:], ours[3:], strict=True):
+            differences = (masks - others[same.int().argmax(1)]).abs().flatten(1).amax(1)
+            assert differences[same.any(1)].max() < 1e-3
+
+
+@pytest.mark.slow
+def test_nothing_found(kind, file):
+    onnx = pytest.importorskip('onnx')
+    _, program, bias = kind
+    batch = image(*SIZES[1])
+    graph = onnx.load(file)
+    (stored,) = (t for t in graph.graph.initializer if t.name == bias)
+    parameter = program.get_parameter(bias)
+    before = parameter.detach().clone()
+    parameter.data -= 1e3
+    if 'masks' in program.outputs:
+        parameter.data[-1] = 0  # the background
+    stored.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), bias))
+    ours = run(program, batch)
+    parameter.data.copy_(before)
+    assert [tuple(t.shape) for t in ours] == [(0, 4), (0,), (0,), (0, 28, 28)][: len(ours)]
+    theirs = session(graph.SerializeToString())(batch)
+    assert [(t.shape, t.dtype) for t in theirs] == [(o.shape, o.dtype) for o in ours]
+
+
+def test_several_images_and_other_suppression_are_refused(kind):
+    model, program, _ = kind
+    with pytest.raises(UserError, match='one image'):
+        program(torch.zeros(2, 3, 64, 64))
+    cfg = (model.roi_head if hasattr(model, 'roi_head') else model.bbox_head).test_cfg
+    cfg.nms.type = 'soft_nms'
+    try:
+        with pytest.raises(UserError, match="type 'nms'"):
+            type(program)(model)
+    finally:
+        cfg.nms.type = 'nms'

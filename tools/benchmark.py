@@ -1,0 +1,471 @@
+"""Times networks against each other on this machine: ``python tools/benchmark.py NETWORK ...``."""
+
+import argparse
+import csv
+import datetime
+import difflib
+import json
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer import cli
+from mmiformer.deploy import timing
+from mmiformer.deploy.cost import Cost, count_cost
+from mmiformer.deploy.plotting import Point, plot_latency, short_name
+from mmiformer.deploy.programs import Program
+from mmiformer.deploy.runtimes import RUNTIMES
+from mmiformer.deploy.runtimes.base import Runtime
+from mmiformer.deploy.timing import Network
+from mmiformer.errors import UserError
+from mmiformer.results.imagenet import published
+
+COMPILED = 'torch-compile'
+NOTES = {
+    ('timm/ghostnet_100', 'pyramid'): 'timm taps it before its last four bottlenecks; ghostnet is the same '
+    'network, tapped at its end'
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row to be: a network at a size, on a runtime in a precision."""
+
+    network: Network
+    runtime: str
+    precision: str
+    size: tuple[int, int]
+
+    @property
+    def panel(self) -> str:
+        """What it is compared within."""
+        return f'{self.runtime} {self.precision}, {self.size[0]}x{self.size[1]}'
+
+    def __str__(self) -> str:
+        return f'{self.network.title} ({self.network.task}, {self.panel})'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A variant that is ready to run.
+
+    Attributes:
+        variant: What it is.
+        cost: Parameters and multiply-adds.
+        call: What is timed.
+        load: Function and arguments with which another process makes the call, None if that cannot be.
+        libraries: Modules that it imports for that.
+    """
+
+    variant: Variant
+    cost: Cost
+    call: timing.Call
+    load: tuple[Any, ...] | None
+    libraries: Sequence[str]
+
+
+def main() -> None:
+    """Parses the arguments, times, prints and writes the results."""
+    args = parse_arguments()
+    registry = {name: find_runtime(name) for name in args.runtimes}
+    reference = parse_reference(args)
+    variants = plan(args, registry, reference)
+    out = writable_folder(args.out)
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    machine = timing.describe_machine(['timm', *(m for r in registry.values() if r for m in r.modules)])
+    if (machine['load'] or 0) > 0.5:
+        console.print(
+            f'other programs keep {machine["load"]:.1f} of {machine["cores"]} cores busy: latencies will be '
+            'too high, ratios less so'
+        )
+    torch.set_num_threads(args.threads)
+    left_out: dict[Variant, str] = {}
+    with tempfile.TemporaryDirectory() as folder, progress_bar(console) as bar:
+        entries = prepare(variants, registry, args, Path(folder), bar, left_out)
+        if not entries:
+            raise UserError(next(iter(left_out.values())))
+        task = bar.add_task('Timing', total=len(entries) * (args.rounds + 1))
+        # The bar is drawn between turns: a thread that draws would run beside what is timed.
+        times = timing.time_rounds(
+            [e.call for e in entries],
+            args.rounds,
+            args.seconds,
+            lambda: bar.update(task, advance=1, refresh=True),
+        )
+        libraries = sorted({module for entry in entries for module in entry.libraries})
+        peaks = [
+            None
+            if entry.load is None or args.no_memory
+            else timing.peak_memory(*entry.load, libraries=libraries)
+            for entry in steps(bar, 'Memory', entries)
+        ]
+    references = [find_reference(reference, entry.variant, entries) for entry in entries]
+    rows = [
+        make_row(entry, latency, peak, args)
+        for entry, latency, peak in zip(entries, timing.summarise(times, references), peaks, strict=True)
+    ]
+    print_tables(rows, machine, args, console)
+    for name in sorted({v.network.name for v in variants}):
+        if (name, args.task) in NOTES:
+            console.print(f'{name}: {NOTES[name, args.task]}')
+    for variant, reason in left_out.items():
+        console.print(f'left out: {variant}: {reason}', markup=False)
+    write_files(rows, machine, left_out, out)
+    draw(rows, machine, args, out, console)
+    if left_out:
+        raise UserError(
+            f'{len(left_out)} of {len(variants)} entries could not be prepared; they are named above.'
+        )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The arguments, checked."""
+    parser = argparse.ArgumentParser(
+        description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
+        'are random. Figures are median and 90th percentile over the rounds; a round is the mean over as '
+        'many runs as take --seconds. Parameters and multiply-adds (attention products counted) are of the '
+        'network as it runs, fused. Peak memory is how far a fresh process grows that loads the network and '
+        'runs it three times, pages of the libraries that it touches included.',
+        epilog=f'NETWORK: {", ".join(timing.OURS)}, timm/NAME for any of timm, or a config file for the '
+        'backbone of its model; NAME:classify or NAME:pyramid for another task than --task.',
+    )
+    add = parser.add_argument
+    add('networks', nargs='+', metavar='NETWORK', help='see below')
+    add('--runtimes', nargs='+', default=['torch'], help='torch, onnx, openvino, ... (default: torch)')
+    add('--precisions', nargs='+', default=['fp32'], help='fp32, fp16, bf16, int8 (default: fp32)')
+    add('--sizes', nargs='+', default=['224x224'], metavar='HxW', help='height x width (default: 224x224)')
+    add('--task', choices=timing.TASKS, default='classify', help='logits, or maps of strides 4 to 32')
+    add('--batch', type=int, default=1, help='images at once (default: 1)')
+    add('--threads', type=int, default=1, help='threads of each runtime (default: 1)')
+    add('--rounds', type=int, default=9, help='at least 3 (default: 9)')
+    add('--seconds', type=float, default=0.2, help='least time of a turn in a round (default: 0.2)')
+    add('--compile', action='store_true', help='beside torch, also time it with torch.compile')
+    add(
+        '--reference',
+        metavar='NETWORK[@RUNTIME]',
+        help='print times as ratios to this network, on the same runtime or the one named; median over the '
+        'rounds of the ratio within a round',
+    )
+    add('--no-memory', action='store_true', help='do not measure the memory')
+    add('--out', default='work_dirs/benchmark', help='folder of the results (default: work_dirs/benchmark)')
+    args = parser.parse_args()
+    for name, least in (('batch', 1), ('threads', 1), ('rounds', 3)):
+        if getattr(args, name) < least:
+            raise UserError(f'--{name} {getattr(args, name)}: expected {least} or more.')
+    if not args.seconds > 0:
+        raise UserError(f'--seconds {args.seconds}: expected more than 0.')
+    if args.compile and 'torch' not in args.runtimes:
+        raise UserError('--compile: is for PyTorch; add torch to --runtimes.')
+    return args
+
+
+def find_runtime(name: str) -> Runtime | None:
+    """The runtime of a name, installed; None for PyTorch itself."""
+    if name == 'torch':
+        return None
+    if name not in RUNTIMES:
+        near = difflib.get_close_matches(name, ['torch', *RUNTIMES], 1)
+        hint = f'; did you mean {near[0]}?' if near else '.'
+        raise UserError(f'--runtimes {name}: expected out of {", ".join(["torch", *RUNTIMES])}{hint}')
+    runtime = RUNTIMES[name]
+    runtime.require()
+    if not runtime.runs_here:
+        raise UserError(f'--runtimes {name}: its files do not run on this machine.')
+    return runtime
+
+
+def plan(
+    args: argparse.Namespace, registry: dict[str, Runtime | None], reference: tuple[Network, str] | None
+) -> list[Variant]:
+    """What is to be timed: every network, and the reference, by size, runtime and precision."""
+    networks = [Network.parse(text, args.task) for text in args.networks]
+    sizes = [parse_size(text) for text in args.sizes]
+    kinds = []
+    for name, runtime in registry.items():
+        offered = tuple(timing.TORCH_PRECISIONS) if runtime is None else runtime.precisions
+        kinds += [(name, precision) for precision in args.precisions if precision in offered]
+        if args.compile and runtime is None:
+            kinds += [(COMPILED, precision) for precision in args.precisions if precision in offered]
+    for precision in args.precisions:
+        if precision not in (p for _, p in kinds):
+            raise UserError(f'--precisions {precision}: none of {", ".join(registry)} has it.')
+    variants = [Variant(n, *kind, size) for size in sizes for n in networks for kind in kinds]
+    if reference:
+        network, name = reference
+        if name and name not in (runtime for runtime, _ in kinds):
+            raise UserError(f'--reference {args.reference}: {name} is not among --runtimes.')
+        own = [next(kind for kind in kinds if kind[0] == name)] if name else kinds
+        variants += [Variant(network, *kind, size) for size in sizes for kind in own]
+    return list(dict.fromkeys(variants))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width."""
+    match = re.fullmatch(r'(\d+)x(\d+)', text)
+    if not match or min(int(side) for side in match.groups()) < 32:
+        raise UserError(f'--sizes {text}: expected HEIGHTxWIDTH of 32 pixels or more, such as 512x512.')
+    return int(match[1]), int(match[2])
+
+
+def parse_reference(args: argparse.Namespace) -> tuple[Network, str] | None:
+    """Network of the reference, and its runtime or nothing."""
+    if not args.reference:
+        return None
+    name, _, runtime = args.reference.partition('@')
+    return Network.parse(name, args.task), runtime
+
+
+def find_reference(
+    reference: tuple[Network, str] | None, variant: Variant, entries: Sequence[Entry]
+) -> int | None:
+    """Index of the entry that a variant is compared with, None without one."""
+    if reference is None:
+        return None
+    network, runtime = reference
+    for index, other in enumerate(entry.variant for entry in entries):
+        if (other.network, other.size) != (network, variant.size):
+            continue
+        if other.runtime == runtime or (
+            not runtime and (other.runtime, other.precision) == (variant.runtime, variant.precision)
+        ):
+            return index
+    return None
+
+
+def writable_folder(path: str) -> Path:
+    """The folder, made and tried out before a long run."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'--out {path}: cannot be written to ({error.strerror}).') from error
+    return folder
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar that is drawn only when told to."""
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, auto_refresh=False, transient=True)
+
+
+def steps(bar: Progress, name: str, items: Sequence[Any]) -> Any:
+    """Goes through items, with a bar."""
+    task = bar.add_task(name, total=len(items))
+    for item in items:
+        bar.update(task, refresh=True)
+        yield item
+        bar.update(task, advance=1, refresh=True)
+
+
+def prepare(
+    variants: Sequence[Variant],
+    registry: dict[str, Runtime | None],
+    args: argparse.Namespace,
+    folder: Path,
+    bar: Progress,
+    left_out: dict[Variant, str],
+) -> list[Entry]:
+    """Builds and exports what is to be timed; what fails is left out, with the reason."""
+    built: dict[tuple[Network, tuple[int, int]], tuple[Program, Cost] | str] = {}
+    entries = []
+    for number, variant in enumerate(steps(bar, 'Preparing', variants)):
+        key = variant.network, variant.size
+        if key not in built:
+            try:
+                program = variant.network.build(*variant.size)
+                built[key] = program, count_cost(program, *variant.size)
+            except UserError as error:
+                built[key] = str(error)
+        found = built[key]
+        if isinstance(found, str):
+            left_out[variant] = found
+            continue
+        program, cost = found
+        image = torch.randn(args.batch, 3, *variant.size)
+        try:
+            entries.append(
+                make_entry(variant, program, cost, image, registry, args.threads, folder / f'{number}')
+            )
+        except Exception as error:  # Exporters raise anything; the other entries go on.
+            reason = str(error).strip().partition('\n')[0]
+            left_out[variant] = (
+                reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'
+            )
+    return entries
+
+
+def make_entry(
+    variant: Variant,
+    program: Program,
+    cost: Cost,
+    image: torch.Tensor,
+    registry: dict[str, Runtime | None],
+    threads: int,
+    file: Path,
+) -> Entry:
+    """A variant made ready to run."""
+    runtime = registry.get(variant.runtime)
+    shape = tuple(image.shape)
+    if runtime is not None:
+        file = file.with_suffix(runtime.suffix)
+        call = timing.runtime_call(runtime, program, image, variant.precision, threads, file)
+        return Entry(
+            variant, cost, call, (timing.load_session, runtime, file, shape, threads), runtime.modules
+        )
+    compiled = variant.runtime == COMPILED
+    call = timing.torch_call(program, image, variant.precision, compiled)
+    call()  # Compiles.
+    if compiled:  # That takes memory of its own, which is not the network's.
+        return Entry(variant, cost, call, None, ())
+    libraries = sorted({type(module).__module__ for module in program.modules()})
+    return Entry(
+        variant, cost, call, (timing.load_program, program, shape, variant.precision, threads), libraries
+    )
+
+
+def make_row(
+    entry: Entry, latency: timing.Latency, peak: float | None, args: argparse.Namespace
+) -> dict[str, Any]:
+    """All figures of an entry, as they are written."""
+    variant = entry.variant
+    known = published(variant.network.name)
+    return dict(
+        network=variant.network.title,
+        family=family_of(variant.network),
+        task=variant.network.task,
+        runtime=variant.runtime,
+        precision=variant.precision,
+        height=variant.size[0],
+        width=variant.size[1],
+        batch=args.batch,
+        threads=args.threads,
+        rounds=args.rounds,
+        median_ms=1000 * latency.median,
+        p90_ms=1000 * latency.p90,
+        images_per_second=args.batch / latency.median,
+        reference=args.reference if latency.ratio is not None else None,
+        ratio=latency.ratio,
+        peak_mib=peak,
+        parameters=entry.cost.parameters,
+        macs=entry.cost.macs,
+        top1=known.top1 if known else None,
+        top1_source=known.source if known else None,
+        top1_distilled=known.distilled if known else None,
+        top1_size=known.size if known else None,
+    )
+
+
+def family_of(network: Network) -> str:
+    """Family in the picture; timm's form of our networks is one of its own."""
+    known = published(network.name)
+    family = known.family if known else network.title
+    ours = {row.family for name in timing.OURS if (row := published(name))}
+    return f'{family} (timm)' if network.name.startswith('timm/') and family in ours else family
+
+
+def print_tables(
+    rows: Sequence[dict[str, Any]], machine: dict[str, Any], args: argparse.Namespace, console: Console
+) -> None:
+    """One table for each runtime, precision and size, the fastest first."""
+    versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
+    console.print(f'{machine["processor"]}, {machine["cores"]} cores; {versions}', highlight=False)
+    for panel in dict.fromkeys(panel_of(row) for row in rows):
+        table = Table(
+            title=f'{panel}; {args.task}, {args.threads} thread(s), batch {args.batch}',
+            caption=f'{args.rounds} rounds; top-1 as published; * with a teacher',
+            box=box.SIMPLE_HEAD,
+        )
+        table.add_column('network', no_wrap=True)
+        for name in ('ms', 'p90', 'ratio', 'images/s', 'MiB', 'params M', 'MACs G', 'top-1'):
+            table.add_column(name, justify='right')
+        own = [row for row in rows if panel_of(row) == panel]
+        mixed = len({row['task'] for row in own}) > 1
+        for row in sorted(own, key=lambda r: r['median_ms']):
+            table.add_row(
+                row['network'] + (f':{row["task"]}' if mixed else ''),
+                f'{row["median_ms"]:.2f}',
+                f'{row["p90_ms"]:.2f}',
+                '' if row['ratio'] is None else f'{row["ratio"]:.2f}',
+                f'{row["images_per_second"]:.1f}',
+                '-' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
+                f'{row["parameters"] / 1e6:.2f}',
+                f'{row["macs"] / 1e9:.3f}',
+                '-' if row['top1'] is None else f'{row["top1"]:.1f}' + '*' * row['top1_distilled'],
+            )
+        console.print(table)
+
+
+def panel_of(row: dict[str, Any]) -> str:
+    """What a row is compared within."""
+    return f'{row["runtime"]} {row["precision"]}, {row["height"]}x{row["width"]}'
+
+
+def write_files(
+    rows: Sequence[dict[str, Any]], machine: dict[str, Any], left_out: dict[Variant, str], out: Path
+) -> None:
+    """Writes ``benchmark.csv`` and ``benchmark.json``."""
+    with (out / 'benchmark.csv').open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    content = dict(
+        machine=machine,
+        date=datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+        command=shlex.join(['python', *sys.argv]),
+        rows=rows,
+        left_out=[dict(entry=str(variant), reason=reason) for variant, reason in left_out.items()],
+    )
+    (out / 'benchmark.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+
+
+def draw(
+    rows: Sequence[dict[str, Any]],
+    machine: dict[str, Any],
+    args: argparse.Namespace,
+    out: Path,
+    console: Console,
+) -> None:
+    """Writes ``benchmark.png`` and says who is not in it."""
+    shown = [row for row in rows if row['top1'] is not None]
+    missing = sorted({row['network'] for row in rows if row['top1'] is None})
+    if missing:
+        console.print(f'not in the picture, no published top-1: {", ".join(missing)}', markup=False)
+    names = 'benchmark.csv, benchmark.json'
+    if shown:
+        other_sizes = sorted({f'{r["network"]} at {r["top1_size"]}' for r in shown if r['top1_size'] != 224})
+        note = f'{machine["processor"]}, {args.threads} thread(s), batch {args.batch}, '
+        note += f'{args.task}, {datetime.date.today()}'
+        if other_sizes:
+            note += f'\ntop-1 at 224x224 pixels, of {", ".join(other_sizes)}'
+        points = [
+            Point(
+                short_name(row['network'], row['family']),
+                row['family'],
+                row['median_ms'],
+                row['top1'],
+                panel_of(row),
+                row['top1_distilled'],
+            )
+            for row in shown
+        ]
+        plot_latency(points, out / 'benchmark.png', note=note)
+        names += ', benchmark.png'
+    console.print(f'{out}: {names}', markup=False, highlight=False)
+
+
+if __name__ == '__main__':
+    cli.run(main)
