@@ -73,6 +73,7 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
         meta = load_strictly(model, checkpoint, device)
     else:
         meta = {}
+        model._dump_init_info = lambda *_: None  # Else mmengine lists every tensor on the terminal.
         model.init_weights()
     model.dataset_meta = meta.get('dataset_meta') or dataset_meta(cfg, 'test')
     return model.to(device).eval()

@@ -145,4 +145,4 @@ def normalise(images: Sequence[torch.Tensor], preprocessor: Any) -> list[torch.T
     mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
     flipped = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
     planes = [image.permute(0, 3, 1, 2).float() for image in images]
-    return [((p.flip(1) if flipped else p) - mean) / std for p in planes]
+    return [(((p.flip(1) if flipped else p) - mean) / std).contiguous() for p in planes]

@@ -70,8 +70,10 @@ def test_executorch_takes_an_iformer_as_one_piece(tmp_path, size, capfd):
     file = tmp_path / 'net.pte'
     runtime.export(program, Order(image), file)
     assert capfd.readouterr() == ('', '')
-    outputs = runtime.open(file, threads=1)(image.numpy())
-    assert difference(outputs, reference(program, image)) < 1e-4
+    session = runtime.open(file, threads=1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        outputs = session(image.to(memory_format=layout).numpy())
+        assert difference(outputs, reference(program, image)) < 1e-4
     graph = runtime.inspect(file)
     assert graph.largest_rank == 4
     assert graph.operators['XnnpackBackend'] == 1

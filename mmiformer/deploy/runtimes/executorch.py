@@ -67,8 +67,10 @@ class ExecuTorch(Runtime):
         def run(image: np.ndarray) -> list[np.ndarray]:
             if threads is not None and portable_lib._threadpool_get_thread_count() != threads:
                 portable_lib._unsafe_reset_threadpool(threads)
+            # It would read other strides than these as if they were these.
+            given = torch.from_numpy(np.ascontiguousarray(image))
             # The next run overwrites the outputs.
-            return [output.numpy().copy() for output in method.execute([torch.from_numpy(image)])]
+            return [output.numpy().copy() for output in method.execute([given])]
 
         return run
 
