@@ -72,7 +72,7 @@ def test_a_segmentor_for_all_sizes(run_tool, root, workplace):
         (('--out', 'nowhere/net.onnx'), 'its folder does not exist'),
         (('--precision', 'fp4'), '--precision fp4: onnx is written in fp32, fp16, int8'),
         (('--precision', 'int8'), 'needs --calibrate FOLDER'),
-        (('--calibrate', '.'), 'no images in it'),
+        (('--calibrate', 'no_folder'), 'no_folder: no images in it'),
     ],
 )
 def test_faults_are_one_sentence(run_tool, root, workplace, options, words):
