@@ -98,6 +98,18 @@ def test_executorch_split_computes_the_same(tmp_path):
     assert parts == [3, 1]
 
 
+def test_executorch_keeps_the_threads_of_what_is_loaded(tmp_path):
+    pytest.importorskip('executorch')
+    runtime, file, image = ExecuTorch(), tmp_path / 'net.pte', torch.randn(1, 3, 32, 32)
+    runtime.export(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU()), Order(image), file)
+    session = runtime.open(file, threads=1)
+    with pytest.raises(RuntimeError, match='another number of threads'):
+        ExecuTorch().open(file, threads=2)
+    runtime.open(file, threads=1)
+    del session
+    assert runtime.open(file, threads=2)(image.numpy())[0].shape == (1, 8, 30, 30)
+
+
 def test_executorch_int8_resembles_the_network(tmp_path):
     pytest.importorskip('executorch')
     program, image, runtime = iformer(SMALL), torch.randn(1, 3, 97, 131), ExecuTorch()

@@ -4,16 +4,17 @@ import copy
 import json
 import re
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmiformer.deploy.rewriting import split_depthwise, use_matmul_attention
+from mmiformer.deploy.rewriting import split_depthwise
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session
 from mmiformer.deploy.runtimes.converting import converting, silence, staged
 
@@ -32,15 +33,16 @@ class ExecuTorch(Runtime):
     modules = ('executorch.exir', 'torchao')
     # No fp16: XNNPACK has no GELU for it, each of which would leave the graph for a scalar loop.
     precisions = ('fp32', 'int8')
+    # Methods in use, of all objects of this class: replacing the threads would pull theirs from under them.
+    _loaded: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
     def __init__(self, split: bool = True) -> None:
         self.split = split
 
     def export(self, program: nn.Module, order: Order, file: Path) -> None:
         """Writes a program; int8 is static, per channel, with ranges read off ``order.calibration``."""
-        program = copy.deepcopy(program)
-        use_matmul_attention(program)
         if self.split:
+            program = copy.deepcopy(program)
             split_depthwise(program)
         with staged(file) as folder, converting(self.name):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -56,17 +58,25 @@ class ExecuTorch(Runtime):
             (folder / file.name).write_bytes(lowered.to_executorch().buffer)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
-        """Loads a file. The number of threads is one for the whole process: each run sets its own."""
+        """Loads a file.
+
+        Raises:
+            RuntimeError: If ``threads`` differs from that of a session which is still in use: the number is
+                one for the whole process, and a loaded method keeps the threads that it found.
+        """
         with silence():  # It lists what it cannot find out about the CPU.
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime as ExecuTorchRuntime
 
+            if threads is not None and portable_lib._threadpool_get_thread_count() != threads:
+                if len(self._loaded):
+                    raise RuntimeError(f'{file}: other files are open with another number of threads')
+                portable_lib._unsafe_reset_threadpool(threads)
             method = ExecuTorchRuntime.get().load_program(file).load_method('forward')
         assert method is not None
+        self._loaded.add(method)
 
         def run(image: np.ndarray) -> list[np.ndarray]:
-            if threads is not None and portable_lib._threadpool_get_thread_count() != threads:
-                portable_lib._unsafe_reset_threadpool(threads)
             # It would read other strides than these as if they were these.
             given = torch.from_numpy(np.ascontiguousarray(image))
             # The next run overwrites the outputs.
