@@ -1,8 +1,11 @@
 """What tests of several folders share."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
+import pytest
 from torch import nn
 
 CONFIG = 'configs/detection/maskrcnn_iformer_t_coco.py'
@@ -58,3 +61,23 @@ def trained_looking(model: nn.Module) -> nn.Module:
         elif name.endswith('gamma'):
             tensor.normal_(0.5, 0.1)
     return model.eval()
+
+
+def call_tool(
+    file: Path, arguments: tuple, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> tuple[int, str, str]:
+    """Runs a tool's main with arguments; returns exit code, stdout, stderr."""
+    from mmiformer import cli
+
+    spec = importlib.util.spec_from_file_location(f'tool_{file.stem}', file)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(sys, 'argv', [file.name, *map(str, arguments)])
+    capsys.readouterr()
+    code = 0
+    try:
+        cli.run(tool.main)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out = capsys.readouterr()
+    return code, out.out, out.err

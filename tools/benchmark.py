@@ -22,6 +22,7 @@ from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import timing
 from mmiformer.deploy.cost import Cost, count_cost
 from mmiformer.deploy.plotting import Point, plot_latency, short_name
@@ -29,7 +30,7 @@ from mmiformer.deploy.programs import Program
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
 from mmiformer.deploy.timing import Network
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 from mmiformer.results.imagenet import published
 
 COMPILED = 'torch-compile'
@@ -214,8 +215,10 @@ def plan(
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width."""
     match = re.fullmatch(r'(\d+)x(\d+)', text)
-    if not match or min(int(side) for side in match.groups()) < 32:
-        raise UserError(f'--sizes {text}: expected HEIGHTxWIDTH of 32 pixels or more, such as 512x512.')
+    if not match or min(int(side) for side in match.groups()) < MIN_INPUT:
+        raise UserError(
+            f'--sizes {text}: expected HEIGHTxWIDTH of {MIN_INPUT} pixels or more, such as 512x512.'
+        )
     return int(match[1]), int(match[2])
 
 
@@ -301,7 +304,7 @@ def prepare(
                 make_entry(variant, program, cost, image, registry, args.threads, folder / f'{number}')
             )
         except Exception as error:  # Exporters raise anything; the other entries go on.
-            reason = str(error).strip().partition('\n')[0]
+            reason = first_line(error)
             left_out[variant] = (
                 reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'
             )

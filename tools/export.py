@@ -12,6 +12,7 @@ from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import build_program
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
 from mmiformer.deploy.detectors import DetectorProgram
@@ -20,7 +21,6 @@ from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model
 
-LEAST = 32  # pixels
 OTHER_SIZES = ((97, 131), (320, 448))
 
 
@@ -65,8 +65,8 @@ def main() -> None:
 
     runtime = RUNTIMES[args.to]
     size = (args.size[0], args.size[1])
-    if min(size) < LEAST:
-        raise UserError(f'--size {size[0]} {size[1]}: expected at least {LEAST} {LEAST}.')
+    if min(size) < MIN_INPUT:
+        raise UserError(f'--size {size[0]} {size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
     cfg = cli.load_config(args.config, args.cfg_options)
     name = f'{Path(args.config).stem}-{args.precision}'
     file = Path(args.out or f'{name}{runtime.suffix}')

@@ -149,9 +149,7 @@ class Backbone(BaseModule):
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            hold_statistics(self)
         return self
 
     def _freeze(self) -> None:
@@ -159,6 +157,13 @@ class Backbone(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+
+def hold_statistics(model: nn.Module) -> None:
+    """Puts every BatchNorm of ``model``, in place, into eval mode."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def _shapes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:

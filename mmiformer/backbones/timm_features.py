@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmpretrain.models.backbones import TIMMBackbone
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmiformer.backbones.base import hold_statistics
 from mmiformer.checkpoints import read
 from mmiformer.errors import UserError
 
@@ -55,9 +55,8 @@ class TIMMFeatures(TIMMBackbone):
     def train(self, mode: bool = True) -> 'TIMMFeatures':
         """Sets the mode; with ``norm_eval`` all BatchNorms stay in eval mode."""
         super().train(mode)
-        for module in self.modules():
-            if mode and self.norm_eval and isinstance(module, _BatchNorm):
-                module.eval()
+        if mode and self.norm_eval:
+            hold_statistics(self)
         return self
 
     def _load(self, file: str) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from mmiformer.deploy.detectors import shared
-from mmiformer.deploy.programs import FromPixels, Program
+from mmiformer.deploy.programs import FromPixels, Normalisation, Program
 from mmiformer.deploy.runtimes import Session
-from mmiformer.deploy.runtimes.base import first_line
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 
 # Largest relative L2 difference, or for int8 the smallest cosine. Labels jump at borders, and detections at
 # thresholds: for them the smallest share of equal ones.
@@ -142,7 +141,5 @@ def real_images(
 
 def normalise(images: Sequence[torch.Tensor], preprocessor: Any) -> list[torch.Tensor]:
     """N x H x W x 3, uint8, RGB to N x 3 x H x W, normalised as a config does."""
-    mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
-    flipped = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
-    planes = [image.permute(0, 3, 1, 2).float() for image in images]
-    return [(((p.flip(1) if flipped else p) - mean) / std).contiguous() for p in planes]
+    normalisation = Normalisation(preprocessor)
+    return [normalisation(image).contiguous() for image in images]

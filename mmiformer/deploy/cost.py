@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mmiformer.deploy.rewriting import use_matmul_attention
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 
 aten = torch.ops.aten
 
@@ -152,7 +152,7 @@ def count_cost(model: nn.Module, height: int = 224, width: int = 224) -> Cost:
     except UserError:
         raise
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition('\n')[0]
+        reason = first_line(error)
         raise UserError(f'{type(model).__name__}: its multiply-adds cannot be counted ({reason}).') from error
     return Cost(sum(p.numel() for p in model.parameters()), counter.by_operator)
 

@@ -128,7 +128,6 @@ class DetectorProgram(Program):
             limits = cfg.get('nms_pre', 1), cfg.max_per_img
             _expect(min(limits) > 0, head, 'a positive nms_pre and max_per_img in test_cfg')
         super().__init__(model)
-        self.eval()
 
     @staticmethod
     def box_heads(model: Any) -> list[tuple[Any, Any]]:

@@ -90,31 +90,47 @@ class LabelMap(Program):
         return (logits.argmax(dim=1),)
 
 
-class FromPixels(nn.Module):
-    """A program whose image is N x H x W x 3, uint8, RGB, as cameras give it; it normalises inside.
+class Normalisation(nn.Module):
+    """What a config does to pixels before the network: mean, std, and the order of colours.
 
     Args:
-        program: The program.
-        preprocessor: ``data_preprocessor`` of the config, of which mean, std and their order are used.
+        preprocessor: ``data_preprocessor`` of the config.
     """
 
-    def __init__(self, program: Program, preprocessor: Mapping[str, Any]) -> None:
+    def __init__(self, preprocessor: Mapping[str, Any]) -> None:
         super().__init__()
-        self.program = program
-        self.outputs, self.batched = program.outputs, program.batched
         self.flipped = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
         # (x - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
         self.factor = nn.Parameter(1 / std, requires_grad=False)
         self.shift = nn.Parameter(-mean / std, requires_grad=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps N x H x W x 3, uint8, RGB, to N x 3 x H x W."""
+        pixels = image.permute(0, 3, 1, 2).float()
+        if self.flipped:  # The network was trained on BGR.
+            pixels = pixels.flip(1)
+        return pixels * self.factor + self.shift
+
+
+class FromPixels(nn.Module):
+    """A program whose image is N x H x W x 3, uint8, RGB, as cameras give it; it normalises inside.
+
+    Args:
+        program: The program.
+        preprocessor: ``data_preprocessor`` of the config, see :class:`Normalisation`.
+    """
+
+    def __init__(self, program: Program, preprocessor: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.normalisation = Normalisation(preprocessor)
+        self.program = program
+        self.outputs, self.batched = program.outputs, program.batched
         self.eval()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x H x W x 3, uint8, to the outputs of the program."""
-        pixels = image.permute(0, 3, 1, 2).float()
-        if self.flipped:  # The network was trained on BGR.
-            pixels = pixels.flip(1)
-        return self.program(pixels * self.factor + self.shift)
+        return self.program(self.normalisation(image))
 
 
 def build_program(model: Any, what: str = 'backbone') -> Program:
@@ -127,10 +143,10 @@ def build_program(model: Any, what: str = 'backbone') -> Program:
     Raises:
         UserError: If the whole model is of a kind that has no program.
     """
-    from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram  # Needs mmdet.
-
     if what == 'backbone':
         return Features(model.backbone)
+    from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram  # They build on this file.
+
     detectors = dict(RetinaNet=RetinaNetProgram, MaskRCNN=MaskRCNNProgram)
     if type(model).__name__ in detectors:
         return detectors[type(model).__name__](model)

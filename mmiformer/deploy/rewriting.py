@@ -67,13 +67,14 @@ def split_depthwise(model: nn.Module) -> None:
     """Replaces every 7x7 depthwise convolution in ``model``, in place, by a :class:`RowSplitConv`."""
 
     def split(module: nn.Module) -> nn.Module | None:
-        fits = (
+        if (
             isinstance(module, nn.Conv2d)
             and module.kernel_size == (7, 7)
             and module.groups == module.in_channels
             and (module.stride, module.padding, module.dilation) == ((1, 1), (3, 3), (1, 1))
-        )
-        return RowSplitConv(module) if fits and isinstance(module, nn.Conv2d) else None
+        ):
+            return RowSplitConv(module)
+        return None
 
     replace(model, split)
 

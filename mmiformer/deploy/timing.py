@@ -28,10 +28,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmiformer.backbones import IFormer, MoCoViT
+from mmiformer.backbones import IFormer
 from mmiformer.deploy.programs import Features, Logits, Program, build_program
 from mmiformer.deploy.runtimes.base import Order, Runtime
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 from mmiformer.memory_format import use_channels_last
 
 Call = Callable[[], object]
@@ -131,13 +131,17 @@ class Network:
             backbone.update(out_indices=(0, 1, 2, 3), **(dict(window_size=16) if is_iformer else {}))
             return MODELS.build(backbone)
         init_default_scope('mmpretrain')
-        channels = (IFormer if is_iformer else MoCoViT)(backbone['arch']).out_channels[-1]
+        network = MODELS.build(backbone)
         head = 'NormLinearClsHead' if is_iformer else 'GhostClsHead'
         return MODELS.build(
             dict(
                 type='ImageClassifier',
-                backbone=backbone,
-                head=dict(type=f'mmiformer.classifiers.head.{head}', num_classes=1000, in_channels=channels),
+                backbone=network,
+                head=dict(
+                    type=f'mmiformer.classifiers.head.{head}',
+                    num_classes=1000,
+                    in_channels=network.out_channels[-1],
+                ),
             )
         )
 
@@ -164,12 +168,12 @@ class Network:
             settle_statistics(model, height, width)
             # reparameterize_model looks at children only.
             model = reparameterize_model(nn.Sequential(model))[0]
+        except UserError:
+            raise
         except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
-            reason = str(error).strip().partition('\n')[0]
             raise UserError(
-                f'{self.name}: timm cannot build it for {self.task} at {height}x{width} ({reason}).'
+                f'{self.name}: timm cannot build it for {self.task} at {height}x{width} '
+                f'({first_line(error)}).'
             ) from error
         return _Foreign(model, outputs)
 
@@ -226,10 +230,7 @@ def torch_call(
         precision: A key of :data:`TORCH_PRECISIONS`. Defaults to ``'fp32'``.
         compiled: Whether ``torch.compile`` compiles it, for this size. Defaults to False.
     """
-    dtype = TORCH_PRECISIONS[precision]
-    program = copy.deepcopy(program).to(dtype)
-    use_channels_last(program)
-    image = image.to(dtype=dtype, memory_format=torch.channels_last)
+    program, image = _laid_out(copy.deepcopy(program), image, precision)
     if not compiled:
         return partial(_infer, program, image)
     # Networks of one class share their code, and with it dynamo's short cache: the ninth would silently run
@@ -239,6 +240,14 @@ def torch_call(
         options['isolate_recompiles'] = True
     forward = torch.compile(program, **options)
     return partial(_infer, forward, image)
+
+
+def _laid_out(program: nn.Module, image: torch.Tensor, precision: str) -> tuple[nn.Module, torch.Tensor]:
+    """A program, which is changed, and its image in a precision, channels-last."""
+    dtype = TORCH_PRECISIONS[precision]
+    program = program.to(dtype)
+    use_channels_last(program)
+    return program, image.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 def _infer(forward: Callable[[torch.Tensor], object], image: torch.Tensor) -> object:
@@ -406,11 +415,7 @@ def _measure_growth(task: bytes, libraries: Sequence[str]) -> float:
 def load_program(program: nn.Module, shape: tuple[int, ...], precision: str, threads: int) -> Call:
     """A call of a program in PyTorch, for :func:`peak_memory`."""
     torch.set_num_threads(threads)
-    dtype = TORCH_PRECISIONS[precision]
-    program = program.to(dtype)
-    use_channels_last(program)
-    image = torch.zeros(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    return partial(_infer, program, image)
+    return partial(_infer, *_laid_out(program, torch.zeros(shape), precision))
 
 
 def load_session(runtime: Runtime, file: Path, shape: tuple[int, ...], threads: int) -> Call:

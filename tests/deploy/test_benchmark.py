@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import itertools
 import json
 import statistics
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import call_tool
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -37,20 +37,7 @@ def benchmark(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        from mmiformer import cli
-
-        spec = importlib.util.spec_from_file_location('tool_benchmark', root / 'tools' / 'benchmark.py')
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.run(tool.main)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
+        return call_tool(root / 'tools' / 'benchmark.py', arguments, monkeypatch, capsys)
 
     return call
 

@@ -1,11 +1,9 @@
-import importlib.util
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import CONFIG
+from helpers import CONFIG, call_tool
 from mmengine.visualization import Visualizer
 
 
@@ -22,25 +20,12 @@ def run_tool(root, workplace, monkeypatch, capsys) -> Callable:
     monkeypatch.delenv('MMIFORMER_DATA', raising=False)  # Tests of real data set it again.
 
     def call(tool: str, *arguments: object) -> tuple[int, str, str]:
-        from mmiformer import cli
-
-        spec = importlib.util.spec_from_file_location(f'tool_{tool}', root / 'tools' / f'{tool}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, arguments)])
         # mmengine's loggers outlive a call, and with them the stream of an earlier test.
         monkeypatch.setattr(logging, 'raiseExceptions', False)
         # So do its visualizers, with their files.
         for kind in (Visualizer, *Visualizer.__subclasses__()):
             kind._instance_dict.clear()
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.run(module.main)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
+        return call_tool(root / 'tools' / f'{tool}.py', arguments, monkeypatch, capsys)
 
     return call
 

@@ -116,11 +116,6 @@ class Runtime(ABC):
         """Looks into a file."""
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says first, for a sentence."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 def trace(program: nn.Module, order: Order) -> torch.export.ExportedProgram:
     """The graph of a program, for the converters.
 

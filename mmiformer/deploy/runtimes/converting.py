@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from mmiformer.deploy.programs import FromPixels
-from mmiformer.deploy.runtimes.base import first_line
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 
 
 @contextlib.contextmanager

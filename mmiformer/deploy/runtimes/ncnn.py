@@ -1,6 +1,5 @@
 """ncnn: Tencent's runtime for phones, on the CPU and through Vulkan."""
 
-import copy
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from mmiformer.deploy.programs import FromPixels
-from mmiformer.deploy.rewriting import use_matmul_attention
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session
 from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, staged
 from mmiformer.errors import UserError
@@ -37,8 +35,7 @@ class NCNN(Runtime):
 
     def export(self, program: nn.Module, order: Order, file: Path) -> None:
         """Writes a program; the weights go to the file beside it that ends in ``.bin``."""
-        program, example = copy.deepcopy(program), order.example
-        use_matmul_attention(program)
+        example = order.example
         if isinstance(program, FromPixels):
             program, example = PlanarPixels(program), example.permute(0, 3, 1, 2).float().contiguous()
         weights = self.files(file)[1]
