@@ -232,7 +232,13 @@ class IFormerStage(nn.Module):
         layer_scale_init_value: Initial layer scale, 0 for none.
         norm_cfg: Normalisation layer, as mmcv takes it.
         with_cp: Whether to save memory in training by recomputing blocks.
+
+    Attributes:
+        window_chunks: Groups of channels that windows are cut in
+            (:func:`mmiformer.deploy.cut_windows_in_chunks`).
     """
+
+    window_chunks = 1
 
     def __init__(
         self,
@@ -283,8 +289,8 @@ class IFormerStage(nn.Module):
         height, width = x.shape[-2:]
         for index, block in enumerate(self.blocks):
             if self.window_size is not None and index == self.first_windowed:
-                x = partition_windows(x, self.window_size)
+                x = partition_windows(x, self.window_size, self.window_chunks)
             x = run_block(block, x, self.with_cp)
             if index == self.last_windowed:
-                x = merge_windows(x, height, width)
+                x = merge_windows(x, height, width, self.window_chunks)
         return x

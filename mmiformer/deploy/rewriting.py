@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmiformer.backbones.iformer import IFormerStage
+from mmiformer.errors import UserError
 from mmiformer.layers import Attention
 
 
@@ -28,6 +30,24 @@ def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.use_matmul = enabled
+
+
+def cut_windows_in_chunks(model: nn.Module, chunks: int) -> None:
+    """Lets an iFormer in ``model``, in place, cut its windows so many groups of channels at a time; exact.
+
+    The authors' form for iPhones at 512x512 (16 groups, released code): smaller tensors in the transposes.
+
+    Raises:
+        UserError: If there are no windows.
+    """
+    stages = [m for m in model.modules() if isinstance(m, IFormerStage) and m.window_size is not None]
+    if not stages:
+        raise UserError(
+            f'Channel chunks: {type(model).__name__} has no windows to cut; they come with '
+            'window_size of an IFormer, as in the configs for dense prediction.'
+        )
+    for stage in stages:
+        stage.window_chunks = chunks
 
 
 class RowSplitConv(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 
-def partition_windows(x: torch.Tensor, size: int) -> torch.Tensor:
+def partition_windows(x: torch.Tensor, size: int, chunks: int = 1) -> torch.Tensor:
     """Cuts a map into windows, zero-padding it at the right and bottom to multiples of ``size``.
 
     Rows are cut first, then columns, so that no tensor has more than four dimensions: the usual
@@ -14,10 +14,13 @@ def partition_windows(x: torch.Tensor, size: int) -> torch.Tensor:
     Args:
         x: N x C x H x W.
         size: Side of a window, in cells of the map.
+        chunks: Groups of channels that are cut one after the other, to the same result. Defaults to 1.
 
     Returns:
         (N * rows * columns) x C x size x size; the windows of a map in reading order.
     """
+    if chunks > 1:
+        return torch.cat([partition_windows(part, size) for part in x.chunk(chunks, dim=1)], dim=1)
     n, c, h, w = x.shape
     # Not -(-h // size): ONNX's division of integers truncates.
     rows, columns = (h + size - 1) // size, (w + size - 1) // size
@@ -27,17 +30,21 @@ def partition_windows(x: torch.Tensor, size: int) -> torch.Tensor:
     return x.reshape(n * rows * columns, c, size, size)
 
 
-def merge_windows(windows: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def merge_windows(windows: torch.Tensor, height: int, width: int, chunks: int = 1) -> torch.Tensor:
     """Puts the windows of :func:`partition_windows` together again and crops the padding.
 
     Args:
         windows: (N * rows * columns) x C x size x size.
         height: Height of the map, in cells.
         width: Width of the map, in cells.
+        chunks: As in :func:`partition_windows`.
 
     Returns:
         N x C x height x width.
     """
+    if chunks > 1:
+        parts = windows.chunk(chunks, dim=1)
+        return torch.cat([merge_windows(part, height, width) for part in parts], dim=1)
     count, c, size, _ = windows.shape
     rows, columns = (height + size - 1) // size, (width + size - 1) // size
     n = count // (rows * columns)

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmiformer import IFormer
-from mmiformer.deploy import count_macs, fold, split_depthwise
+from mmiformer.deploy import count_macs, cut_windows_in_chunks, fold, split_depthwise
 from mmiformer.deploy.rewriting import pool_by_products
+from mmiformer.errors import UserError
 from mmiformer.layers import ConvNorm
 
 
@@ -95,3 +96,18 @@ def test_rows_of_a_kernel_add_up_to_it():
     assert all(type(m) is nn.Conv2d for m in others)
     assert not any(m.kernel_size == (7, 7) for m in model.modules() if isinstance(m, nn.Conv2d))
     torch.testing.assert_close(model(x), expected)
+
+
+def test_windows_cut_in_chunks_of_channels_change_no_bit():
+    net = trained_looking(IFormer('t', out_indices=(2, 3), window_size=3))
+    image = torch.randn(2, 3, 150, 97)
+    expected = net(image)
+    cat, joined = torch.cat, []
+    cut_windows_in_chunks(net, 5)  # 5 does not divide its 128 channels.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, 'cat', lambda parts, dim: joined.append(len(parts)) or cat(parts, dim))
+        outputs = net(image)
+    assert joined == [5, 5]
+    assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
+    with pytest.raises(UserError, match='no windows to cut'):
+        cut_windows_in_chunks(IFormer('t'), 16)

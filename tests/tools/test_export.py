@@ -68,6 +68,8 @@ def test_a_segmentor_for_all_sizes(run_tool, root, workplace):
     ('options', 'words'),
     [
         (('--size', '16', '64'), '--size 16 64: expected at least 32 32'),
+        (('--channel-chunks', '0'), '--channel-chunks 0: expected 1 or more'),
+        (('--channel-chunks', '16'), 'has no windows to cut'),
         (('--out', 'net.pth'), 'expected a name that ends in .onnx'),
         (('--out', 'nowhere/net.onnx'), 'its folder does not exist'),
         (('--precision', 'fp4'), '--precision fp4: onnx is written in fp32, fp16, int8'),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmiformer.deploy.runtimes.converting import silence
 from mmiformer.errors import UserError
 
 # From an image, as the program takes it, to its outputs.
@@ -74,7 +75,8 @@ class Runtime(ABC):
         """Raises a :class:`UserError` if the runtime is not installed."""
         for module in self.modules:
             try:
-                importlib.import_module(module)
+                with silence():
+                    importlib.import_module(module)
             except ImportError as error:
                 raise UserError(
                     f'{self.name}: {module} cannot be imported ({error}); '
