@@ -31,7 +31,7 @@ from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
 from mmiformer.deploy.timing import Network
 from mmiformer.errors import UserError, first_line
-from mmiformer.results.imagenet import published
+from mmiformer.results import METRICS, published
 
 COMPILED = 'torch-compile'
 NOTES = {
@@ -159,6 +159,7 @@ def parse_arguments() -> argparse.Namespace:
         help='print times as ratios to this network, on the same runtime or the one named; median over the '
         'rounds of the ratio within a round',
     )
+    add('--accuracy', choices=METRICS, default='top1', help='published figure to show (default: top1)')
     add('--no-memory', action='store_true', help='do not measure the memory')
     add('--out', default='work_dirs/benchmark', help='folder of the results (default: work_dirs/benchmark)')
     args = parser.parse_args()
@@ -345,7 +346,7 @@ def make_row(
 ) -> dict[str, Any]:
     """All figures of an entry, as they are written."""
     variant = entry.variant
-    known = published(variant.network.name)
+    known = published(variant.network.name, args.accuracy)
     return dict(
         network=variant.network.title,
         family=family_of(variant.network),
@@ -365,16 +366,17 @@ def make_row(
         peak_mib=peak,
         parameters=entry.cost.parameters,
         macs=entry.cost.macs,
-        top1=known.top1 if known else None,
-        top1_source=known.source if known else None,
-        top1_distilled=known.distilled if known else None,
-        top1_size=known.size if known else None,
+        metric=args.accuracy,
+        accuracy=known.value if known else None,
+        accuracy_source=known.source if known else None,
+        accuracy_size=known.size if known else None,
+        distilled=known.distilled if known else None,
     )
 
 
 def family_of(network: Network) -> str:
     """Family in the picture; timm's form of our networks is one of its own."""
-    known = published(network.name)
+    known = published(network.name) or published(network.name, 'box_ap')
     family = known.family if known else network.title
     ours = {row.family for name in timing.OURS if (row := published(name))}
     return f'{family} (timm)' if network.name.startswith('timm/') and family in ours else family
@@ -389,11 +391,11 @@ def print_tables(
     for panel in dict.fromkeys(panel_of(row) for row in rows):
         table = Table(
             title=f'{panel}; {args.task}, {args.threads} thread(s), batch {args.batch}',
-            caption=f'{args.rounds} rounds; top-1 as published; * with a teacher',
+            caption=f'{args.rounds} rounds; {args.accuracy} as published; * with a teacher',
             box=box.SIMPLE_HEAD,
         )
         table.add_column('network', no_wrap=True)
-        for name in ('ms', 'p90', 'ratio', 'images/s', 'MiB', 'params M', 'MACs G', 'top-1'):
+        for name in ('ms', 'p90', 'ratio', 'images/s', 'MiB', 'params M', 'MACs G', args.accuracy):
             table.add_column(name, justify='right')
         own = [row for row in rows if panel_of(row) == panel]
         mixed = len({row['task'] for row in own}) > 1
@@ -407,7 +409,7 @@ def print_tables(
                 '-' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
                 f'{row["parameters"] / 1e6:.2f}',
                 f'{row["macs"] / 1e9:.3f}',
-                '-' if row['top1'] is None else f'{row["top1"]:.1f}' + '*' * row['top1_distilled'],
+                '-' if row['accuracy'] is None else f'{row["accuracy"]:.1f}' + '*' * row['distilled'],
             )
         console.print(table)
 
@@ -443,13 +445,19 @@ def draw(
     console: Console,
 ) -> None:
     """Writes ``benchmark.png`` and says who is not in it."""
-    shown = [row for row in rows if row['top1'] is not None]
-    missing = sorted({row['network'] for row in rows if row['top1'] is None})
+    shown = [row for row in rows if row['accuracy'] is not None]
+    missing = sorted({row['network'] for row in rows if row['accuracy'] is None})
     if missing:
-        console.print(f'not in the picture, no published top-1: {", ".join(missing)}', markup=False)
+        console.print(f'not in the picture, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     names = 'benchmark.csv, benchmark.json'
     if shown:
-        other_sizes = sorted({f'{r["network"]} at {r["top1_size"]}' for r in shown if r['top1_size'] != 224})
+        other_sizes = sorted(
+            {
+                f'{r["network"]} at {r["accuracy_size"]}'
+                for r in shown
+                if r['accuracy_size'] not in (None, 224)
+            }
+        )
         note = f'{machine["processor"]}, {args.threads} thread(s), batch {args.batch}, '
         note += f'{args.task}, {datetime.date.today()}'
         if other_sizes:
@@ -459,13 +467,13 @@ def draw(
                 short_name(row['network'], row['family']),
                 row['family'],
                 row['median_ms'],
-                row['top1'],
+                row['accuracy'],
                 panel_of(row),
-                row['top1_distilled'],
+                row['distilled'],
             )
             for row in shown
         ]
-        plot_latency(points, out / 'benchmark.png', note=note)
+        plot_latency(points, out / 'benchmark.png', METRICS[args.accuracy], note)
         names += ', benchmark.png'
     console.print(f'{out}: {names}', markup=False, highlight=False)
 

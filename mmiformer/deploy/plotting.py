@@ -75,15 +75,13 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def plot_latency(
-    points: Sequence[Point], out: Path, accuracy: str = 'published ImageNet top-1 (%)', note: str = ''
-) -> None:
+def plot_latency(points: Sequence[Point], out: Path, accuracy: str, note: str = '') -> None:
     """Draws latency against accuracy: a line for each family, and the Pareto front.
 
     Args:
         points: The networks; each panel becomes axes of its own, one below the other.
         out: Picture to write.
-        accuracy: What the accuracy is, for the axis. Defaults to ImageNet's top-1.
+        accuracy: What the accuracy is, for the axis.
         note: Written below, e.g. machine and date. Defaults to nothing.
     """
     panels = list(dict.fromkeys(p.panel for p in points))

@@ -1,1 +1,36 @@
 """Published figures, as data."""
+
+from mmiformer.results.downstream import DOWNSTREAM, SOURCE
+from mmiformer.results.imagenet import IMAGENET
+from mmiformer.results.published import Published
+
+# What is published of networks, and how an axis calls it.
+METRICS = dict(
+    top1='published ImageNet top-1 (%)',
+    box_ap='published box AP, Mask R-CNN 1x on COCO (%)',
+    mask_ap='published mask AP, Mask R-CNN 1x on COCO (%)',
+    miou='published mIoU, Semantic FPN 40k on ADE20K (%)',
+)
+
+
+def published(network: str, metric: str = 'top1') -> Published | None:
+    """What is published of a network, ``timm/`` before its name or not; None where nothing is.
+
+    timm's names of weights, as in ``repvit_m1_0.dist_450e_in1k``, are no names of networks: a figure of other
+    weights would be wrong.
+
+    Args:
+        network: Its name, ours or timm's.
+        metric: A key of :data:`METRICS`. Defaults to ``'top1'``.
+    """
+    name = network.removeprefix('timm/')
+    if metric == 'top1':
+        return next((row for row in IMAGENET if row.name == name), None)
+    for row in DOWNSTREAM:
+        if row.name == name:
+            value = dict(box_ap=row.box[0], mask_ap=row.mask[0], miou=row.miou)[metric]
+            return Published(name, row.family, value, SOURCE, size=None)
+    return None
+
+
+__all__ = ['DOWNSTREAM', 'IMAGENET', 'METRICS', 'Published', 'published']

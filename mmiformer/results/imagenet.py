@@ -1,32 +1,11 @@
 """Published top-1 on ImageNet-1k of our networks and of their peers."""
 
-from dataclasses import dataclass
+from mmiformer.results.published import Published
 
 _IFORMER = 'arXiv 2501.15369'
 # timm's own evaluation of the weights named: results/results-imagenet.csv of
 # huggingface/pytorch-image-models at commit 7479d451, rows of the size given here, rounded.
 _TIMM = 'timm results-imagenet.csv @7479d451, '
-
-
-@dataclass(frozen=True)
-class Published:
-    """The accuracy that somebody published of a network.
-
-    Attributes:
-        name: Of the network: ours, or timm's.
-        family: What the network is a size of.
-        top1: Top-1 on the validation images of ImageNet-1k, in percent; None where none is known.
-        source: Paper, or table and weights.
-        distilled: Whether it was trained with a teacher. Defaults to False.
-        size: Side of the test images in pixels. Defaults to 224.
-    """
-
-    name: str
-    family: str
-    top1: float | None
-    source: str
-    distilled: bool = False
-    size: int = 224
 
 
 IMAGENET: tuple[Published, ...] = (
@@ -68,13 +47,3 @@ IMAGENET: tuple[Published, ...] = (
     Published('mobileone_s2', 'MobileOne', 77.50, _TIMM + 'mobileone_s2.apple_in1k'),
     Published('swiftformer_s', 'SwiftFormer', 78.5, 'arXiv 2303.15446', distilled=True),
 )
-
-
-def published(network: str) -> Published | None:
-    """The row of a network, ``timm/`` before its name or not; None where there is none.
-
-    timm's names of weights, as in ``repvit_m1_0.dist_450e_in1k``, are no names of networks: a figure of other
-    weights would be wrong.
-    """
-    name = network.removeprefix('timm/')
-    return next((row for row in IMAGENET if row.name == name), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 from helpers import call_tool
 from torch import nn
@@ -18,7 +19,7 @@ from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Graph, Runtime
 from mmiformer.deploy.timing import Network
 from mmiformer.errors import UserError
-from mmiformer.results.imagenet import IMAGENET, published
+from mmiformer.results import DOWNSTREAM, IMAGENET, published
 
 TINY = ('--sizes', '64x64', '--rounds', '3', '--seconds', '0.001')
 
@@ -164,10 +165,16 @@ def test_torch_calls_are_channels_last_and_right():
 
 def test_published_figures():
     assert len({row.name for row in IMAGENET}) == len(IMAGENET)
-    assert all(row.top1 is None or 60 < row.top1 < 90 for row in IMAGENET)
+    assert all(row.value is None or 60 < row.value < 90 for row in IMAGENET)
     assert all(row.source for row in IMAGENET)
-    assert published('timm/iformer_m').top1 == published('iformer_m').top1 == 80.4
+    assert published('timm/iformer_m').value == published('iformer_m').value == 80.4
     assert published('timm/repvit_m1_0.dist_450e_in1k') is None
+    assert published('iformer_l', 'box_ap').value == 42.2
+    assert published('iformer_l', 'mask_ap').value == 39.1
+    assert published('timm/swin_tiny_patch4_window7_224', 'miou').value == 41.5
+    assert published('efficientnet_b0', 'miou').value is None
+    assert published('iformer_t', 'box_ap') is None
+    assert all(timm.is_model(row.name) for row in DOWNSTREAM if row.name and row.family != 'iFormer')
     assert set(timing.OURS) <= {row.name for row in IMAGENET}
 
 
@@ -177,13 +184,13 @@ def some_points(count: int, panel: str = 'onnx fp32, 224x224') -> list[plotting.
         plotting.Point(
             plotting.short_name(row.name, row.family),
             row.family,
-            float(np.exp(0.3 * (row.top1 - 74) + generator.normal(0, 0.25))),
-            row.top1,
+            float(np.exp(0.3 * (row.value - 74) + generator.normal(0, 0.25))),
+            row.value,
             panel,
             row.distilled,
         )
         for row in IMAGENET[:count]
-        if row.top1
+        if row.value
     ]
 
 
@@ -208,7 +215,7 @@ def test_labels_overlap_nothing(count, tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(plotting.plt, 'close', figures.append)
     points = some_points(count) + some_points(count, 'onnx fp32, 512x512')
-    plotting.plot_latency(points, tmp_path / 'x.png', note='a machine')
+    plotting.plot_latency(points, tmp_path / 'x.png', 'accuracy', note='a machine')
     monkeypatch.undo()
     (figure,) = figures
     assert len(figure.axes) == 2
@@ -247,15 +254,15 @@ def test_table_files_and_picture(benchmark, tmp_path):
     )  # fmt: skip
     assert code == 0, out
     assert 'torch bf16, 64x64' in out
-    assert 'no published top-1: timm/test_efficientnet' in out
+    assert 'no published top1: timm/test_efficientnet' in out
     content = json.loads((tmp_path / 'results/benchmark.json').read_text())
     assert content['machine']['versions']['torch'] == torch.__version__
     assert content['machine']['cores'] >= 1
     assert 'timm/test_efficientnet' in content['command']
     assert content['date']
     rows = content['rows']
-    assert [row['top1'] for row in rows] == [74.1, 74.1, None, None]
-    assert rows[2]['top1_source'] is None
+    assert [row['accuracy'] for row in rows] == [74.1, 74.1, None, None]
+    assert rows[2]['accuracy_source'] is None
     for row in rows:
         assert 0 < row['median_ms'] <= row['p90_ms']
         assert row['images_per_second'] == pytest.approx(1000 / row['median_ms'])
@@ -268,7 +275,7 @@ def test_table_files_and_picture(benchmark, tmp_path):
         table = list(csv.DictReader(file))
     assert [row['network'] for row in table] == [row['network'] for row in rows]
     assert float(table[0]['median_ms']) == pytest.approx(rows[0]['median_ms'])
-    assert table[2]['top1'] == ''
+    assert table[2]['accuracy'] == ''
     assert cv2.imread(str(tmp_path / 'results/benchmark.png')).std() > 5
 
 
