@@ -61,18 +61,40 @@ class SHMA(Attention, ResidualBlock):
         self.scale = qk_dim**-0.5
         self.q = ConvNorm(dim, qk_dim, 1, norm_cfg=norm_cfg)
         self.k = ConvNorm(dim, qk_dim, 1, norm_cfg=norm_cfg)
-        self.v_gate = ConvNorm(dim, 2 * dim, 1, norm_cfg=norm_cfg)
+        self.v_gate: nn.Module = ConvNorm(dim, 2 * dim, 1, norm_cfg=norm_cfg)
         self.project = ConvNorm(dim, dim, 1, norm_cfg=norm_cfg)
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
-        v, gate = self.v_gate(x).sigmoid().chunk(2, dim=1)
+        if isinstance(self.v_gate, nn.ModuleList):
+            v, gate = (half(x).sigmoid_() for half in self.v_gate)
+        else:
+            v, gate = self.v_gate(x).sigmoid().chunk(2, dim=1)
         out = self.attend(self.q(x).flatten(2), self.k(x).flatten(2), v.flatten(2))
         return self.project(out.reshape(v.shape) * gate)
 
     def last_unit(self) -> ConvNorm:
         """The projecting unit."""
         return self.project
+
+    def fold(self) -> None:
+        """Also makes two convolutions of that of values and gate, so that nothing has to be copied apart.
+
+        OpenVINO, for one, spends 7 % of iFormer-M's time at 512x512 on that.
+        """
+        super().fold()
+        if isinstance(self.v_gate, ConvNorm) and self.v_gate.conv.bias is not None:
+            self.v_gate = _halves(self.v_gate.conv)
+
+
+def _halves(conv: nn.Conv2d) -> nn.ModuleList:
+    """Two 1x1 convolutions that give the first and the second half of the channels of one."""
+    halves = nn.ModuleList()
+    for part in (slice(None, conv.out_channels // 2), slice(conv.out_channels // 2, None)):
+        half = nn.Conv2d(conv.in_channels, conv.out_channels // 2, 1)
+        half.load_state_dict({key: value[part] for key, value in conv.state_dict().items()})
+        halves.append(half)
+    return halves.to(conv.weight)
 
 
 class MoSA(Attention, nn.Module):
