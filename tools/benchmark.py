@@ -347,6 +347,7 @@ def make_row(
     """All figures of an entry, as they are written."""
     variant = entry.variant
     known = published(variant.network.name, args.accuracy)
+    taught = published(variant.network.name, args.accuracy, distilled=True)
     return dict(
         network=variant.network.title,
         family=family_of(variant.network),
@@ -368,15 +369,19 @@ def make_row(
         macs=entry.cost.macs,
         metric=args.accuracy,
         accuracy=known.value if known else None,
-        accuracy_source=known.source if known else None,
-        accuracy_size=known.size if known else None,
-        distilled=known.distilled if known else None,
+        accuracy_with_teacher=taught.value if taught else None,
+        accuracy_source='; '.join(dict.fromkeys(row.source for row in (known, taught) if row)) or None,
+        accuracy_size=next((row.size for row in (known, taught) if row), None),
     )
 
 
 def family_of(network: Network) -> str:
     """Family in the picture; timm's form of our networks is one of its own."""
-    known = published(network.name) or published(network.name, 'box_ap')
+    known = (
+        published(network.name)
+        or published(network.name, distilled=True)
+        or published(network.name, 'box_ap')
+    )
     family = known.family if known else network.title
     ours = {row.family for name in timing.OURS if (row := published(name))}
     return f'{family} (timm)' if network.name.startswith('timm/') and family in ours else family
@@ -409,9 +414,15 @@ def print_tables(
                 '-' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
                 f'{row["parameters"] / 1e6:.2f}',
                 f'{row["macs"] / 1e9:.3f}',
-                '-' if row['accuracy'] is None else f'{row["accuracy"]:.1f}' + '*' * row['distilled'],
+                ' '.join(accuracies(row)) or '-',
             )
         console.print(table)
+
+
+def accuracies(row: dict[str, Any]) -> dict[str, tuple[float, bool]]:
+    """The published ones, as they are printed: percent, and whether with a teacher."""
+    both = ((row['accuracy'], False), (row['accuracy_with_teacher'], True))
+    return {f'{value:.1f}' + '*' * taught: (value, taught) for value, taught in both if value is not None}
 
 
 def panel_of(row: dict[str, Any]) -> str:
@@ -445,8 +456,8 @@ def draw(
     console: Console,
 ) -> None:
     """Writes ``benchmark.png`` and says who is not in it."""
-    shown = [row for row in rows if row['accuracy'] is not None]
-    missing = sorted({row['network'] for row in rows if row['accuracy'] is None})
+    shown = [row for row in rows if accuracies(row)]
+    missing = sorted({row['network'] for row in rows if not accuracies(row)})
     if missing:
         console.print(f'not in the picture, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     names = 'benchmark.csv, benchmark.json'
@@ -467,11 +478,12 @@ def draw(
                 short_name(row['network'], row['family']),
                 row['family'],
                 row['median_ms'],
-                row['accuracy'],
+                value,
                 panel_of(row),
-                row['distilled'],
+                taught,
             )
             for row in shown
+            for value, taught in accuracies(row).values()
         ]
         plot_latency(points, out / 'benchmark.png', METRICS[args.accuracy], note)
         names += ', benchmark.png'

@@ -76,7 +76,7 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def plot_latency(points: Sequence[Point], out: Path, accuracy: str, note: str = '') -> None:
-    """Draws latency against accuracy: a line for each family, and the Pareto front.
+    """Draws latency against accuracy: a line for each family and training, and the Pareto front.
 
     Args:
         points: The networks; each panel becomes axes of its own, one below the other.
@@ -118,13 +118,14 @@ def _plot_panel(ax: Axes, points: Sequence[Point], families: Sequence[str]) -> N
             continue
         colour, marker = _style(family, families)
         main = family in _FIRST
-        ax.plot(
-            [p.latency for p in own],
-            [p.accuracy for p in own],
-            color=colour,
-            linewidth=2.6 if main else 1.5,
-            zorder=3 if main else 2,
-        )
+        for hollow in (False, True):  # Other training is another line.
+            ax.plot(
+                [p.latency for p in own if p.hollow is hollow],
+                [p.accuracy for p in own if p.hollow is hollow],
+                color=colour,
+                linewidth=2.6 if main else 1.5,
+                zorder=3 if main else 2,
+            )
         for point in own:
             ax.plot(
                 point.latency,

@@ -1,6 +1,6 @@
 """Published figures, as data."""
 
-from mmiformer.results.downstream import DOWNSTREAM, SOURCE
+from mmiformer.results.downstream import DOWNSTREAM
 from mmiformer.results.imagenet import IMAGENET
 from mmiformer.results.published import Published
 
@@ -13,7 +13,7 @@ METRICS = dict(
 )
 
 
-def published(network: str, metric: str = 'top1') -> Published | None:
+def published(network: str, metric: str = 'top1', distilled: bool = False) -> Published | None:
     """What is published of a network, ``timm/`` before its name or not; None where nothing is.
 
     timm's names of weights, as in ``repvit_m1_0.dist_450e_in1k``, are no names of networks: a figure of other
@@ -22,15 +22,14 @@ def published(network: str, metric: str = 'top1') -> Published | None:
     Args:
         network: Its name, ours or timm's.
         metric: A key of :data:`METRICS`. Defaults to ``'top1'``.
+        distilled: Whether of weights that were trained with a teacher. Downstream results are not told
+            apart by that. Defaults to False.
     """
     name = network.removeprefix('timm/')
-    if metric == 'top1':
-        return next((row for row in IMAGENET if row.name == name), None)
-    for row in DOWNSTREAM:
-        if row.name == name:
-            value = dict(box_ap=row.box[0], mask_ap=row.mask[0], miou=row.miou)[metric]
-            return Published(name, row.family, value, SOURCE, size=None)
-    return None
+    rows = list(IMAGENET)
+    if metric != 'top1':
+        rows = [row.accuracy(metric) for row in DOWNSTREAM]
+    return next((row for row in rows if (row.name, row.distilled) == (name, distilled)), None)
 
 
 __all__ = ['DOWNSTREAM', 'IMAGENET', 'METRICS', 'Published', 'published']

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mmiformer.results.published import Published
+
 SOURCE = 'arXiv 2501.15369v2'
 
 Box = tuple[float, float, float]
@@ -32,6 +34,11 @@ class Downstream:
     mask: Box
     miou: float | None
     epochs: int | None = None
+
+    def accuracy(self, metric: str) -> Published:
+        """``'box_ap'``, ``'mask_ap'`` or ``'miou'`` alone."""
+        value = dict(box_ap=self.box[0], mask_ap=self.mask[0], miou=self.miou)[metric]
+        return Published(self.name or self.title, self.family, value, SOURCE, size=None)
 
 
 # A table: a row a line.

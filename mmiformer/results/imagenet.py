@@ -12,7 +12,9 @@ IMAGENET: tuple[Published, ...] = (
     Published('iformer_t', 'iFormer', 74.1, _IFORMER),
     Published('iformer_s', 'iFormer', 78.8, _IFORMER),
     Published('iformer_m', 'iFormer', 80.4, _IFORMER),
+    Published('iformer_m', 'iFormer', 81.1, _IFORMER, distilled=True),
     Published('iformer_l', 'iFormer', 81.9, _IFORMER),
+    Published('iformer_l', 'iFormer', 82.7, _IFORMER, distilled=True),
     # Published with a teacher only, after 450 epochs.
     Published('iformer_l2', 'iFormer', 83.9, _IFORMER, distilled=True),
     Published('iformer_h', 'iFormer', 84.8, _IFORMER),

@@ -164,10 +164,12 @@ def test_torch_calls_are_channels_last_and_right():
 
 
 def test_published_figures():
-    assert len({row.name for row in IMAGENET}) == len(IMAGENET)
+    assert len({(row.name, row.distilled) for row in IMAGENET}) == len(IMAGENET)
     assert all(row.value is None or 60 < row.value < 90 for row in IMAGENET)
     assert all(row.source for row in IMAGENET)
     assert published('timm/iformer_m').value == published('iformer_m').value == 80.4
+    assert published('iformer_m', distilled=True).value == 81.1
+    assert published('repvit_m1_0') is None and published('repvit_m1_0', distilled=True).value == 80.15
     assert published('timm/repvit_m1_0.dist_450e_in1k') is None
     assert published('iformer_l', 'box_ap').value == 42.2
     assert published('iformer_l', 'mask_ap').value == 39.1
@@ -262,6 +264,7 @@ def test_table_files_and_picture(benchmark, tmp_path):
     assert content['date']
     rows = content['rows']
     assert [row['accuracy'] for row in rows] == [74.1, 74.1, None, None]
+    assert all(row['accuracy_with_teacher'] is None for row in rows)
     assert rows[2]['accuracy_source'] is None
     for row in rows:
         assert 0 < row['median_ms'] <= row['p90_ms']
