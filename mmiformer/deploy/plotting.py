@@ -206,8 +206,8 @@ def place_labels(ax: Axes, points: Sequence[Point], families: Sequence[str]) -> 
     size = 7 * ax.figure.dpi / 72  # Half of a marker with some air, in pixels.
     taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in pixels.values()]
     lines = []
-    for family in families:
-        own = sorted((p for p in points if p.family == family), key=lambda p: p.latency)
+    for line in itertools.product(families, (False, True)):
+        own = sorted((p for p in points if (p.family, p.hollow) == line), key=lambda p: p.latency)
         lines += list(itertools.pairwise(pixels[id(p)] for p in own))
     for a, b in itertools.pairwise(pixels[id(p)] for p in pareto_front(points)):
         lines += [(a, (b[0], a[1])), ((b[0], a[1]), b)]
@@ -235,6 +235,7 @@ def place_labels(ax: Axes, points: Sequence[Point], families: Sequence[str]) -> 
             # The text's nearest side or corner is so many points away.
             left = distance * scale * dx - extent.width * (1 - dx) / 2
             low = distance * scale * dy - extent.height * (1 - dy) / 2
+            left, low = round(x + left) - x, round(y + low) - y  # Off whole pixels, letters are drawn uneven.
             box = Bbox.from_bounds(x + left, y + low, extent.width, extent.height)
             places.append((_overlap(box, taken, ink, ax.bbox) + distance, distance, left, low, box))
         _, distance, left, low, box = min(places, key=lambda place: place[0])
