@@ -23,13 +23,13 @@ from rich.table import Table
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.backbones.base import MIN_INPUT
-from mmiformer.deploy import timing
+from mmiformer.deploy import networks, timing
 from mmiformer.deploy.cost import Cost, count_cost
+from mmiformer.deploy.networks import Network
 from mmiformer.deploy.plotting import Point, plot_latency, short_name
 from mmiformer.deploy.programs import Program
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
-from mmiformer.deploy.timing import Network
 from mmiformer.errors import UserError, first_line
 from mmiformer.results import METRICS, published
 
@@ -139,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
         'many runs as take --seconds. Parameters and multiply-adds (attention products counted) are of the '
         'network as it runs, fused. Peak memory is how far a fresh process grows that loads the network and '
         'runs it three times, pages of the libraries that it touches included.',
-        epilog=f'NETWORK: {", ".join(timing.OURS)}, timm/NAME for any of timm, or a config file for the '
+        epilog=f'NETWORK: {", ".join(networks.OURS)}, timm/NAME for any of timm, or a config file for the '
         'backbone of its model; NAME:classify or NAME:pyramid for another task than --task.',
     )
     add = parser.add_argument
@@ -147,7 +147,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--runtimes', nargs='+', default=['torch'], help='torch, onnx, openvino, ... (default: torch)')
     add('--precisions', nargs='+', default=['fp32'], help='fp32, fp16, bf16, int8 (default: fp32)')
     add('--sizes', nargs='+', default=['224x224'], metavar='HxW', help='height x width (default: 224x224)')
-    add('--task', choices=timing.TASKS, default='classify', help='logits, or maps of strides 4 to 32')
+    add('--task', choices=networks.TASKS, default='classify', help='logits, or maps of strides 4 to 32')
     add('--batch', type=int, default=1, help='images at once (default: 1)')
     add('--threads', type=int, default=1, help='threads of each runtime (default: 1)')
     add('--rounds', type=int, default=9, help='at least 3 (default: 9)')
@@ -192,7 +192,7 @@ def plan(
     args: argparse.Namespace, registry: dict[str, Runtime | None], reference: tuple[Network, str] | None
 ) -> list[Variant]:
     """What is to be timed: every network, and the reference, by size, runtime and precision."""
-    networks = [Network.parse(text, args.task) for text in args.networks]
+    wanted = [Network.parse(text, args.task) for text in args.networks]
     sizes = [parse_size(text) for text in args.sizes]
     kinds = []
     for name, runtime in registry.items():
@@ -203,7 +203,7 @@ def plan(
     for precision in args.precisions:
         if precision not in (p for _, p in kinds):
             raise UserError(f'--precisions {precision}: none of {", ".join(registry)} has it.')
-    variants = [Variant(n, *kind, size) for size in sizes for n in networks for kind in kinds]
+    variants = [Variant(n, *kind, size) for size in sizes for n in wanted for kind in kinds]
     if reference:
         network, name = reference
         if name and name not in (runtime for runtime, _ in kinds):
@@ -383,7 +383,7 @@ def family_of(network: Network) -> str:
         or published(network.name, 'box_ap')
     )
     family = known.family if known else network.title
-    ours = {row.family for name in timing.OURS if (row := published(name))}
+    ours = {row.family for name in networks.OURS if (row := published(name))}
     return f'{family} (timm)' if network.name.startswith('timm/') and family in ours else family
 
 

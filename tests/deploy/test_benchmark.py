@@ -14,10 +14,10 @@ from helpers import call_tool
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmiformer.deploy import plotting, timing
+from mmiformer.deploy import networks, plotting, timing
+from mmiformer.deploy.networks import Network
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Graph, Runtime
-from mmiformer.deploy.timing import Network
 from mmiformer.errors import UserError
 from mmiformer.results import DOWNSTREAM, IMAGENET, published
 
@@ -110,7 +110,7 @@ def test_statistics_of_noise_keep_values_in_range():
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert float(net.eval()(image).std()) < 1e-6
-        timing.settle_statistics(net, 32, 32)
+        networks.settle_statistics(net, 32, 32)
         assert 0.5 < float(net(image).std()) < 2
     assert not net.training
     assert all(not norm.training and norm.momentum == 0.1 for _, norm in net)
@@ -128,7 +128,7 @@ def test_statistics_of_noise_keep_values_in_range():
 )
 def test_networks_in_both_tasks(name, strides):
     image = torch.randn(1, 3, 64, 96)
-    for task in timing.TASKS:
+    for task in networks.TASKS:
         program = Network(name, task).build(64, 96)
         with torch.no_grad():
             shapes = [tuple(out.shape[-2:]) for out in program(image)]
@@ -177,7 +177,7 @@ def test_published_figures():
     assert published('efficientnet_b0', 'miou').value is None
     assert published('iformer_t', 'box_ap') is None
     assert all(timm.is_model(row.name) for row in DOWNSTREAM if row.name and row.family != 'iFormer')
-    assert set(timing.OURS) <= {row.name for row in IMAGENET}
+    assert set(networks.OURS) <= {row.name for row in IMAGENET}
 
 
 def some_points(count: int, panel: str = 'onnx fp32, 224x224') -> list[plotting.Point]:
