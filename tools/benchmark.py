@@ -118,9 +118,9 @@ def main() -> None:
         for entry, latency, peak in zip(entries, timing.summarise(times, references), peaks, strict=True)
     ]
     print_tables(rows, machine, args, console)
-    for name in sorted({v.network.name for v in variants}):
-        if (name, args.task) in NOTES:
-            console.print(f'{name}: {NOTES[name, args.task]}')
+    for key in sorted({(v.network.name, v.network.task) for v in variants}):
+        if key in NOTES:
+            console.print(f'{key[0]}: {NOTES[key]}')
     for variant, reason in left_out.items():
         console.print(f'left out: {variant}: {reason}', markup=False)
     write_files(rows, machine, left_out, out)
@@ -395,7 +395,7 @@ def print_tables(
     console.print(f'{machine["processor"]}, {machine["cores"]} cores; {versions}', highlight=False)
     for panel in dict.fromkeys(panel_of(row) for row in rows):
         table = Table(
-            title=f'{panel}; {args.task}, {args.threads} thread(s), batch {args.batch}',
+            title=f'{panel}; {tasks_of(rows)}, {args.threads} thread(s), batch {args.batch}',
             caption=f'{args.rounds} rounds; {args.accuracy} as published; * with a teacher',
             box=box.SIMPLE_HEAD,
         )
@@ -417,6 +417,11 @@ def print_tables(
                 ' '.join(accuracies(row)) or '-',
             )
         console.print(table)
+
+
+def tasks_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Their tasks, as a title names them."""
+    return ' and '.join(dict.fromkeys(row['task'] for row in rows))
 
 
 def accuracies(row: dict[str, Any]) -> dict[str, tuple[float, bool]]:
@@ -461,6 +466,8 @@ def draw(
     if missing:
         console.print(f'not in the picture, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     names = 'benchmark.csv, benchmark.json'
+    (out / 'benchmark.png').unlink(missing_ok=True)  # That of an earlier run.
+    mixed = len({row['task'] for row in shown}) > 1
     if shown:
         other_sizes = sorted(
             {
@@ -470,7 +477,7 @@ def draw(
             }
         )
         note = f'{machine["processor"]}, {args.threads} thread(s), batch {args.batch}, '
-        note += f'{args.task}, {datetime.date.today()}'
+        note += f'{tasks_of(shown)}, {datetime.date.today()}'
         if other_sizes:
             note += f'\ntop-1 at 224x224 pixels, of {", ".join(other_sizes)}'
         points = [
@@ -479,7 +486,7 @@ def draw(
                 row['family'],
                 row['median_ms'],
                 value,
-                panel_of(row),
+                panel_of(row) + (f', {row["task"]}' if mixed else ''),
                 taught,
             )
             for row in shown

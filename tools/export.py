@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
@@ -16,16 +18,91 @@ from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import build_program, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
 from mmiformer.deploy.detectors import DetectorProgram
-from mmiformer.deploy.programs import FromPixels
-from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order
+from mmiformer.deploy.programs import FromPixels, unfolded
+from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order, Runtime
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model
 
-OTHER_SIZES = ((97, 131), (320, 448))
+OTHERS = ((4, 97, 131), (2, 320, 448), (1, 32, 32))  # batch, height, width of dynamic files' trials
 
 
 def main() -> None:
-    """Parses the arguments, writes the file, opens it again and compares."""
+    """Writes the file, opens it again and compares."""
+    args = parse_arguments()
+    runtime, size = RUNTIMES[args.to], (args.size[0], args.size[1])
+    cfg = cli.load_config(args.config, args.cfg_options)
+    file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
+    check_path(file, runtime)
+    runtime.require()
+
+    preprocessor = find_preprocessor(cfg, args.config)
+    calibration: list[torch.Tensor] = []
+    if args.calibrate:
+        if args.precision != 'int8' or not runtime.calibrated:
+            raise UserError(
+                f'--calibrate: {args.precision} for {runtime.name} takes no ranges from images; drop it.'
+            )
+        calibration = real_images(args.calibrate, size, preprocessor, args.bake_input, args.count)
+    noise = random_images(size, args.bake_input)
+    order = Order(noise[0], args.dynamic, args.precision, calibration)
+    runtime.check(order)
+    folder = args.images or test_images(cfg) or args.calibrate
+    images: list[torch.Tensor] = []
+    if folder and runtime.runs_here:
+        images = real_images(folder, size, preprocessor, args.bake_input, args.count)
+
+    model = build_model(cfg, args.checkpoint)
+    program: Any = build_program(model, args.what)
+    reference = unfolded(model, args.what)
+    if args.channel_chunks > 1:
+        cut_windows_in_chunks(program, args.channel_chunks)
+    runtime.check(order, detector=isinstance(program, DetectorProgram))
+    if args.bake_input:
+        program = FromPixels(program, preprocessor)
+        if reference:
+            reference = after(program.normalisation, reference)
+    print(f'Writing {file} ...', flush=True)
+    runtime.export(program, order, file)
+    report(runtime.files(file), runtime.inspect(file))
+    if not runtime.runs_here:
+        unused = f', nor {args.images} looked at' if args.images else ''
+        print(f'{file}: NOT run{unused}, since {runtime.name} has no runtime on this machine.')
+        return
+    session = runtime.open(file)
+    trials = {'noise': noise}
+    if args.dynamic:  # Also where no side is a multiple of anything.
+        for batch, height, width in OTHERS:
+            count = batch if program.batched else 1
+            trials[f'noise of {count}x{height}x{width}'] = random_images(
+                (height, width), args.bake_input, count
+            )
+    real = {f'{len(images)} images of {folder}': images} if images else {}
+    if not real:
+        print('No real images at hand: compared on noise only; name some with --images FOLDER.')
+    found = {where: compare(program, session, x, reference) for where, x in {**trials, **real}.items()}
+    show(found)
+    # Noise says little of int8, whose ranges are those of images.
+    judge(
+        file,
+        [found[where] for where in (real if args.precision == 'int8' and real else found)],
+        args.precision,
+    )
+
+
+def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
+    """Raises if an output is further away than it may be; says so if nothing could be told."""
+    if all(d.kind == 'detections' and not d.detections for differences in found for d in differences):
+        print('NOT verified: nothing was detected on any image; name a trained CHECKPOINT and --images.')
+    bad = [d.output for differences in found for d in differences if not d.within(precision)]
+    if bad:
+        raise UserError(
+            f'{file}: {", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {precision} may; '
+            'the file is left for you to look into.'
+        )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The arguments, their numbers checked."""
     parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -67,73 +144,48 @@ def main() -> None:
         '--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)"
     )
     parser.add_argument('--count', type=int, default=20, help='images of each folder at most (default: 20)')
-    parser.add_argument('--out', help='file to write (default: CONFIG-PRECISION.SUFFIX in this folder)')
+    parser.add_argument('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     args = parser.parse_args()
-
-    runtime = RUNTIMES[args.to]
-    size = (args.size[0], args.size[1])
-    if min(size) < MIN_INPUT:
-        raise UserError(f'--size {size[0]} {size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
+    if min(args.size) < MIN_INPUT:
+        raise UserError(f'--size {args.size[0]} {args.size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
     if args.channel_chunks < 1:
         raise UserError(f'--channel-chunks {args.channel_chunks}: expected 1 or more.')
-    cfg = cli.load_config(args.config, args.cfg_options)
-    name = f'{Path(args.config).stem}-{args.precision}'
-    file = Path(args.out or f'{name}{runtime.suffix}')
-    check_path(file, runtime.suffix)
-    runtime.require()
-
-    preprocessor = cfg.model.data_preprocessor if 'data_preprocessor' in cfg.model else cfg.data_preprocessor
-    calibration: list[torch.Tensor] = []
-    if args.calibrate:
-        calibration = real_images(args.calibrate, size, preprocessor, args.bake_input, args.count)
-    noise = random_images(size, args.bake_input)
-    order = Order(noise[0], args.dynamic, args.precision, calibration)
-    folder = args.images or test_images(cfg)
-    images = real_images(folder, size, preprocessor, args.bake_input, args.count) if folder else []
-
-    program: Any = build_program(build_model(cfg, args.checkpoint), args.what)
-    if args.channel_chunks > 1:
-        cut_windows_in_chunks(program, args.channel_chunks)
-    runtime.check(order, detector=isinstance(program, DetectorProgram))
-    if args.bake_input:
-        program = FromPixels(program, preprocessor)
-    print(f'Writing {file} ...', flush=True)
-    runtime.export(program, order, file)
-    report(runtime.files(file), runtime.inspect(file))
-    if not runtime.runs_here:
-        print(f'{file}: NOT run, since {runtime.name} has no runtime on this machine.')
-        return
-    session = runtime.open(file)
-    found = {'noise': compare(program, session, noise)}
-    if args.dynamic:  # Also where no side is a multiple of anything.
-        for other in OTHER_SIZES:
-            odd = random_images(other, args.bake_input)
-            found[f'noise of {other[0]}x{other[1]}'] = compare(program, session, odd)
-    if images:
-        found[f'{len(images)} images of {folder}'] = compare(program, session, images)
-    else:
-        print('No real images at hand: compared on noise only; name some with --images FOLDER.')
-    show(found)
-    # Noise says little of int8, whose ranges are those of images.
-    judged = found if args.precision != 'int8' or not images else dict(list(found.items())[1:])
-    bad = [d.output for differences in judged.values() for d in differences if not d.within(args.precision)]
-    if bad:
-        raise UserError(
-            f'{file}: {", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {args.precision} may; '
-            'the file is left for you to look into.'
-        )
+    if args.count < 1:
+        raise UserError(f'--count {args.count}: expected 1 or more.')
+    return args
 
 
-def check_path(file: Path, suffix: str) -> None:
-    """Raises unless a file of this ending can be written there."""
-    if file.suffix != suffix:
-        raise UserError(f'--out {file}: expected a name that ends in {suffix}.')
+def after(normalisation: nn.Module, reference: Callable[..., Any]) -> Callable[[torch.Tensor], Any]:
+    """The reference of a file that normalises."""
+    return lambda pixels: reference(normalisation(pixels))
+
+
+def find_preprocessor(cfg: Config, file: str) -> Any:
+    """What the config does to pixels, ``mean`` and ``std`` among it."""
+    if 'model' not in cfg:
+        raise UserError(f'{file}: has no model to export.')
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if not preprocessor.get('mean') or not preprocessor.get('std'):
+        raise UserError(f'{file}: its data_preprocessor needs mean and std; add them to the config.')
+    return preprocessor
+
+
+def check_path(file: Path, runtime: Runtime) -> None:
+    """Raises unless the runtime's files can be written there."""
+    if file.suffix != runtime.suffix:
+        raise UserError(f'--out {file}: expected a name that ends in {runtime.suffix}.')
     folder = file.absolute().parent
     if not folder.is_dir():
         raise UserError(f'--out {file}: its folder does not exist; make it first.')
     if not os.access(folder, os.W_OK):
         raise UserError(f'--out {file}: its folder may not be written to; choose another one.')
+    for part in runtime.files(file):
+        # A package is known by its manifest, weights by the graph beside them.
+        if part.is_dir() and not (part.suffix == '.mlpackage' and (part / 'Manifest.json').is_file()):
+            raise UserError(f'--out {file}: {part} is a folder; choose another name.')
+        if part != file and part.exists() and not file.exists():
+            raise UserError(f'--out {file}: {part} belongs to another file; choose another name.')
 
 
 def test_images(cfg: Config) -> str | None:
@@ -163,6 +215,8 @@ def show(found: dict[str, list[Difference]]) -> None:
         for d in differences:
             counted = d.kind != 'values'
             equal = f'{d.equal:.3%}' if counted else ''
+            if d.kind == 'detections':
+                equal = f'{equal} of {d.detections}' if d.detections else 'nothing found'
             values = ('', '') if counted else (f'{d.l2:.1e}', f'{d.cosine:.6f}')
             table.add_row(d.output, where, *values, equal)
     Console().print(table)

@@ -1,10 +1,11 @@
 """Holding an exported file against the network it was made from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Difference:
         cosine: Smallest cosine of the two as vectors.
         equal: Smallest share of equal elements.
         kind: ``'values'``, ``'labels'`` or ``'detections'``; the latter two are equal or not.
+        detections: How many there were of them in PyTorch.
     """
 
     output: str
@@ -41,6 +43,7 @@ class Difference:
     cosine: float = 1.0
     equal: float = 1.0
     kind: str = 'values'
+    detections: int = 0
 
     def add(self, got: np.ndarray, expected: np.ndarray) -> None:
         """Takes one image's output into account; another shape, or NaN in it, is infinitely far."""
@@ -56,8 +59,13 @@ class Difference:
         self.equal = min(self.equal, float((a == b).mean()))
 
     def add_detections(self, got: Sequence[np.ndarray], expected: Sequence[torch.Tensor]) -> None:
-        """Takes one image's boxes, labels and scores into account, in whatever order they are."""
-        same = shared([torch.from_numpy(part) for part in got], expected)
+        """Takes one image's boxes, labels, scores and masks into account, in whatever order they are."""
+        parts = [torch.from_numpy(part) for part in got]
+        same = shared(parts, expected)
+        for masks, others in zip(parts[3:], expected[3:], strict=True):
+            for row, column in same.nonzero().tolist():
+                same[row, column] = torch.allclose(masks[row], others[column], rtol=0, atol=1e-3)
+        self.detections += same.shape[1]
         found = [float(same.any(dim).float().mean()) if same.shape[1 - dim] else 1.0 for dim in (0, 1)]
         self.equal = min(self.equal, *found)
 
@@ -71,14 +79,18 @@ class Difference:
 
 
 def compare(
-    program: Program | FromPixels, session: Session, images: Iterable[torch.Tensor]
+    program: Program | FromPixels,
+    session: Session,
+    images: Iterable[torch.Tensor],
+    reference: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None,
 ) -> list[Difference]:
     """Runs file and network on the same images.
 
     Args:
-        program: The network.
+        program: The network as it was written.
         session: The file, opened by its runtime.
         images: Images as the program takes them.
+        reference: What gives the outputs that the file's should be. Defaults to the program.
 
     Returns:
         One difference per output; of a detector one for all detections.
@@ -89,7 +101,7 @@ def compare(
         differences = [Difference('detections', kind='detections')]
     for image in images:
         with torch.no_grad():
-            expected = program(image)
+            expected = (reference or program)(image)
         try:
             got = session(image.numpy())
         except Exception as error:  # Each runtime has its own kinds.
@@ -103,13 +115,13 @@ def compare(
     return differences
 
 
-def random_images(size: tuple[int, int], pixels: bool, count: int = 2) -> list[torch.Tensor]:
-    """Noise from a fixed seed: N x H x W x 3, uint8, with ``pixels``, else N x 3 x H x W, normalised."""
+def random_images(size: tuple[int, int], pixels: bool, batch: int = 1) -> list[torch.Tensor]:
+    """Two of seeded noise: N x H x W x 3, uint8, with ``pixels``, else N x 3 x H x W, normalised."""
     generator = torch.Generator().manual_seed(0)
-    shape = (count, 1, *size, 3)
     if pixels:
+        shape = (2, batch, *size, 3)
         return list(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-    return list(torch.randn((count, 1, 3, *size), generator=generator))
+    return list(torch.randn((2, batch, 3, *size), generator=generator))
 
 
 def real_images(
@@ -127,12 +139,17 @@ def real_images(
     Raises:
         UserError: If there is no image, or one cannot be read.
     """
-    files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _ENDINGS)[:count]
+    if not Path(folder).is_dir():
+        raise UserError(f'{folder}: no such folder; name one with images in it.')
+    files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _ENDINGS and not f.is_dir())
     if not files:
         raise UserError(f'{folder}: no images in it; expected files that end in {", ".join(_ENDINGS)}.')
     images = []
-    for file in files:
-        image = mmcv.imread(file)
+    for file in files[:count]:
+        try:
+            image = mmcv.imread(file)
+        except (OSError, cv2.error):
+            image = None
         if image is None:
             raise UserError(f'{file}: cannot be read as an image; take it out of the folder.')
         images.append(torch.from_numpy(mmcv.bgr2rgb(mmcv.imresize(image, size[::-1])))[None])

@@ -33,7 +33,7 @@ class Network:
     Attributes:
         name: One of :data:`OURS`, ``timm/NAME``, or the path of a config.
         task: ``'classify'``: image to logits. ``'pyramid'``: image to feature maps of strides 4 (or 8) to 32.
-            A config stands for its model's backbone in either case.
+            ``'backbone'``: that of a config, as it is in there.
     """
 
     name: str
@@ -54,11 +54,14 @@ class Network:
         if own_task and own_task not in TASKS:
             raise UserError(f"network '{text}': expected {' or '.join(TASKS)} after the colon.")
         if name.endswith('.py'):
+            if own_task:
+                raise UserError(f"network '{text}': a config is timed as its backbone; drop :{own_task}.")
             if not Path(name).is_file():
                 raise UserError(
                     f'{name}: no such config file; see configs/ for those that come with mmiformer.'
                 )
-        elif name not in OURS and not (name.startswith('timm/') and _timm().is_model(name[len('timm/') :])):
+            return cls(name, 'backbone')
+        if name not in OURS and not (name.startswith('timm/') and _timm().is_model(name[len('timm/') :])):
             known = [*OURS, *(f'timm/{other}' for other in _timm().list_models())]
             near = [
                 m for form in (name, f'timm/{name}') for m in difflib.get_close_matches(form, known, 3, 0.7)

@@ -1,6 +1,6 @@
 """A model as a plain function of one image tensor, which is what runtimes take."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -70,6 +70,12 @@ class LabelMap(Program):
     def __init__(self, segmentor: Any) -> None:
         from mmseg.models.utils import Upsample
 
+        head, mode = segmentor.decode_head, segmentor.test_cfg.mode
+        if isinstance(head, nn.ModuleList) or head.out_channels == 1 or mode != 'whole':
+            raise UserError(
+                f'{type(segmentor).__name__}: whole segmentors are exported with one decode_head, a channel '
+                "for each class, and test_cfg.mode 'whole'; set that, or export --what backbone."
+            )
         super().__init__(segmentor)
         pool_by_products(self.model)  # UPerNet's pyramid.
 
@@ -157,3 +163,24 @@ def build_program(model: Any, what: str = 'backbone') -> Program:
         f'{type(model).__name__}: has no program for --what model; export --what backbone, and run the rest '
         'in your own code.'
     )
+
+
+def unfolded(model: Any, what: str = 'backbone') -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None:
+    """What :func:`build_program` is to be held against: the model itself, as it is.
+
+    Args:
+        model: The model of a config, in eval mode.
+        what: As for :func:`build_program`.
+
+    Returns:
+        A function of the same form as the program; None for detectors, whose predictions have another form.
+    """
+    if what == 'backbone':
+        return lambda image: tuple(model.backbone(image))
+    if hasattr(model, 'decode_head'):
+        return lambda image: (
+            model.encode_decode(image, [dict(img_shape=tuple(image.shape[2:]))] * len(image)).argmax(dim=1),
+        )
+    if hasattr(model, 'head'):
+        return lambda image: (model(image, mode='tensor'),)
+    return None

@@ -75,7 +75,7 @@ def test_lower_precisions_are_near_and_smaller(tmp_path, program, name, precisio
     if precision != 'bf16' or 'bf16' in torch.backends.cpu.get_cpu_capability():
         assert max(errors) > 1e-6, 'it is not the file of float32'
     assert sizes[1] < sizes[0] * (1.1 if precision == 'bf16' else 0.6)
-    assert not list(tmp_path.glob('*.part*'))
+    assert not list(tmp_path.glob('.*'))
 
 
 @pytest.mark.parametrize('flipped', [False, True])

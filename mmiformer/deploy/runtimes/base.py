@@ -60,6 +60,7 @@ class Runtime(ABC):
         dynamic: Whether it can write files of free size.
         detectors: Whether it can write whole detectors (in fp32).
         runs_here: Whether it can run files on this machine.
+        calibrated: Whether its int8 needs images to take ranges from.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Runtime(ABC):
     dynamic: bool = False
     detectors: bool = False
     runs_here: bool = True
+    calibrated: bool = True
 
     def require(self) -> None:
         """Raises a :class:`UserError` if the runtime is not installed."""
@@ -98,7 +100,7 @@ class Runtime(ABC):
             raise UserError(
                 f'--dynamic: files for {self.name} have one size; export one for each --size instead.'
             )
-        if order.precision == 'int8' and not order.calibration:
+        if order.precision == 'int8' and self.calibrated and not order.calibration:
             raise UserError('--precision int8: needs --calibrate FOLDER, images like those it will see.')
 
     @abstractmethod

@@ -82,7 +82,7 @@ def staged(*files: Path) -> Iterator[Path]:
     try:
         yield folder
         for file in files:
-            if file.is_dir():
+            if file.is_dir() and (folder / file.name).is_dir():
                 shutil.rmtree(file)
             os.replace(folder / file.name, file)
     finally:

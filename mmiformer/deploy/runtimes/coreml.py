@@ -31,10 +31,7 @@ class CoreML(Runtime):
     modules = ('coremltools',)
     precisions = ('fp32', 'fp16', 'int8')
     runs_here = False  # Not tried on a Mac.
-
-    def check(self, order: Order, detector: bool = False) -> None:
-        """Raises a :class:`UserError` if there are no such files; int8 needs no calibration here."""
-        super().check(replace(order, calibration=order.calibration or (order.example,)), detector)
+    calibrated = False  # It quantises weights alone.
 
     def export(self, program: nn.Module, order: Order, file: Path) -> None:
         """Writes a program; int8 means weights (per channel, symmetric), while activations stay fp16.
