@@ -1,0 +1,1 @@
+"""The networks of this package and their peers by name: configs, weights, metafiles."""
