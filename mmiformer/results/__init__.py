@@ -1,8 +1,8 @@
 """Published figures, as data."""
 
 from mmiformer.results.downstream import DOWNSTREAM
-from mmiformer.results.imagenet import IMAGENET
-from mmiformer.results.published import Published
+from mmiformer.results.imagenet import GAINS, IMAGENET
+from mmiformer.results.published import PAPERS, Gain, Paper, Published
 
 # What is published of networks, and how an axis calls it.
 METRICS = dict(
@@ -29,7 +29,7 @@ def published(network: str, metric: str = 'top1', distilled: bool = False) -> Pu
     rows = list(IMAGENET)
     if metric != 'top1':
         rows = [row.accuracy(metric) for row in DOWNSTREAM]
-    return next((row for row in rows if (row.name, row.distilled) == (name, distilled)), None)
+    return next((row for row in rows if name in (row.name, row.alias) and row.distilled is distilled), None)
 
 
-__all__ = ['DOWNSTREAM', 'IMAGENET', 'METRICS', 'Published', 'published']
+__all__ = ['DOWNSTREAM', 'GAINS', 'IMAGENET', 'METRICS', 'PAPERS', 'Gain', 'Paper', 'Published', 'published']

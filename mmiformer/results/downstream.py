@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mmiformer.results.published import Published
+from mmiformer.results.published import PAPERS, Published
 
-SOURCE = 'arXiv 2501.15369v2'
+SOURCE = PAPERS['iFormer'].table('detection and segmentation')
 
 Box = tuple[float, float, float]
 
