@@ -1,9 +1,11 @@
 """Packaging of mmiformer. Everything but the linters' settings is stated here."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 README = ROOT / 'README.md'
@@ -62,6 +64,26 @@ EXTRAS = {
     ],
 }
 
+
+class BuildWithConfigs(build_py):
+    """Puts configs, tools and metafiles into the package, where OpenMMLab's tools look for them."""
+
+    def run(self) -> None:
+        """Builds; an editable install gets links to the checkout's own."""
+        super().run()
+        mim = (ROOT if self.editable_mode else Path(self.build_lib)) / 'mmiformer' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            source = ROOT / name
+            if self.editable_mode:
+                (mim / name).symlink_to(source, target_is_directory=source.is_dir())
+            elif source.is_dir():
+                shutil.copytree(source, mim / name, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy(source, mim)
+
+
 setup(
     name='mmiformer',
     version=read_version(),
@@ -71,6 +93,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['mmiformer', 'mmiformer.*']),
+    cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=3.10',
     install_requires=CORE,
     extras_require=EXTRAS,

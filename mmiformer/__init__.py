@@ -29,7 +29,10 @@ else:
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
     from mmiformer import randomness as _randomness  # noqa: F401  Registers sampler, transform and hook.
     from mmiformer.backbones import IFormer, MoCoViT
+    from mmiformer.zoo import hub as _hub
+    from mmiformer.zoo.hub import get_config, get_model, inferencer
 
     _checkpoints.install()
+    _hub.install()
 
-    __all__ = ['IFormer', 'MoCoViT', '__version__']
+    __all__ = ['IFormer', 'MoCoViT', '__version__', 'get_config', 'get_model', 'inferencer']

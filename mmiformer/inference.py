@@ -1,11 +1,12 @@
 """From a config and a checkpoint to predictions on one image; the same for all tasks."""
 
+import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from mmcv.transforms import Compose
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
@@ -50,6 +51,16 @@ def load_strictly(model: BaseModel, checkpoint: str, device: torch.device | str 
     return loaded.get('meta', {}) if isinstance(loaded, dict) else {}
 
 
+def bare_model(cfg: Config) -> BaseModel:
+    """Builds the model of a config, its weights not yet as ``init_weights`` makes them.
+
+    Args:
+        cfg: The config.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return revert_sync_batchnorm(MODELS.build(cfg.model))  # One process has nothing to synchronise with.
+
+
 def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str = 'cpu') -> BaseModel:
     """Builds the model of a config with the weights of a checkpoint, in eval mode.
 
@@ -64,11 +75,10 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
     Raises:
         UserError: See :func:`load_strictly`.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model_cfg = cfg.model.copy()
-    if checkpoint and 'backbone' in model_cfg:
-        model_cfg.backbone = dict(model_cfg.backbone, init_cfg=None)  # The checkpoint fills it.
-    model = revert_sync_batchnorm(MODELS.build(model_cfg))  # One process has nothing to synchronise with.
+    if checkpoint and 'backbone' in cfg.model:
+        cfg = copy.deepcopy(cfg)
+        cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
+    model = bare_model(cfg)
     if checkpoint:
         meta = load_strictly(model, checkpoint, device)
     else:
@@ -101,6 +111,11 @@ def quicken(model: Model, compiled: bool = False) -> Model:
     return model
 
 
+def image_steps(cfg: Config) -> list[ConfigDict]:
+    """The test pipeline of a config without the transforms that read annotations."""
+    return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _TRUTH]
+
+
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     """Runs a model on one image file, through the test pipeline of the config.
 
@@ -112,8 +127,7 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     Returns:
         The data sample with the prediction, in the image's own coordinates.
     """
-    steps = [s for s in cfg.test_dataloader.dataset.pipeline if s.type not in _TRUTH]
-    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    pipeline = Compose([TRANSFORMS.build(step) for step in image_steps(cfg)])
     data = pipeline(dict(img_path=str(image), img_id=0))
     with torch.no_grad():
         return model.test_step(pseudo_collate([data]))[0]

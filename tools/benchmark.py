@@ -31,6 +31,7 @@ from mmiformer.deploy.programs import Program
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
 from mmiformer.errors import UserError, first_line
+from mmiformer.machine import describe_machine
 from mmiformer.results import METRICS, published
 
 COMPILED = 'torch-compile'
@@ -85,7 +86,7 @@ def main() -> None:
     variants = plan(args, registry, reference)
     out = writable_folder(args.out)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    machine = timing.describe_machine(['timm', *(m for r in registry.values() if r for m in r.modules)])
+    machine = describe_machine(['timm', *(m for r in registry.values() if r for m in r.modules)])
     if (machine['load'] or 0) > 0.5:
         console.print(
             f'other programs keep {machine["load"]:.1f} of {machine["cores"]} cores busy: latencies will be '
@@ -492,7 +493,7 @@ def draw(
             for row in shown
             for value, taught in accuracies(row).values()
         ]
-        plot_latency(points, out / 'benchmark.png', METRICS[args.accuracy], note)
+        plot_latency(points, out / 'benchmark.png', 'published ' + METRICS[args.accuracy].label, note)
         names += ', benchmark.png'
     console.print(f'{out}: {names}', markup=False, highlight=False)
 

@@ -1,14 +1,20 @@
 """Evaluates a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.datasets.checks import datasets_of
+from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.errors import UserError
 from mmiformer.inference import load_strictly, quicken
+from mmiformer.machine import describe_machine
 
 
 def main() -> None:
@@ -22,8 +28,12 @@ def main() -> None:
         '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
     )
     parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
+    parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images alone')
+    parser.add_argument('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('test',))
+    if args.limit is not None:
+        limit_images(cfg, args.limit)
     cfg.load_from = None
     cfg.resume = False
     if 'backbone' in cfg.model:
@@ -45,7 +55,19 @@ def main() -> None:
     load_strictly(model, args.checkpoint)
     if not runner.distributed:  # Several processes keep to the wrapper that mmengine put around it.
         runner.model = quicken(runner.model, args.compile)
-    runner.test()
+    start = time.perf_counter()
+    metrics = runner.test()
+    if args.out and is_main_process():
+        images = len(runner.test_dataloader.dataset)
+        write_result(Path(args.out), metrics, images, time.perf_counter() - start)
+
+
+def write_result(file: Path, metrics: dict[str, Any], images: int, seconds: float) -> None:
+    """Writes what was measured, and on what."""
+    modules = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmiformer', 'timm')
+    result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(modules))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=2, default=float) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -36,6 +36,26 @@ def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
     return found
 
 
+def limit_images(cfg: Config, count: int) -> None:
+    """Has a config, in place, test on the first images alone.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain.
+        count: How many of each data set.
+
+    Raises:
+        UserError: If it is not positive.
+    """
+    if count < 1:
+        raise UserError(f'--limit {count}: expected a number of images from 1 on.')
+    for dataset in datasets_of(cfg, 'test'):
+        dataset.indices = count
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    for evaluator in evaluators:
+        if evaluator.type.rpartition('.')[2] == 'CocoMetric':
+            evaluator.type = 'mmiformer.datasets.coco.SeenCocoMetric'
+
+
 def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]:
     """Builds the data sets of a data loader, without their wrappers.
 

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
 from mmengine.logging import print_log
 
 from mmiformer.errors import UserError
@@ -65,6 +66,18 @@ class CheckedCocoDataset(CocoDataset):
                 f"{self.ann_file}: declares its categories in the order {', '.join(found)}; the dataset's "
                 'metainfo classes must stand in the same order, or labels would be mixed up.'
             )
+
+
+class SeenCocoMetric(CocoMetric):
+    """mmdet's ``CocoMetric`` of the images that were predicted.
+
+    mmdet's own counts every other image of the annotation file as one where nothing was found.
+    """
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Metrics of pairs of truth and prediction."""
+        self.img_ids = [prediction['img_id'] for _, prediction in results]
+        return super().compute_metrics(results)
 
 
 def warn_of_skipped(ann_file: str, files: list[str], what: str, named: int = 5) -> None:

@@ -21,6 +21,7 @@ TASKS = ('classify', 'pyramid')
 STRIDES = (4, 8, 16, 32)
 OURS: dict[str, dict[str, Any]] = {
     **{f'iformer_{arch}': dict(type='IFormer', arch=arch) for arch in IFormer.arch_settings},
+    'iformer_h': dict(type='IFormer', arch='h', layer_scale_init_value=1e-6),
     'mocovit': dict(type='MoCoViT', arch='1.0'),
     'ghostnet': dict(type='MoCoViT', arch='ghostnet'),
 }
@@ -92,7 +93,7 @@ class Network:
         """
         torch.manual_seed(0)
         if self.name in OURS:
-            model = self._build_own()
+            model = self.assemble()
             settle_statistics(model, height, width)
             return Features(model) if self.task == 'pyramid' else Logits(model)
         if not self.name.endswith('.py'):
@@ -107,7 +108,8 @@ class Network:
         settle_statistics(model.backbone, height, width)
         return build_program(model, 'backbone')
 
-    def _build_own(self) -> nn.Module:
+    def assemble(self) -> nn.Module:
+        """One of :data:`OURS` with random weights, as it is trained: a classifier, or a backbone."""
         backbone: dict[str, Any] = dict(OURS[self.name])
         is_iformer = backbone['type'] == 'IFormer'
         if self.task == 'pyramid':

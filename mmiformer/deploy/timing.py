@@ -3,15 +3,13 @@
 import concurrent.futures
 import copy
 import gc
-import importlib.metadata
+import importlib
 import inspect
 import math
 import multiprocessing
-import os
 import pickle
 import platform
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -233,31 +231,3 @@ def load_program(program: nn.Module, shape: tuple[int, ...], precision: str, thr
 def load_session(runtime: Runtime, file: Path, shape: tuple[int, ...], threads: int) -> Call:
     """A call of a runtime's file, for :func:`peak_memory`."""
     return partial(runtime.open(file, threads), np.zeros(shape, np.float32))
-
-
-def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
-    """What figures depend on: processor, cores, load of the last minute, system, and versions.
-
-    Args:
-        modules: Those whose versions are to be told beside Python's and torch's.
-    """
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file() and (found := re.search(r'model name\s*:\s*(.+)', cpuinfo.read_text())):
-        processor = found[1].strip()
-    owners = importlib.metadata.packages_distributions()
-    versions = {
-        name: importlib.metadata.version(owners[name][0])
-        for name in dict.fromkeys(('torch', *(m.partition('.')[0] for m in modules)))
-        if name in owners
-    }
-    return dict(
-        processor=processor,
-        architecture=platform.machine(),
-        cores=os.cpu_count(),
-        load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
-        capability=torch.backends.cpu.get_cpu_capability(),
-        system=platform.platform(),
-        python=platform.python_version(),
-        versions=versions,
-    )

@@ -2,15 +2,8 @@
 
 from mmiformer.results.downstream import DOWNSTREAM
 from mmiformer.results.imagenet import GAINS, IMAGENET
+from mmiformer.results.metrics import METRICS, Metric
 from mmiformer.results.published import PAPERS, Gain, Paper, Published
-
-# What is published of networks, and how an axis calls it.
-METRICS = dict(
-    top1='published ImageNet top-1 (%)',
-    box_ap='published box AP, Mask R-CNN 1x on COCO (%)',
-    mask_ap='published mask AP, Mask R-CNN 1x on COCO (%)',
-    miou='published mIoU, Semantic FPN 40k on ADE20K (%)',
-)
 
 
 def published(network: str, metric: str = 'top1', distilled: bool = False) -> Published | None:
@@ -32,4 +25,15 @@ def published(network: str, metric: str = 'top1', distilled: bool = False) -> Pu
     return next((row for row in rows if name in (row.name, row.alias) and row.distilled is distilled), None)
 
 
-__all__ = ['DOWNSTREAM', 'GAINS', 'IMAGENET', 'METRICS', 'PAPERS', 'Gain', 'Paper', 'Published', 'published']
+__all__ = [
+    'DOWNSTREAM',
+    'GAINS',
+    'IMAGENET',
+    'METRICS',
+    'PAPERS',
+    'Gain',
+    'Metric',
+    'Paper',
+    'Published',
+    'published',
+]

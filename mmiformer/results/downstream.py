@@ -35,10 +35,15 @@ class Downstream:
     miou: float | None
     epochs: int | None = None
 
+    def figures(self) -> dict[str, float | None]:
+        """Its accuracies by metric, in percent."""
+        boxes = zip(('box_ap', 'box_ap50', 'box_ap75'), self.box, strict=True)
+        masks = zip(('mask_ap', 'mask_ap50', 'mask_ap75'), self.mask, strict=True)
+        return {**dict(boxes), **dict(masks), 'miou': self.miou}
+
     def accuracy(self, metric: str) -> Published:
-        """``'box_ap'``, ``'mask_ap'`` or ``'miou'`` alone."""
-        value = dict(box_ap=self.box[0], mask_ap=self.mask[0], miou=self.miou)[metric]
-        return Published(self.name or self.title, self.family, value, SOURCE, size=None)
+        """One of :meth:`figures` alone."""
+        return Published(self.name or self.title, self.family, self.figures()[metric], SOURCE, size=None)
 
 
 # A table: a row a line.

@@ -1,0 +1,232 @@
+"""Measured beside published: rows, and how they are written and drawn."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from mmiformer.results.metrics import MAIN_METRICS, METRICS
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt  # noqa: E402  The backend must be chosen first.
+from matplotlib.axes import Axes  # noqa: E402
+
+_PUBLISHED, _MEASURED, _ELSEWHERE = '#5b6770', '#d1495b', '#e69f00'
+
+
+@dataclass
+class Row:
+    """A row of the table: what was published, and what came of measuring it.
+
+    Attributes:
+        name: Of the config, or of the network where there is no config.
+        title: For people.
+        published: Percent by metric.
+        status: ``'measured'``, ``'failed'``, ``'missing'``: no checkpoint; ``'published'``: no config.
+        measured: Percent by metric.
+        comparable: Whether it was measured on all images of the official set.
+        trained: Whether the weights are of a run of one's own, else those released.
+        remarks: What failed or is missing, and why figures may differ.
+        details: Checkpoint, its SHA-256, number of images, seconds, versions, machine.
+    """
+
+    name: str
+    title: str
+    published: dict[str, float]
+    status: str
+    measured: dict[str, float] = field(default_factory=dict)
+    comparable: bool = False
+    trained: bool = False
+    remarks: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def metrics(self) -> list[str]:
+        """What is published or measured, in the order of :data:`METRICS`."""
+        return [metric for metric in METRICS if metric in self.published or metric in self.measured]
+
+    def difference(self, metric: str) -> float | None:
+        """Measured less published, in points; None where one of them is missing."""
+        if metric not in self.published or metric not in self.measured:
+            return None
+        return self.measured[metric] - self.published[metric]
+
+    def tolerance(self, metric: str) -> float:
+        """How far apart they may be, in points."""
+        return METRICS[metric].run_tolerance if self.trained else METRICS[metric].tolerance
+
+    def within(self, metric: str) -> bool | None:
+        """Whether they are no further apart; None where that cannot be said."""
+        difference = self.difference(metric)
+        if difference is None or not self.comparable:
+            return None
+        # 80.4 and 80.5 are 0.1 apart, whatever floating point says.
+        return abs(difference) <= self.tolerance(metric) + 1e-9
+
+
+def write(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:
+    """Writes ``table.md``, ``table.json`` and, where anything has figures, ``table.png``.
+
+    Args:
+        rows: The table.
+        folder: Where to; it exists.
+        note: Command, date, versions and machine, for the end of the page.
+
+    Returns:
+        The files.
+    """
+    records = [
+        dict(
+            asdict(row),
+            comparison={
+                metric: dict(
+                    difference=row.difference(metric),
+                    tolerance=row.tolerance(metric),
+                    within=row.within(metric),
+                )
+                for metric in row.metrics()
+            },
+        )
+        for row in rows
+    ]
+    page, data, picture = (folder / f'table.{suffix}' for suffix in ('md', 'json', 'png'))
+    _replace(page, markdown(rows) + f'\n{note}\n')
+    _replace(data, json.dumps(dict(note=note, rows=records), indent=2) + '\n')
+    if any(row.metrics() for row in rows):
+        plot(rows, picture, note)
+        return [page, data, picture]
+    return [page, data]
+
+
+def _replace(file: Path, text: str) -> None:
+    # A run that is killed leaves the former table whole.
+    part = file.with_name(f'{file.name}.part')
+    part.write_text(text, encoding='utf-8')
+    part.replace(file)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as a page: a line for each metric of each row, then the remarks."""
+    heads = (
+        'config',
+        'backbone',
+        'metric',
+        'published',
+        'measured',
+        'difference',
+        'tolerance',
+        'within',
+        'images',
+        'seconds',
+        'weights',
+    )
+    lines = [f'| {" | ".join(heads)} |', '|' + ' --- |' * len(heads)]
+    for row in rows:
+        file, digest = (row.details.get(key) for key in ('file', 'sha256'))
+        weights = f'{file} ({digest[:8]})' if file and digest else file or row.status
+        for number, metric in enumerate(row.metrics() or [None]):
+            cells = [f'`{row.name}`', row.title] if number == 0 else ['', '']
+            cells += _cells(row, metric)
+            if number == 0:
+                seconds = row.details.get('seconds')
+                images = row.details.get('images')
+                cells += [_text(images), '-' if seconds is None else f'{seconds:.0f}', weights]
+            else:
+                cells += ['', '', '']
+            lines.append(f'| {" | ".join(cells)} |')
+    remarks = [f'- `{row.name}`: {remark}' for row in rows for remark in row.remarks]
+    return '\n'.join([*lines, '', *remarks, ''] if remarks else [*lines, ''])
+
+
+def _cells(row: Row, metric: str | None) -> list[str]:
+    if metric is None:
+        return ['-', 'not published', '-', '-', '-', '-']
+    difference, within = row.difference(metric), row.within(metric)
+    measured = row.measured.get(metric)
+    return [
+        METRICS[metric].title,
+        f'{row.published[metric]:g}' if metric in row.published else 'not published',
+        row.status if measured is None else f'{measured:.2f}',
+        '-' if difference is None else f'{difference:+.2f}',
+        '-' if difference is None else f'{row.tolerance(metric):g}',
+        {True: 'yes', False: '**no**', None: '-'}[within],
+    ]
+
+
+def _text(value: Any) -> str:
+    return '-' if value is None else str(value)
+
+
+def plot(rows: Sequence[Row], out: Path, note: str = '') -> None:
+    """Draws published and measured side by side, axes for each metric, a line for each row.
+
+    Args:
+        rows: The table.
+        out: Picture to write.
+        note: Written below. Defaults to nothing.
+    """
+    metrics = [metric for metric in MAIN_METRICS if any(metric in row.metrics() for row in rows)]
+    panels = [(metric, [row for row in rows if metric in row.metrics()]) for metric in metrics]
+    figure, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(9.6, sum(0.34 * len(own) + 1.3 for _, own in panels) + 0.4),
+        height_ratios=[len(own) + 3 for _, own in panels],
+        squeeze=False,
+        layout='constrained',
+        dpi=110,
+    )
+    for ax, (metric, own) in zip(axes[:, 0], panels, strict=True):
+        _plot_panel(ax, metric, own)
+    figure.supxlabel(note, fontsize=7, color='#555555')
+    figure.savefig(out)
+    plt.close(figure)
+
+
+def _plot_panel(ax: Axes, metric: str, rows: Sequence[Row]) -> None:
+    for y, row in enumerate(rows):
+        published, measured = row.published.get(metric), row.measured.get(metric)
+        colour = _MEASURED if row.comparable else _ELSEWHERE
+        if published is not None and measured is not None:
+            ax.plot([published, measured], [y, y], color=colour, linewidth=1.4, zorder=2)
+        if published is not None:
+            tolerance = row.tolerance(metric)
+            ax.barh(y, 2 * tolerance, left=published - tolerance, height=0.7, color='#e3e8ee', zorder=1)
+            ax.plot(published, y, 'o', markersize=7, color=_PUBLISHED, markerfacecolor='white', zorder=3)
+        if measured is not None:
+            ax.plot(measured, y, 'D', markersize=6, color=colour, zorder=4)
+        elif published is not None and row.status != 'published':
+            ax.annotate(
+                row.status,
+                (published, y),
+                (9, 0),
+                textcoords='offset points',
+                va='center',
+                fontsize=8,
+                color='#b00020' if row.status == 'failed' else '#777777',
+            )
+    for marker, colour, label, shown in (
+        ('o', _PUBLISHED, 'published, with tolerance', any(metric in row.published for row in rows)),
+        ('D', _MEASURED, 'measured', any(r.comparable and metric in r.measured for r in rows)),
+        (
+            'D',
+            _ELSEWHERE,
+            'measured on other or fewer images',
+            any(not r.comparable and metric in r.measured for r in rows),
+        ),
+    ):
+        if shown:
+            face = 'white' if marker == 'o' else colour
+            ax.plot([], [], marker, color=colour, markerfacecolor=face, label=label)
+    ax.legend(
+        fontsize=8, frameon=False, loc='lower left', bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2
+    )
+    ax.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=9)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlabel(METRICS[metric].label)
+    ax.margins(x=0.08)
+    ax.grid(axis='x', color='#e6e6e6', linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[['top', 'right']].set_visible(False)

@@ -1,0 +1,82 @@
+"""What training or evaluating a config costs, before it is done."""
+
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmiformer.deploy.cost import count_macs
+
+# Images that are seen in an epoch, and in an evaluation. COCO's training images without a box are left out.
+TRAINING_IMAGES = dict(cls=1_281_167, det=117_266, seg=20_210)
+TEST_IMAGES = dict(cls=50_000, det=5_000, seg=2_000)
+
+# Height and width of what the models mostly see: an image of 4:3 of COCO, a crop.
+_SIZES = dict(cls=(224, 224), det=(800, 1088), seg=(512, 512))
+
+# Mask R-CNN with R-50, mmdet, trained on 8 V100 in float32 at 53 images a second (detectron2's
+# docs/notes/benchmarks.md), counted as below: so many multiply-adds a second and GPU.
+_V100_MACS = 53 / 8 * 3 * 238.4e9
+
+
+def gpu_hours(cfg: Config, task: str, training: bool, images: int | None = None) -> float:
+    """Hours of one V100 in float32 that a run takes, about; others scale with their speed.
+
+    The multiply-adds of the model are counted, a backward pass as two forward ones, and set against what
+    mmdet's Mask R-CNN with R-50 reached. Depthwise convolutions and attention are slower for their
+    multiply-adds, so expect up to three times as much for mobile networks.
+
+    Args:
+        cfg: The config.
+        task: ``'cls'``, ``'det'`` or ``'seg'``.
+        training: Whether it is trained, else evaluated.
+        images: How many are evaluated. Defaults to all.
+    """
+    passes = 3 * _images_of_training(cfg, task) if training else images or TEST_IMAGES[task]
+    return passes * count_model_macs(cfg, task) / _V100_MACS / 3600
+
+
+def _images_of_training(cfg: Config, task: str) -> int:
+    if 'max_epochs' in cfg.train_cfg:
+        return cfg.train_cfg.max_epochs * TRAINING_IMAGES[task]
+    return cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
+
+
+def count_model_macs(cfg: Config, task: str) -> int:
+    """Multiply-adds of a whole model for one training image.
+
+    Args:
+        cfg: The config.
+        task: ``'cls'``, ``'det'`` or ``'seg'``.
+    """
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    return count_macs(_Forward(model), *_SIZES[task])
+
+
+class _Forward(nn.Module):
+    """All that a model computes of an image in training, the RoIs that are sampled among it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> Any:
+        model = self.model
+        maps = model.extract_feat(image)
+        outputs = []
+        for name in ('head', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head'):
+            if getattr(model, name, None) is not None:
+                outputs.append(getattr(model, name)(maps))
+        if hasattr(model, 'roi_head'):
+            sampler = model.train_cfg.rcnn.sampler
+            for head, rois in (
+                (model.roi_head.bbox_head, sampler.num),
+                (model.roi_head.mask_head, int(sampler.num * sampler.pos_fraction)),
+            ):
+                side = 7 if head is model.roi_head.bbox_head else 14
+                outputs.append(head(image.new_zeros(rois, head.in_channels, side, side)))
+        return outputs

@@ -1,0 +1,154 @@
+"""What the zoo holds: its configs, each with what was published of it and the weights that were released."""
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from mmiformer.errors import UserError
+from mmiformer.results import DOWNSTREAM, IMAGENET
+from mmiformer.results.downstream import SOURCE
+from mmiformer.zoo.peers import PEERS
+from mmiformer.zoo.weights import RELEASED, Weights
+
+# Configs, tools and metafiles are installed here, where OpenMMLab's tools look for them.
+MIM = Path(__file__).resolve().parents[1] / '.mim'
+
+# Folders of configs, by the short names of tasks.
+TASKS = dict(cls='classification', det='detection', seg='segmentation')
+
+_FRAMEWORKS = dict(maskrcnn='Mask R-CNN', retinanet='RetinaNet', fpn='Semantic FPN', upernet='UPerNet')
+# What the table of downstream tasks has of a framework.
+_PUBLISHED = dict(
+    maskrcnn=('box_ap', 'box_ap50', 'box_ap75', 'mask_ap', 'mask_ap50', 'mask_ap75'), fpn=('miou',)
+)
+_DATASETS = dict(in1k='ImageNet-1k', coco='COCO', ade20k='ADE20K')
+_NAME = re.compile(
+    rf'(?:(?P<framework>{"|".join(_FRAMEWORKS)})_)?(?P<network>.+?)(?P<distilled>_distill)?'
+    rf'_(?P<dataset>{"|".join(_DATASETS)})'
+)
+_SIZES = ('t', 's', 'm', 'l', 'l2', 'h')
+# Those with a row in the table of downstream tasks have their titles there.
+_TITLES = dict(mocovit='MoCoViT-1.0', ghostnet='GhostNet-1.0', mobilenetv3='MobileNetV3-L')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A config of the zoo.
+
+    Attributes:
+        name: Of the config, without folder and suffix.
+        task: Key of :data:`TASKS`.
+        network: Name of the backbone in the names of configs.
+        title: Of the backbone, for people.
+        framework: What is around the backbone; None for classifiers.
+        dataset: What it is trained and tested on.
+        distilled: Whether a classifier was trained with a teacher.
+        published: Percent by metric; empty where nothing was published.
+        source: Of these figures; None where there are none.
+        weights: The released file of the whole model, if there is one.
+    """
+
+    name: str
+    task: str
+    network: str
+    title: str
+    framework: str | None
+    dataset: str
+    distilled: bool = False
+    published: dict[str, float] = field(default_factory=dict)
+    source: str | None = None
+    weights: Weights | None = None
+
+    @property
+    def family(self) -> str:
+        """What the backbone is a size of."""
+        return self.title.rpartition('-')[0]
+
+
+def config_files() -> dict[str, Path]:
+    """All configs by name, the examples for data of one's own among them.
+
+    Raises:
+        UserError: If mmiformer is not installed with its configs.
+    """
+    if not (MIM / 'configs').is_dir():
+        raise UserError(
+            f'{MIM / "configs"}: not found, since mmiformer runs from a folder where it was not installed; '
+            'pip install -e . there puts the configs in place.'
+        )
+    return {
+        file.stem: file for task in TASKS.values() for file in sorted((MIM / 'configs' / task).glob('*.py'))
+    }
+
+
+def config_file(name: str) -> Path:
+    """The file of a config.
+
+    Args:
+        name: E.g. ``'maskrcnn_iformer_m_coco'``.
+
+    Raises:
+        UserError: If there is none; near names are given.
+    """
+    files = config_files()
+    if name not in files:
+        near = ' or '.join(difflib.get_close_matches(name, files, 3, 0.6))
+        raise UserError(
+            f"config '{name}': not one of the {len(files)} of mmiformer"
+            + (f'; did you mean {near}?' if near else '; mmiformer.zoo.entries.config_files() lists them.')
+        )
+    return files[name]
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    """The zoo, classifiers first, iFormers before others; without the examples for data of one's own."""
+    found = [
+        _entry(name, task, match)
+        for task, folder in TASKS.items()
+        for name, file in config_files().items()
+        if file.parent.name == folder and (match := _NAME.fullmatch(name))
+    ]
+    return tuple(sorted(found, key=_order))
+
+
+def _order(entry: Entry) -> tuple[int, int, str, bool]:
+    frameworks, size = (None, *_FRAMEWORKS.values()), entry.network.removeprefix('iformer_')
+    place = _SIZES.index(size) if size in _SIZES else len(_SIZES)
+    return frameworks.index(entry.framework), place, entry.network, entry.distilled
+
+
+def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
+    network, framework, distilled = match['network'], match['framework'], bool(match['distilled'])
+    title = _title(network)
+    figures: dict[str, float | None] = {}
+    source = None
+    if task == 'cls':
+        for row in IMAGENET:
+            if (row.name, row.distilled) == (network, distilled):
+                figures, source = dict(top1=row.value), row.source
+    elif framework in _PUBLISHED:
+        table = {row.title: row.figures() for row in DOWNSTREAM}
+        figures = {metric: table.get(title, {}).get(metric) for metric in _PUBLISHED[framework]}
+        source = SOURCE
+    published = {metric: value for metric, value in figures.items() if value is not None}
+    return Entry(
+        name=name,
+        task=task,
+        network=network,
+        title=title,
+        framework=framework and _FRAMEWORKS[framework],
+        dataset=_DATASETS[match['dataset']],
+        distilled=distilled,
+        published=published,
+        source=source if published else None,
+        weights=RELEASED.get(name),
+    )
+
+
+def _title(network: str) -> str:
+    if network.startswith('iformer_'):
+        return f'iFormer-{network.removeprefix("iformer_").upper()}'
+    return _TITLES.get(network) or next(peer.title for peer in PEERS if peer.name == network)

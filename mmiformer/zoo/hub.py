@@ -1,0 +1,146 @@
+"""Configs, models and inferencers by name, over mmengine's and the toolboxes' own functions.
+
+Those cannot do it alone: mmengine knows a fixed list of packages and gives everything in a base of another
+package that package's scope, in which no detector is registered; the toolboxes look for names in their own
+metafiles, and their inferencers only know their own loading transform.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+
+from mmiformer.errors import UserError
+from mmiformer.zoo.entries import MIM, config_file
+from mmiformer.zoo.weights import RELEASED
+
+
+def get_config(name: str) -> Config:
+    """A config of mmiformer.
+
+    Args:
+        name: Without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``.
+
+    Raises:
+        UserError: If there is none of that name; near names are given.
+    """
+    from mmiformer.cli import load_config
+
+    return load_config(str(config_file(name)))
+
+
+def get_model(name: str, pretrained: bool | str = False, device: torch.device | str = 'cpu') -> BaseModel:
+    """The detector, segmentor or classifier of a config, in eval mode.
+
+    Args:
+        name: As :func:`get_config` takes it.
+        pretrained: False for the model as it is built, with random weights and nothing fetched; True for
+            the released weights of the whole model; a path or https address for others. Defaults to False.
+        device: Where the model runs. Defaults to the CPU.
+
+    Raises:
+        UserError: If there is no such config, no weights were released, or they do not fit.
+    """
+    from mmiformer.inference import bare_model, build_model
+
+    cfg = get_config(name)
+    if pretrained is False:
+        return bare_model(cfg).to(device).eval()
+    return build_model(cfg, weights_of(name) if pretrained is True else pretrained, device)
+
+
+def weights_of(name: str) -> str:
+    """Address of the released weights of a whole model.
+
+    Args:
+        name: As :func:`get_config` takes it.
+
+    Raises:
+        UserError: If there are none.
+    """
+    file = config_file(name)
+    weights = RELEASED.get(name)
+    if weights is None:
+        dataset = name.rpartition('_')[2]
+        have = ', '.join(other for other in RELEASED if other.endswith(f'_{dataset}'))
+        others = f' (for {dataset} there are those of {have})' if have else ''
+        raise UserError(
+            f'{name}: no weights of the whole model were released{others}; train it with tools/train.py '
+            f'configs/{file.parent.name}/{file.name}, and name the checkpoint.'
+        )
+    return weights.url
+
+
+def inferencer(
+    name: str, weights: str | None = None, device: torch.device | str | None = None, **kwargs: Any
+) -> Any:
+    """mmdet's, mmseg's or mmpretrain's own inferencer of a config, with its weights in place.
+
+    Args:
+        name: As :func:`get_config` takes it.
+        weights: Path or https address. Defaults to the released file.
+        device: Where the model runs. Defaults to a GPU where there is one.
+        kwargs: What the inferencer takes beside.
+
+    Returns:
+        ``DetInferencer``, ``MMSegInferencer`` or ``ImageClassificationInferencer``.
+
+    Raises:
+        UserError: If there is no such config, no weights are known, or they do not fit.
+    """
+    from mmiformer.inference import build_model, image_steps, quicken
+
+    cfg = get_config(name)
+    device = device or get_device()
+    model = quicken(build_model(cfg, weights or weights_of(name), device))
+    meta = model.dataset_meta
+    # They look for the loading transforms by their names in mmcv and mmdet.
+    cfg.test_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile') if step.type == 'LoadIntactImage' else step
+        for step in image_steps(cfg)
+    ]
+    if cfg.default_scope == 'mmpretrain':
+        from mmpretrain import ImageClassificationInferencer
+
+        model._config, model._dataset_meta = cfg, meta
+        return ImageClassificationInferencer(model, **kwargs)
+    with warnings.catch_warnings():
+        # That no checkpoint is loaded into the model which they build, and which is replaced here.
+        warnings.simplefilter('ignore')
+        if cfg.default_scope == 'mmseg':
+            from mmseg.apis import MMSegInferencer
+
+            names = dict(classes=meta['classes'], palette=meta['palette'])
+            result = MMSegInferencer(cfg, device=device, **{**names, **kwargs})
+        else:
+            from mmdet.apis import DetInferencer
+
+            result = DetInferencer(cfg, device=device, **kwargs)
+            result.visualizer.dataset_meta = meta
+    model.cfg = cfg
+    result.model = model
+    return result
+
+
+def install() -> None:
+    """Lets ``_base_ = 'mmiformer::detection/maskrcnn_iformer_m_coco.py'`` be read as a file of ours.
+
+    mmengine's own way would give all that is in it the scope ``mmiformer``, where no detector is registered.
+    """
+    theirs = Config._get_cfg_path
+
+    def get_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, _, path = cfg_path.partition('::')
+        if package != 'mmiformer' or not path:
+            return theirs(cfg_path, filename)
+        if not (MIM / 'configs' / path).is_file():
+            raise UserError(
+                f"{filename}: _base_ = '{cfg_path}' is no config of mmiformer; expected e.g. "
+                "'mmiformer::detection/maskrcnn_iformer_m_coco.py'."
+            )
+        return str(MIM / 'configs' / path), None
+
+    Config._get_cfg_path = staticmethod(get_path)
