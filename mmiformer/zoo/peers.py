@@ -65,11 +65,9 @@ def _text(value: Any) -> str:
         return repr(value)
     arguments = [f'{key}={item!r}' for key, item in value.items()]
     line = f'dict({", ".join(arguments)})'
-    return (
-        line
-        if len(line) < 60
-        else '\n            '.join(['dict(', *(f'{a},' for a in arguments)]) + '\n        )'
-    )
+    if len(line) < 60:
+        return line
+    return '\n            '.join(['dict(', *(f'{argument},' for argument in arguments)]) + '\n        )'
 
 
 def _timm(
