@@ -17,12 +17,11 @@ from mmiformer.zoo.peers import configs
 
 FOLDER = Path(__file__).parents[2] / 'configs'
 FILES = sorted(FOLDER.glob('[!_]*/*.py'))
-PEERS = {
-    task: [path for path in configs() if path.startswith(task)] for task in ('detection', 'segmentation')
-}
-# Every third row of the table, from the second one in detection and from the third one in segmentation: that is
-# each kind of network but the first EfficientFormer and EfficientNet.
-THIRD = {*PEERS['detection'][1::3], *PEERS['segmentation'][2::3]}
+DETECTORS = [path for path in configs() if path.startswith('detection')]
+SEGMENTORS = [path for path in configs() if path.startswith('segmentation')]
+# Every third row of the table, from the second one in detection and from the third one in segmentation: each
+# kind of network is among them but EfficientNet and the first EfficientFormer.
+THIRD = {*DETECTORS[1::3], *SEGMENTORS[2::3]}
 OPTIONS = {
     'train_cfg.max_iters': 1,
     'train_cfg.val_interval': 1,
