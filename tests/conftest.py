@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -7,6 +8,12 @@ import torch
 import mmiformer  # noqa: F401  Before mmdet: it makes torchvision importable beside a CPU torch.
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--every-config', action='store_true', help='train and evaluate with all peers, not a third of them'
+    )
 
 
 @pytest.fixture(scope='session')
@@ -22,6 +29,22 @@ def real_data() -> Path:
     if not (folder / 'coco' / 'annotations').is_dir():
         pytest.skip('no real COCO images: set MMIFORMER_DATA to a folder that holds coco/')
     return folder
+
+
+@pytest.fixture(scope='session')
+def workplace(tmp_path_factory) -> Path:
+    """Folder that runs are started in; the demo data is made in it once."""
+    return tmp_path_factory.mktemp('workplace')
+
+
+@pytest.fixture
+def at_work(workplace, monkeypatch) -> Path:
+    """The workplace as the current folder, without real data."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.delenv('MMIFORMER_DATA', raising=False)  # Tests of real data set it again.
+    # mmengine's loggers outlive a run, and with them the stream of an earlier test.
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+    return workplace
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,14 @@ def trained_looking(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def forget_visualizers() -> None:
+    """Lets a run make its own: mmengine's outlive the run before, with their files."""
+    from mmengine.visualization import Visualizer
+
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
+
+
 def call_tool(
     file: Path, arguments: tuple, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> tuple[int, str, str]:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from mmcv.cnn import build_norm_layer
 from mmengine.logging import print_log
 from mmpretrain.models.backbones import TIMMBackbone
+from torch import nn
 
 from mmiformer.backbones.base import hold_statistics
 from mmiformer.checkpoints import read
@@ -22,7 +25,9 @@ class TIMMFeatures(TIMMBackbone):
     Args:
         model_name: timm's name of the network.
         out_indices: timm's numbers of the maps to return, for most networks 0..4 for strides 2 to 32.
-        norm_eval: Whether BatchNorm runs on stored statistics in training too. Defaults to False.
+        norm_eval: Whether timm's BatchNorms run on stored statistics in training too. Defaults to False.
+        out_norm_cfg: Norm to put behind each map, as mmcv's ``build_norm_layer`` takes it; it starts fresh,
+            so ``norm_eval`` leaves it alone. Defaults to None, no norm.
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` of timm's weights of this network, or
             None for timm's own random start. Defaults to None.
         kwargs: What ``timm.create_model`` takes beside.
@@ -36,6 +41,7 @@ class TIMMFeatures(TIMMBackbone):
         model_name: str,
         out_indices: Sequence[int],
         norm_eval: bool = False,
+        out_norm_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -45,6 +51,16 @@ class TIMMFeatures(TIMMBackbone):
         self.model_name = model_name
         self.norm_eval = norm_eval
         self.out_channels = tuple(self.timm_model.feature_info.channels())
+        self.out_norms = nn.ModuleList(
+            build_norm_layer(out_norm_cfg, channels)[1] if out_norm_cfg else nn.Identity()
+            for channels in self.out_channels
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps N x 3 x H x W to one N x C x h x w per out index, as timm's network sizes them."""
+        return tuple(
+            norm(features) for norm, features in zip(self.out_norms, super().forward(x), strict=True)
+        )
 
     def init_weights(self) -> None:
         """Fills the network from the file of ``init_cfg``; without one timm's random start stays."""
@@ -53,16 +69,18 @@ class TIMMFeatures(TIMMBackbone):
         self._is_init = True
 
     def train(self, mode: bool = True) -> 'TIMMFeatures':
-        """Sets the mode; with ``norm_eval`` all BatchNorms stay in eval mode."""
+        """Sets the mode; with ``norm_eval`` timm's BatchNorms stay in eval mode."""
         super().train(mode)
         if mode and self.norm_eval:
-            hold_statistics(self)
+            hold_statistics(self.timm_model)
         return self
 
     def _load(self, file: str) -> None:
         # Tapping a network, timm makes children of some of its containers' children: a.0.b becomes a_0.b.
         weights = {key.replace('.', '_'): value for key, value in read(file).items()}
-        own = self.timm_model.state_dict()
+        # One that taps itself is wrapped.
+        network: nn.Module = getattr(self.timm_model, 'model', None) or self.timm_model
+        own = network.state_dict()
         given = {key: weights.pop(key.replace('.', '_'), None) for key in own}
         for key, value in given.items():
             if value is None or value.shape != own[key].shape:
@@ -71,7 +89,7 @@ class TIMMFeatures(TIMMBackbone):
                     f"{file}: does not fit timm's {self.model_name}: {key} is {found} in the weights and "
                     f'{tuple(own[key].shape)} in the network; name the file that belongs to the config.'
                 )
-        self.timm_model.load_state_dict(given)
+        network.load_state_dict(given)
         print_log(
             f"{file}: {len(given)} tensors fill timm's {self.model_name}; {len(weights)} others, of layers "
             'that are not tapped, are left over.',

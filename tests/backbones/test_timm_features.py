@@ -63,3 +63,12 @@ def test_norms_stay_on_their_statistics():
     free = build('mobilenetv3_small_050', (2,)).train()
     free(torch.rand(2, 3, 64, 64))
     assert not all(torch.equal(free.state_dict()[k], v) for k, v in before.items())
+
+
+def test_fresh_norms_behind_the_maps_learn_while_the_others_stand_still():
+    net = build('mobilenetv3_small_050', (2, 3), norm_eval=True, out_norm_cfg=dict(type='BN')).train()
+    before = {k: v.clone() for k, v in net.state_dict().items() if 'running' in k}
+    maps = net(torch.rand(2, 3, 64, 64))
+    assert all(m.mean((0, 2, 3)).abs().max() < 1e-5 for m in maps), 'normalised'
+    moved = {k for k, v in before.items() if not torch.equal(net.state_dict()[k], v)}
+    assert moved == {f'out_norms.{i}.{name}' for i in (0, 1) for name in ('running_mean', 'running_var')}

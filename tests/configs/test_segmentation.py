@@ -1,15 +1,12 @@
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import WEIGHTS
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmiformer import IFormer
 
@@ -79,25 +76,3 @@ def test_what_decays():
         }
         assert found == (spared if expected else set())
         assert len(spared) > 100
-
-
-# The T and M ones are trained to their end by tests/tools.
-@pytest.mark.parametrize(
-    'file', [c for c in CONFIGS if c.stem.split('_')[2] in ('s', 'l', 'l2')], ids=lambda f: f.stem
-)
-def test_builds_and_steps(file):
-    cfg = Config.fromfile(file)
-    cfg.model.backbone.norm_eval = False
-    cfg.model.data_preprocessor.size = (64, 64)
-    model = build(cfg)
-    assert any(isinstance(m, SyncBatchNorm) for m in model.modules())
-    model = revert_sync_batchnorm(model).train()
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    images = [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
-    truths = [PixelData(data=torch.randint(0, 150, (1, 64, 64))) for _ in images]
-    data = dict(inputs=images, data_samples=[SegDataSample(gt_sem_seg=truth) for truth in truths])
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    losses = model.train_step(data, wrapper)
-    assert 0 < losses['loss'].item() < 20
-    still = [n for n, p in model.named_parameters() if torch.equal(before[n], p)]
-    assert not still, 'a parameter that no gradient reaches would stop distributed training'

@@ -17,7 +17,7 @@ from mmiformer.deploy import fold
 from mmiformer.inference import build_model, predict
 from mmiformer.visualization import Painter, class_shares
 
-CONFIGS = ('fpn_iformer_t', 'fpn_iformer_m', 'upernet_iformer_t', 'upernet_iformer_m')
+CONFIGS = ('fpn_iformer_t', 'upernet_iformer_t')
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+# Made from mmiformer/zoo/peers.py by tools/generate.py.
+# EfficientFormer-L1. timm's network and copy of the authors' weights, of 1000 epochs with a teacher (their
+# detectors: 300), and a fresh norm behind each map, as there. The authors learn the biases of attention anew;
+# here they are those of the weights, resized.
+_base_ = './maskrcnn_iformer_m_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmiformer.backbones.efficientformer.EfficientFormerFeatures',
+        model_name='efficientformer_l1',
+        out_indices=(0, 1, 2, 3),
+        out_norm_cfg=dict(type='GN', num_groups=1),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/efficientformer_l1.snap_dist_in1k/resolve/main/model.safetensors',
+        ),
+    ),
+    neck=dict(in_channels=[48, 96, 224, 448]),
+)

@@ -1,0 +1,20 @@
+# Made from mmiformer/zoo/peers.py by tools/generate.py.
+# FastViT-SA24. timm's network and copy of the authors' weights, trained without a teacher, and a fresh
+# BatchNorm behind each map, as in their code; their detectors are not released.
+_base_ = './maskrcnn_iformer_m_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmiformer.backbones.timm_features.TIMMFeatures',
+        model_name='fastvit_sa24',
+        out_indices=(0, 1, 2, 3),
+        out_norm_cfg=dict(type='BN'),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/fastvit_sa24.apple_in1k/resolve/main/model.safetensors',
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

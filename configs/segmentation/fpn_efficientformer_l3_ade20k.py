@@ -1,0 +1,21 @@
+# Made from mmiformer/zoo/peers.py by tools/generate.py.
+# EfficientFormer-L3. timm's network and copy of the authors' weights, of 300 epochs with a teacher, and a
+# fresh norm behind each map, as in their detectors. The authors learn the biases of attention anew; here they
+# are those of the weights, resized.
+_base_ = './fpn_iformer_m_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmiformer.backbones.efficientformer.EfficientFormerFeatures',
+        model_name='efficientformer_l3',
+        out_indices=(0, 1, 2, 3),
+        out_norm_cfg=dict(type='GN', num_groups=1),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/efficientformer_l3.snap_dist_in1k/resolve/main/model.safetensors',
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

@@ -1,0 +1,18 @@
+# Made from mmiformer/zoo/peers.py by tools/generate.py.
+# EfficientNet-B0. timm's network and weights; the table does not say which its row started from.
+_base_ = './fpn_iformer_m_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmiformer.backbones.timm_features.TIMMFeatures',
+        model_name='efficientnet_b0',
+        out_indices=(1, 2, 3, 4),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/efficientnet_b0.ra_in1k/resolve/main/model.safetensors',
+        ),
+    ),
+    neck=dict(in_channels=[24, 40, 112, 320]),
+)

@@ -1,0 +1,20 @@
+# Made from mmiformer/zoo/peers.py by tools/generate.py.
+# PVTv2-B1. timm's network and copy of the authors' weights, with norms of its own behind the maps, drop path
+# as theirs.
+_base_ = './fpn_iformer_m_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmiformer.backbones.timm_features.TIMMFeatures',
+        model_name='pvt_v2_b1',
+        out_indices=(0, 1, 2, 3),
+        drop_path_rate=0.1,
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/pvt_v2_b1.in1k/resolve/main/model.safetensors',
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

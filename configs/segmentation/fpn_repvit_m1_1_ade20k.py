@@ -1,0 +1,19 @@
+# Made from mmiformer/zoo/peers.py by tools/generate.py.
+# RepViT-M1.1. timm's network and copy of the authors' weights, of 300 epochs with a teacher. The authors tap
+# stages 1 to 3 at their ends in segmentation, as is done here, but one block before in detection.
+_base_ = './fpn_iformer_m_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmiformer.backbones.timm_features.TIMMFeatures',
+        model_name='repvit_m1_1',
+        out_indices=(0, 1, 2, 3),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/timm/repvit_m1_1.dist_300e_in1k/resolve/main/model.safetensors',
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
