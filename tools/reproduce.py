@@ -5,7 +5,6 @@ import datetime
 import shlex
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -14,7 +13,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -48,9 +46,7 @@ def main() -> None:
         for row, entry in rows:
             if entry is not None:
                 inner = bar.add_task(row.name, total=None)
-                fill(
-                    row, entry, args, lambda done, total, i=inner: bar.update(i, completed=done, total=total)
-                )
+                fill(row, entry, args, partial(show_progress, bar, inner))
                 bar.remove_task(inner)
             bar.advance(outer)
             console.print(summary(row), highlight=False)
@@ -58,10 +54,13 @@ def main() -> None:
     for file in files:
         print(file)
     if any(row.status == 'failed' for row, _ in rows):
-        failed = [row.name for row, _ in rows if row.status == 'failed']
-        raise UserError(
-            f'{len(failed)} of {len(rows)} rows failed ({", ".join(failed)}); {files[0]} says why.'
-        )
+        failed = ', '.join(row.name for row, _ in rows if row.status == 'failed')
+        raise UserError(f'rows failed ({failed}); {files[0]} says why.')
+
+
+def show_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    """Moves a bar."""
+    bar.update(task, completed=done, total=total)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -112,6 +111,7 @@ def fill(row: Row, entry: Entry, args: argparse.Namespace, progress: reproducing
             row.remarks.append(reason or f'{work_dir}: training left no checkpoint there.')
             return
     if checkpoint is None:
+        row.status = 'missing'
         row.remarks.append(reproducing.where_to_get(entry, args.checkpoints))
         return
     evaluation(entry, checkpoint, args).run(row, progress)

@@ -25,7 +25,8 @@ class Row:
         name: Of the config, or of the network where there is no config.
         title: For people.
         published: Percent by metric.
-        status: ``'measured'``, ``'failed'``, ``'missing'``: no checkpoint; ``'published'``: no config.
+        status: ``'pending'``, ``'measured'``, ``'failed'``, ``'missing'``: no checkpoint; ``'published'``: no
+            config.
         measured: Percent by metric.
         comparable: Whether it was measured on all images of the official set.
         trained: Whether the weights are of a run of one's own, else those released.

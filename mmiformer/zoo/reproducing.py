@@ -19,9 +19,8 @@ from mmiformer.zoo.effort import TEST_IMAGES
 from mmiformer.zoo.entries import MIM, Entry, config_file, entries
 
 # Whose published results are by other recipes than the configs here.
-_OTHER_RECIPES = (
-    "published by iFormer's paper, of its authors' or others' runs; trained here by iFormer's recipe."
-)
+_OTHER_RECIPES = 'published of runs by other recipes; trained here by that of iFormer.'
+_NO_CONFIG = 'in no library here: the published row alone.'
 _RERUNS = 'the authors say that some released files are re-runs and may differ slightly from the table.'
 # mmengine's log: Epoch(test) [ 50/5000], Iter(train) [ 50/40000], Epoch(train) [1][ 50/7330].
 _LOGGED = re.compile(r'\((?:test|train)\)\s+(?:\[\d+\])?\[\s*(\d+)/\s*(\d+)\]')
@@ -93,7 +92,8 @@ def rows_of(
     chosen: list[tuple[Row, Entry | None]] = []
     for task in tasks:
         own = [entry for entry in entries() if entry.task == task]
-        rows = [(_row_of(entry), entry) for entry in own if _is_wanted(entry, patterns, checkpoints)]
+        rows: list[tuple[Row, Entry | None]] = []
+        rows += [(_row_of(entry), entry) for entry in own if _is_wanted(entry, patterns, checkpoints)]
         if not patterns:
             rows += [(row, None) for row in _rows_without_config(task, own)]
         chosen += sorted(rows, key=lambda pair: _place(pair[0]))
@@ -110,7 +110,7 @@ def _row_of(entry: Entry) -> Row:
     remark = ', distilled' if entry.distilled else ''
     if entry.framework in ('UPerNet', 'RetinaNet'):  # Those that the paper does not have.
         remark = f' ({entry.framework})'
-    return Row(entry.name, entry.title + remark, dict(entry.published), 'missing')
+    return Row(entry.name, entry.title + remark, dict(entry.published), 'pending')
 
 
 def _rows_without_config(task: str, own: Sequence[Entry]) -> Iterator[Row]:
@@ -157,8 +157,8 @@ def where_to_get(entry: Entry, folder: Path) -> str:
     if entry.weights:
         return f'{folder / entry.weights.file}: not found; download it from {entry.weights.url}.'
     return (
-        f'{folder / entry.name}.pth: not found, and no weights were released; train it (--train), or put your '
-        'checkpoint or its work dir there.'
+        f'{folder / entry.name}.pth: not found, and no weights were released; train it (--train), or put '
+        'your checkpoint or its work dir there.'
     )
 
 
@@ -244,10 +244,10 @@ class Evaluation:
         known = self.entry.weights.sha256 if self.entry.weights and not row.trained else None
         if known and digest != known:
             row.remarks.append(
-                f'{self.checkpoint.name}: its SHA-256 is {digest[:8]}..., and that of the released file, as a '
+                f'{self.checkpoint.name}: its SHA-256 is {digest[:8]}..., that of the released file, as a '
                 f'third party reports, {known[:8]}...; fetch it again if it is meant to be that.'
             )
-        key = dict(sha256=digest, command=self.command[2:], data=self.data and str(self.data.resolve()))
+        key = dict(sha256=digest, command=self.command, data=self.data and str(self.data.resolve()))
         key['config'] = sha256_of(config_file(self.entry.name))
         kept = self.folder / 'measured.json'
         before = self.folder / 'key.json'
