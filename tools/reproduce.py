@@ -5,6 +5,7 @@ import datetime
 import shlex
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -13,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
