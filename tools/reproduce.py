@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import logging
 import shlex
 import signal
 import sys
@@ -17,6 +18,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    track,
 )
 from rich.table import Table
 
@@ -38,6 +40,7 @@ def main() -> None:
     console = Console(stderr=True)
     rows = reproducing.rows_of(args.task, args.rows, args.checkpoints)
     if args.dry_run:
+        logging.getLogger('mmengine').setLevel(logging.WARNING)
         plan(rows, args, Console())
         return
     args.out.mkdir(parents=True, exist_ok=True)
@@ -160,40 +163,42 @@ def note() -> str:
 def plan(rows: list[tuple[Row, Entry | None]], args: argparse.Namespace, console: Console) -> None:
     """Prints what would be done."""
     table = Table(box=box.SIMPLE_HEAD)
-    for head in ('row', 'weights', 'published'):
-        table.add_column(head, no_wrap=head == 'row')
+    for head in ('row', 'published', 'weights'):
+        table.add_column(head, no_wrap=True)
     table.add_column('V100 hours', justify='right')
     total = 0.0
-    commands = []
-    for row, entry in rows:
-        checkpoint = entry and reproducing.find_checkpoint(entry, args.checkpoints)
-        hours = None
-        if entry is None:
-            weights = 'in no library here'
-        elif args.train:
-            hours = gpu_hours(get_config(entry.name), entry.task, training=True)
-            weights = 'to be trained'
-            work_dir = args.out / 'train' / entry.name
-            commands.append(reproducing.training_command(entry, work_dir, launch_of(args), cfg_options(args)))
-        elif checkpoint:
-            hours = gpu_hours(get_config(entry.name), entry.task, training=False, images=args.limit)
-            weights = checkpoint.name
-            commands.append(evaluation(entry, checkpoint, args).command)
-        else:
-            weights = reproducing.where_to_get(entry, args.checkpoints)
-        total += hours or 0
+    lines = []
+    for row, entry in track(rows, 'counting', console=Console(stderr=True), transient=True):
         figures = ', '.join(
-            f'{METRICS[m].title} {v:g}' for m, v in row.published.items() if m[-2:] not in ('50', '75')
+            f'{METRICS[m].title} {row.published[m]:g}' for m in MAIN_METRICS if m in row.published
         )
-        table.add_row(row.name, weights, figures or 'not published', '-' if hours is None else f'{hours:.2f}')
+        weights, hours, line = work_on(row, entry, args)
+        total += hours or 0
+        lines.append(line)
+        table.add_row(row.name, figures or 'not published', weights, '-' if hours is None else f'{hours:.2f}')
     console.print(table)
-    for command in commands:
-        console.print(shlex.join(command), soft_wrap=True, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(
         f'\nAbout {total:.1f} hours of one V100 in float32, by multiply-adds; up to three times as much '
         'where depthwise convolutions and attention prevail.',
         highlight=False,
     )
+
+
+def work_on(row: Row, entry: Entry | None, args: argparse.Namespace) -> tuple[str, float | None, str]:
+    """Of a row: its weights, the GPU hours that it takes, and its command or what is missing."""
+    if entry is None:
+        return '-', None, f'{row.name}: {" ".join(row.remarks)}'
+    if args.train:
+        work_dir = args.out / 'train' / entry.name
+        command = reproducing.training_command(entry, work_dir, launch_of(args), cfg_options(args))
+        return 'trained', gpu_hours(get_config(entry.name), entry.task, training=True), shlex.join(command)
+    checkpoint = reproducing.find_checkpoint(entry, args.checkpoints)
+    if checkpoint is None:
+        return 'missing', None, reproducing.where_to_get(entry, args.checkpoints)
+    hours = gpu_hours(get_config(entry.name), entry.task, training=False, images=args.limit)
+    return checkpoint.name, hours, shlex.join(evaluation(entry, checkpoint, args).command)
 
 
 if __name__ == '__main__':

@@ -96,7 +96,7 @@ def rows_of(
         rows += [(_row_of(entry), entry) for entry in own if _is_wanted(entry, patterns, checkpoints)]
         if not patterns:
             rows += [(row, None) for row in _rows_without_config(task, own)]
-        chosen += sorted(rows, key=lambda pair: _place(pair[0]))
+        chosen += rows if task == 'cls' else sorted(rows, key=lambda pair: _place(pair[0]))
     return chosen
 
 
@@ -268,6 +268,13 @@ class Evaluation:
         for name, metric in METRICS.items():
             if metric.key in result['metrics']:
                 row.measured[name] = round(float(result['metrics'][metric.key]) * metric.scale, 4)
+        if not row.measured:
+            row.status = 'failed'
+            row.remarks.append(
+                'its evaluation gave no figures, as mmdet does where nothing at all is detected; see '
+                f'{self.folder / "log.txt"}.'
+            )
+            return
         row.status = 'measured'
         images, expected = result['images'], TEST_IMAGES[self.entry.task]
         row.comparable = images == expected
