@@ -1,6 +1,6 @@
 _base_ = './retinanet_mocovit_coco.py'
 
-# The baseline of MoCoViT, tapped after bottlenecks 5, 11 and 16; timm's weights (73.9 % top-1).
+# The baseline of MoCoViT, tapped after bottlenecks 5, 11 and 16; timm's weights.
 model = dict(
     backbone=dict(
         arch='ghostnet',

@@ -1,7 +1,7 @@
 """MoCoViT: Mobile Convolutional Vision Transformer (2022), and GhostNet, which it is built from.
 
 Paper: arXiv 2205.12635, by its abstract and figure; no code or weights were ever released. What neither
-says is inferred, by counting against the published 147M multiply-adds and 5.3M parameters, and marked.
+says is inferred, by counting against the published multiply-adds and parameters, and marked.
 """
 
 from collections.abc import Mapping, Sequence

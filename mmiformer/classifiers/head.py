@@ -74,7 +74,7 @@ class GhostClsHead(ClsHead):
     """1x1 convolution with BN and ReLU, average pooling, hidden layer with ReLU, linear layer (GhostNet).
 
     MoCoViT's figure ends with a 1x1 convolution, pooling and a classifier; the widths and the hidden layer
-    are GhostNet's (inferred: they fit the published 5.3M parameters). Configs name this class by its
+    are GhostNet's (inferred: they fit the published parameters). Configs name this class by its
     import path.
 
     Args:

@@ -20,9 +20,7 @@ _RESULTS = dict(
     miou=('Semantic Segmentation', 'ADE20K', 'mIoU'),
 )
 _HEADER = '# Made by tools/generate.py.\n'
-_BLOCK = re.compile(
-    r'(<!-- table: (\w+), made by tools/generate\.py -->\n).*?(<!-- end of table -->\n)', re.S
-)
+BLOCK = re.compile(r'(<!-- table: (\w+), made by tools/generate\.py -->\n).*?(<!-- end of table -->\n)', re.S)
 
 
 def generate(root: Path) -> dict[Path, str]:
@@ -41,7 +39,7 @@ def generate(root: Path) -> dict[Path, str]:
     files[root / 'model-index.yml'] = _HEADER + _dump(imports)
     for page in (root / 'README.md', *sorted((root / 'docs').glob('*.md'))):
         text = page.read_text(encoding='utf-8')
-        if _BLOCK.search(text):
+        if BLOCK.search(text):
             files[page] = fill(text, page)
     return files
 
@@ -66,7 +64,7 @@ def fill(text: str, page: Path) -> str:
         up = '' if page.name == 'README.md' else '../'
         return f'{block[1]}\n{_TABLES[block[2]](up)}\n{block[3]}'
 
-    return _BLOCK.sub(make, text)
+    return BLOCK.sub(make, text)
 
 
 def metafile(task: str) -> str:

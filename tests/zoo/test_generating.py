@@ -1,0 +1,65 @@
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmiformer.errors import UserError
+from mmiformer.results import DOWNSTREAM, IMAGENET
+from mmiformer.zoo import generating
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_all_generated_files_are_as_committed():
+    """Configs of the peers, metafiles, and the tables of README and docs, byte for byte."""
+    files = generating.generate(ROOT)
+    assert len(files) > 30
+    for file, text in files.items():
+        assert file.read_bytes() == text.encode(), f'{file}: run python tools/generate.py'
+
+
+def test_no_published_accuracy_is_typed_outside_of_results():
+    figures = {row.value for row in IMAGENET if row.family in ('iFormer', 'MoCoViT', 'GhostNet')}
+    figures |= {value for row in DOWNSTREAM for value in row.figures().values()}
+    pattern = re.compile(r'(?<![\d.])(' + '|'.join(f'{v:.1f}' for v in figures if v) + r')(?!\d|\.\d)')
+    if not (ROOT / '.git').exists():
+        pytest.skip('not a checkout')
+    names = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    made = set(generating.generate(ROOT))
+    looked_at = []
+    for name in names:
+        file = ROOT / name
+        # What was measured on data of one's own may be equal by chance; tests know the truth by themselves.
+        own = name.startswith(('tests/', 'mmiformer/results/', 'docs/own_'))
+        if own or not name.endswith(('.md', '.py', '.yml')) or (file in made and file.suffix != '.md'):
+            continue
+        looked_at.append(name)
+        text = generating.BLOCK.sub('', file.read_text(encoding='utf-8'))
+        found = [line for line in text.splitlines() if pattern.search(line)]
+        assert not found, f'{name}: {found[0]}'
+    assert 'README.md' in looked_at and 'mmiformer/zoo/hub.py' in looked_at
+    assert pattern.search('reaches 80.4 %') and not pattern.search('torch 2.80.4')
+
+
+@pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
+def test_metafiles_are_valid_and_name_every_config(task):
+    modelindex = pytest.importorskip('modelindex')
+    content = yaml.safe_load((ROOT / 'configs' / task / 'metafile.yml').read_text())
+    configs = [model['Config'] for model in content['Models']]
+    examples = ('_bccd', '_camvid', '_cells')
+    there = [f for f in (ROOT / 'configs' / task).glob('*.py') if not f.stem.endswith(examples)]
+    assert sorted(configs) == sorted(str(f.relative_to(ROOT)) for f in there)
+    index = modelindex.load(str(ROOT / 'configs' / task / 'metafile.yml'))
+    index.build_models_with_collections()
+    assert not index.check(silent=True)
+    assert len(index.models) == len(configs)
+    collections = {c['Name'] for c in content['Collections']}
+    assert {m['In Collection'] for m in content['Models']} == collections
+
+
+def test_a_table_that_nothing_makes_is_an_error():
+    text = '<!-- table: nothing, made by tools/generate.py -->\n<!-- end of table -->\n'
+    with pytest.raises(UserError, match="docs/x.md: its table 'nothing' is none of models"):
+        generating.fill(text, Path('docs/x.md'))

@@ -1,0 +1,168 @@
+"""Configs, models and inferencers by name; the wheel, used from outside of the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import golden
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+import mmiformer
+from mmiformer.errors import UserError
+from mmiformer.inference import predict
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_config_is_the_file_of_that_name():
+    cfg = mmiformer.get_config('fpn_iformer_l2_ade20k')
+    assert cfg == Config.fromfile(ROOT / 'configs/segmentation/fpn_iformer_l2_ade20k.py')
+
+
+def test_model_with_weights_of_a_file_and_without(tmp_path):
+    file = tmp_path / 'iFormer_t.pth'
+    torch.save(dict(model=golden.state_dict('cls_t')), file)
+    model = mmiformer.get_model('iformer_t_in1k', str(file))
+    fresh = mmiformer.get_model('iformer_t_in1k')
+    key = 'backbone.stem.0.conv.weight'
+    expected = golden.state_dict('cls_t')['downsample_layers.0.0.c.weight']
+    assert torch.equal(model.state_dict()[key], expected)
+    assert not torch.equal(fresh.state_dict()[key], expected)
+    assert not model.training and not fresh.training
+
+
+def test_no_released_weights_are_told():
+    with pytest.raises(UserError, match='upernet_iformer_m_ade20k: no weights .* fpn_iformer_m_ade20k'):
+        mmiformer.get_model('upernet_iformer_m_ade20k', pretrained=True)
+    with pytest.raises(UserError, match='retinanet_mocovit_coco: no weights of the whole model'):
+        mmiformer.inferencer('retinanet_mocovit_coco')
+
+
+def whole_file(name: str, folder: Path) -> str:
+    """Weights of a whole model from scratch, without names of classes, as the authors' files."""
+    model = mmiformer.get_model(name)
+    model.init_weights()
+    if hasattr(model, 'roi_head'):  # Else no score passes the threshold.
+        model.roi_head.bbox_head.fc_cls.weight.data *= 100
+    torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
+    return str(folder / f'{name}.pth')
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    file = tmp_path / 'image.png'
+    cv2.imwrite(str(file), cv2.resize(pixels, (120, 90), interpolation=cv2.INTER_CUBIC))
+    return file
+
+
+@pytest.mark.parametrize('name', ['maskrcnn_iformer_t_coco', 'fpn_iformer_t_ade20k', 'iformer_t_in1k'])
+def test_inferencer_is_the_toolboxs_own_and_predicts_as_the_model(name, tmp_path, image, monkeypatch):
+    cfg = mmiformer.get_config(name)
+    if 'init_cfg' in cfg.model.backbone:
+        monkeypatch.setattr(mmiformer.backbones.base, 'load_backbone', lambda *_: None)
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step.type == 'Resize':
+            step.scale = (128, 128)
+    monkeypatch.setattr('mmiformer.zoo.hub.get_config', lambda _: cfg)
+    weights = whole_file(name, tmp_path)
+    inferencer = mmiformer.inferencer(name, weights, device='cpu')
+    toolbox = dict(maskrcnn='mmdet', fpn='mmseg', iformer='mmpretrain')[name.split('_')[0]]
+    assert type(inferencer).__module__.startswith(f'{toolbox}.apis')
+    found = inferencer(str(image))
+    expected = predict(mmiformer.get_model(name, weights), cfg, image)
+    if toolbox == 'mmpretrain':
+        assert found[0]['pred_label'] == int(expected.pred_label)
+        assert found[0]['pred_class'] in inferencer.classes
+    elif toolbox == 'mmseg':
+        labels = expected.pred_sem_seg.data[0].numpy()
+        assert labels.shape == (90, 120)
+        assert (found['predictions'] == labels).mean() > 0.999
+        assert len(inferencer.visualizer.dataset_meta['classes']) == 150
+    else:
+        boxes = expected.pred_instances
+        own = found['predictions'][0]
+        assert len(own['scores']) == len(boxes) > 0
+        np.testing.assert_allclose(own['bboxes'], boxes.bboxes.numpy(), atol=1e-2)
+        assert own['labels'] == boxes.labels.tolist()
+        assert inferencer.visualizer.dataset_meta['classes'][0] == 'person'
+
+
+def test_weights_that_do_not_fit_are_an_error(tmp_path):
+    torch.save(dict(model=golden.state_dict('cls_t')), tmp_path / 'iFormer_t.pth')
+    with pytest.raises(UserError, match=r"iFormer_t\.pth: .*arch='s'.*'t'"):
+        mmiformer.inferencer('iformer_s_in1k', str(tmp_path / 'iFormer_t.pth'))
+
+
+def test_a_config_of_ones_own_inherits_by_name(tmp_path):
+    file = tmp_path / 'own.py'
+    file.write_text(
+        "_base_ = 'mmiformer::detection/maskrcnn_iformer_m_coco.py'\n"
+        "model = dict(backbone=dict(arch='t', init_cfg=None), neck=dict(in_channels=[32, 64, 128, 256]))\n"
+    )
+    cfg = Config.fromfile(file)
+    own = mmiformer.get_config('maskrcnn_iformer_t_coco')
+    own.model.backbone.init_cfg = None
+    assert cfg == own
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        assert type(MODELS.build(cfg.model)).__name__ == 'MaskRCNN'
+    file.write_text("_base_ = 'mmiformer::detection/nothing.py'\n")
+    with pytest.raises(UserError, match='mmiformer::detection/nothing.py'):
+        Config.fromfile(file)
+
+
+def test_the_wheel_brings_configs_metafiles_and_tools(tmp_path):
+    """Built, unpacked elsewhere, and used there."""
+    build = [
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '--quiet',
+        '--no-deps',
+        '--no-build-isolation',
+        '--no-index',
+    ]
+    if not (ROOT / '.git').exists():
+        pytest.skip('not a checkout')
+    # From a copy: a build leaves files in the checkout.
+    subprocess.run(['git', 'clone', '--quiet', str(ROOT), str(tmp_path / 'copy')], check=True)
+    subprocess.run([*build, '-w', str(tmp_path), str(tmp_path / 'copy')], check=True)
+    (wheel,) = tmp_path.glob('mmiformer-*.whl')
+    target = tmp_path / 'installed'
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(target)
+    mim = 'mmiformer/.mim/'
+    for name in (
+        'model-index.yml',
+        'configs/_base_/default_runtime.py',
+        'tools/train.py',
+        'tools/dist_train.sh',
+    ):
+        assert mim + name in names
+    tracked = subprocess.run(
+        ['git', 'ls-files', 'configs', 'tools'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert {n.removeprefix(mim) for n in names if n.startswith(mim)} - {'model-index.yml'} == set(
+        tracked.stdout.split()
+    )
+    code = (
+        'import mmiformer, pathlib\n'
+        "cfg = mmiformer.get_config('maskrcnn_repvit_m1_1_coco')\n"
+        "print(mmiformer.__file__, cfg.filename, type(mmiformer.get_model('iformer_t_in1k')).__name__)"
+    )
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | {'PYTHONPATH': str(target)}
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    package, config, model = done.stdout.split()[-3:]
+    assert Path(package).is_relative_to(target) and Path(config).is_relative_to(target)
+    assert model == 'ImageClassifier'
