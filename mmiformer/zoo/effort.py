@@ -54,10 +54,10 @@ def count_model_macs(cfg: Config, task: str) -> int:
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    return count_macs(_Forward(model), *_SIZES[task])
+    return count_macs(WholeModel(model), *_SIZES[task])
 
 
-class _Forward(nn.Module):
+class WholeModel(nn.Module):
     """All that a model computes of an image in training, the RoIs that are sampled among it."""
 
     def __init__(self, model: Any) -> None:
@@ -65,6 +65,7 @@ class _Forward(nn.Module):
         self.model = model
 
     def forward(self, image: torch.Tensor) -> Any:
+        """Maps N x 3 x H x W to what the heads give."""
         model = self.model
         maps = model.extract_feat(image)
         outputs = []

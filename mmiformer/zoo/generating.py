@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from mmiformer.errors import UserError
@@ -134,12 +135,13 @@ def _models(up: str) -> str:
     """Our networks: what they cost, what is published of them, and their configs."""
     from mmiformer.deploy.cost import count_macs
     from mmiformer.deploy.networks import Network
-    from mmiformer.deploy.programs import Logits
+    from mmiformer.zoo.effort import WholeModel
 
     by_name = {entry.name: entry for entry in entries()}
     rows = []
     for network in dict.fromkeys(entry.network for entry in by_name.values() if entry.task == 'cls'):
-        model = Network(network).assemble()
+        with torch.device('meta'):
+            model = Network(network).assemble()
         own = [entry for entry in by_name.values() if entry.network == network]
         plain, taught = (_figures(by_name.get(f'{network}{kind}_in1k'), 'top1') for kind in ('', '_distill'))
         links = [
@@ -150,7 +152,7 @@ def _models(up: str) -> str:
             [
                 own[0].title,
                 f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M',
-                f'{count_macs(Logits(model)) / 1e9:.2f} G',
+                f'{count_macs(WholeModel(model)) / 1e9:.2f} G',
                 f'{plain or "-"} ({taught})' if taught else plain,
                 _figures(by_name.get(f'maskrcnn_{network}_coco'), 'box_ap', 'mask_ap'),
                 _figures(by_name.get(f'fpn_{network}_ade20k'), 'miou'),
