@@ -41,8 +41,8 @@ def audit_ade20k(root: Path, decode: bool) -> Audit:
         _check_splits(audit, decode)
     if not audit.usable and (full := next(root.rglob('*_seg.png'), None)):
         audit.tell(
-            f'{full}: is of the full ADE20K, whose masks are coloured *_seg.png with thousands of classes; the '
-            'configs want the 150 classes of ADEChallengeData2016.zip, fetch that.'
+            f'{full}: is of the full ADE20K, with thousands of classes in coloured masks *_seg.png; the '
+            'configs want the 150 of ADEChallengeData2016.zip, fetch that.'
         )
     return audit
 

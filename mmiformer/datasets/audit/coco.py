@@ -25,9 +25,9 @@ class Official(NamedTuple):
     sha256: str  # of its annotation file
 
 
-# Hashes: of the files in annotations_trainval2017.zip (MD5 f4bbac642086de4f52a3fdda2de5fa2c, which
-# PaddleDetection's tests state). The Git LFS pointers of the Hugging Face repositories S3IC/coco and
-# zhouyik/Match-R1, which are copies of different people, agree on them.
+# Hashes of the files in annotations_trainval2017.zip, whose MD5 is f4bbac642086de4f52a3fdda2de5fa2c
+# (PaddleDetection, ppdet/data/tests/test_reader.py): as the Git LFS pointers of several people's copies say
+# alike (Hugging Face: S3IC/coco, zhouyik/Match-R1).
 OFFICIAL = {
     'train': Official(118_287, 860_001, '610fce4944abdeb15354cc765333805529359d12d88f2f711393ca586901d01d'),
     'val': Official(5_000, 36_781, 'e8c7f7908f1d7278341fae127d0da654f102f11bd7b21d8aeefa635b8c810b6f'),
@@ -47,6 +47,9 @@ CLASSES = (
 # fmt: on
 _ARCHIVE = 'annotations_trainval2017.zip'
 _UNPACK = f'unpack {_ARCHIVE} of COCO 2017 again'
+_OTHER_SIZE = Flaw(
+    'Images of another size than annotated', 'unpack the original ones, since boxes would not fit these'
+)
 
 
 def audit_coco(root: Path, decode: bool) -> Audit:
@@ -91,7 +94,7 @@ def audit_coco(root: Path, decode: bool) -> Audit:
                 'they are not used',
                 harmless=True,
             )
-        _check_images(audit, folder, entry, {name: sizes[name] for name in sizes.keys() & here}, decode)
+        _check_images(audit, folder, {name: sizes[name] for name in sizes.keys() & here}, decode)
     return audit
 
 
@@ -123,8 +126,8 @@ def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Siz
         whole = (len(images), len(objects)) == (official.images, official.instances)
         if whole and hashlib.sha256(data).hexdigest() != official.sha256:
             audit.tell(
-                f'{path}: has the official numbers of images and instances, but is not the official file (its '
-                f'SHA-256 is not {official.sha256[:8]}...); unless it was changed on purpose, {_UNPACK}.',
+                f'{path}: has the official numbers of images and instances, but is not the official file '
+                f'(SHA-256 {official.sha256[:8]}...); unless it was changed on purpose, {_UNPACK}.',
                 harmless=True,
             )
     former_names = [name for name in sizes if re.match('COCO_(train|val)2014_', name)]
@@ -153,16 +156,11 @@ def _check_categories(audit: Audit, path: Path, names: list[str]) -> None:
         audit.tell(f"{path}: its categories are COCO's, but in another order; {own}.")
 
 
-def _check_images(audit: Audit, folder: str, entry: str, sizes: Sizes, decode: bool) -> None:
-    other_size = Flaw(
-        f'Images of another size than {entry} says',
-        'unpack the original ones, since boxes would not fit them',
-    )
-
+def _check_images(audit: Audit, folder: str, sizes: Sizes, decode: bool) -> None:
     def inspect(name: str) -> Iterator[tuple[Flaw, str, str]]:
         try:
             if read_size(audit.root / folder / name, decode) != sizes[name]:
-                yield other_size, folder, name
+                yield _OTHER_SIZE, folder, name
         except DamagedError as error:
             yield error.flaw, folder, name
 

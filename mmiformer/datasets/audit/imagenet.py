@@ -93,8 +93,8 @@ def _check_classes(audit: Audit, split: str, images: dict[str, list[str]]) -> No
     )
     if len(images) != CLASSES:
         audit.tell(
-            f'{audit.root / split}: {len(images)} class folders, expected {CLASSES}; unpack the others, or for '
-            'classes of your own see docs/own_classification_data.md.'
+            f'{audit.root / split}: {len(images)} class folders, expected {CLASSES}; unpack the others, or '
+            'for classes of your own see docs/own_classification_data.md.'
         )
     empty = [name for name, files in images.items() if not files]
     audit.tell_of(f'Class folders in {split} without an image', empty, 'unpack them again')

@@ -59,7 +59,9 @@ def read_size(path: Path, decode: bool) -> tuple[int, int]:
 
 def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterable[T]:
     """Iterates with a progress bar on the error stream; ``total`` where the items cannot say it."""
-    return track(items, title, total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    # rich leaves an empty line in a log for each bar.
+    return track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def damage(path: Path) -> DamagedError:
