@@ -98,7 +98,7 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
 
 
 def _audit_hint(dataset: ConfigDict) -> str:
-    name = _AUDITED.get(dataset['type'].rpartition('.')[2].removeprefix('Checked'))
+    name = _AUDITED.get(str(dataset.get('type')).rpartition('.')[2].removeprefix('Checked'))
     if name is None or dataset.get('metainfo'):  # Classes of one's own are no official data set.
         return ''
     command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()

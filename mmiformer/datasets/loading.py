@@ -127,8 +127,11 @@ def has_jpeg_end(data: bytes) -> bool:
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
     """Width and height in which OpenCV loads an image: turned as its EXIF data say."""
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return image.size[::-1] if turned else image.size
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # At broken EXIF data, which OpenCV passes over, Pillow raises nearly anything.
+        orientation = None
+    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
 def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:

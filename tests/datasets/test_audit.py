@@ -169,6 +169,11 @@ MISTAKES = {
         "val2017.json: JSON, but without 'category_id'",
     ),
     'other JSON': ('coco', lambda r: (r / VAL).write_text('[1]'), 'val2017.json: JSON, but in another form'),
+    'no instances': (
+        'coco',
+        lambda r: edit(r / TRAIN, lambda c: c.update(annotations=[])),
+        'train2017.json: holds 12 images and 0 instances; unpack',
+    ),
     'other categories': (
         'coco',
         lambda r: edit(r / VAL, lambda c: c.update(categories=[dict(id=1, name='person')])),
@@ -349,7 +354,12 @@ UNUSED = {
     ),
     'images without annotation': (
         'coco',
-        lambda r: edit(r / VAL, lambda c: c.update(images=c['images'][1:], annotations=[])),
+        lambda r: edit(
+            r / VAL,
+            lambda c: c.update(
+                images=c['images'][1:], annotations=[a for a in c['annotations'] if a['image_id'] != 1]
+            ),
+        ),
         r'val2017.json does not name: 1 \(900000000001.jpg\); they are not used',
     ),
     'masks without image': (
@@ -408,14 +418,21 @@ def test_an_image_that_its_exif_turns_has_the_size_of_the_turned_one(copy):
     data = (root / IMAGE_1).read_bytes()
     # One entry: orientation (0x0112), a short, 6 = turned by 90 degrees.
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
-    (root / IMAGE_1).write_bytes(
-        data[:2] + b'\xff\xe1' + (2 + len(exif)).to_bytes(2, 'big') + exif + data[2:]
-    )
+
+    def put(exif: bytes) -> None:
+        segment = b'\xff\xe1' + (2 + len(exif)).to_bytes(2, 'big') + exif
+        (root / IMAGE_1).write_bytes(data[:2] + segment + data[2:])
+
+    put(exif)
     assert cv2.imread(str(root / IMAGE_1)).shape == (30, 20, 3)
     edit(root / TRAIN, lambda content: content['images'][0].update(width=20, height=30))
     assert audit('coco', root).usable
     edit(root / TRAIN, lambda content: content['images'][0].update(width=30, height=20))
     assert not audit('coco', root).usable
+    for broken in (exif[:16], b'Exif\0\0?'):
+        put(broken)
+        assert cv2.imread(str(root / IMAGE_1)).shape == (20, 30, 3)
+        assert audit('coco', root).usable
 
 
 @pytest.mark.parametrize(

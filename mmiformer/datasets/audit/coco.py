@@ -134,6 +134,8 @@ def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Siz
     if former_names:
         audit.tell_of(f'Images of COCO 2014 that {entry} names', former_names, _UNPACK)
         return None, len(objects)
+    if not sizes or not objects:
+        audit.tell(f'{path}: holds {len(sizes)} images and {len(objects)} instances; {_UNPACK}.')
     _check_categories(audit, path, list(names.values()))
     ids = {number for number, _ in images}
     audit.tell_of(

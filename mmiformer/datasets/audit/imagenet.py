@@ -103,7 +103,7 @@ def _check_classes(audit: Audit, split: str, images: dict[str, list[str]]) -> No
 def _check_images(audit: Audit, split: str, names: list[str], decode: bool) -> None:
     def inspect(name: str) -> Iterator[tuple[Flaw, str, str]]:
         try:
-            read_size(audit.root / split / name, decode)
+            read_size(audit.root / split / name, decode, turned=False)
         except DamagedError as error:
             yield error.flaw, split, name
 

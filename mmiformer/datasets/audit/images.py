@@ -35,21 +35,22 @@ class DamagedError(Exception):
         self.flaw = flaw
 
 
-def read_size(path: Path, decode: bool) -> tuple[int, int]:
+def read_size(path: Path, decode: bool, turned: bool = True) -> tuple[int, int]:
     """Width and height of an image as training sees it, from its header.
 
     Args:
         path: The file, of any format that Pillow knows.
         decode: Whether to decode the pixels, too.
+        turned: Whether training turns it as its EXIF data say. Defaults to True.
 
     Raises:
         DamagedError: If the file is empty, no image, or ends too early.
     """
     try:
         with path.open('rb') as file, Image.open(file) as image:
-            size = shown_size(image)
             if not _has_end(file):
                 raise DamagedError(_TRUNCATED)
+            size = shown_size(image) if turned else image.size
             if decode:
                 image.load()
     except BROKEN as error:
