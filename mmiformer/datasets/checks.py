@@ -14,6 +14,9 @@ from mmiformer.errors import UserError
 # Parts whose num_classes counts the classes of the data set (a panoptic head's does not).
 _HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head', 'model.head', 'model.data_preprocessor')
 
+# Classes of data sets that tools/check_data.py knows, and its names for them.
+_AUDITED = {'CocoDataset': 'coco', 'ADE20KDataset': 'ade20k', 'ImageNet': 'imagenet'}
+
 
 def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
     """The data sets of a data loader in a config, without wrappers such as ``RepeatDataset``.
@@ -110,8 +113,16 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
                     raise UserError(
                         f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
                         'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
-                        'or add --demo to run on miniature data.'
+                        f'or add --demo to run on miniature data{_audit_hint(dataset)}.'
                     )
+
+
+def _audit_hint(dataset: ConfigDict) -> str:
+    name = _AUDITED.get(str(dataset.get('type')).rpartition('.')[2].removeprefix('Checked'))
+    if name is None or dataset.get('metainfo'):  # Classes of one's own are no official data set.
+        return ''
+    command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()
+    return f'; `{command}` says what else is amiss'
 
 
 def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
+from mmiformer.datasets.loading import IMAGE_SUFFIXES
 from mmiformer.errors import UserError
 
 
@@ -30,7 +31,7 @@ class CheckedFolderDataset(CustomDataset):
     named_folders = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{'extensions': (*ImageNet.IMG_EXTENSIONS, '.tiff', '.webp'), **kwargs})
+        super().__init__(*args, **{'extensions': IMAGE_SUFFIXES, **kwargs})
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lists the images and their labels."""

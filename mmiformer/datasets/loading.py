@@ -9,14 +9,16 @@ import mmengine.fileio
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mmiformer.errors import UserError
 
 IGNORED, UNDECLARED = 255, -1  # in a label table; 255 is what mmseg's losses and metrics leave out
+# In lower case.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 # What Pillow and OpenCV raise at data that they cannot decode.
-_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
-_JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
+BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
+JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
 @TRANSFORMS.register_module()
@@ -35,15 +37,13 @@ class LoadIntactImage(LoadImageFromFile):
         """Reads ``results['img_path']`` into ``results['img']``."""
         path = results['img_path']
         data = _read(path, self.backend_args)
-        # Inside a scan 0xff is followed by 0 or a restart mark, so an end mark after the last start of a
-        # scan is the file's own and not a thumbnail's.
-        if data.startswith(_JPEG_START) and data.rfind(_JPEG_END) < data.rfind(_SCAN_START):
+        if data.startswith(JPEG_START) and not has_jpeg_end(data):
             raise UserError(f'{path}: truncated JPEG ({len(data)} bytes); fetch or copy the image again.')
         image, why = None, f'{len(data)} bytes'
         if data:
             try:
                 image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
-            except _BROKEN as error:
+            except BROKEN as error:
                 why = f'{why}, {error}'
         if image is None:
             raise UserError(f'{path}: not a readable image ({why}); fetch it again or remove it.')
@@ -83,7 +83,7 @@ class LoadIntactSegMap(BaseTransform):
         try:
             with Image.open(io.BytesIO(data)) as image:
                 labels = np.array(image)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UserError(f'{path}: not a readable mask ({error}); restore the file.') from error
         if labels.dtype == bool:  # One bit a pixel.
             labels = labels.astype(np.uint8)
@@ -116,6 +116,22 @@ class LoadIntactSegMap(BaseTransform):
         results['gt_seg_map'] = mapped.astype(np.uint8)
         results['seg_fields'].append('gt_seg_map')
         return results
+
+
+def has_jpeg_end(data: bytes) -> bool:
+    """Whether a JPEG's last bytes, or all of them, hold the mark of its end."""
+    # Inside a scan 0xff is followed by 0 or a restart mark, so an end mark after the last start of a scan is
+    # the file's own and not a thumbnail's.
+    return data.rfind(_JPEG_END) > data.rfind(_SCAN_START)
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in which OpenCV loads an image: turned as its EXIF data say."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # At broken EXIF data, which OpenCV passes over, Pillow raises nearly anything.
+        orientation = None
+    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
 def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:

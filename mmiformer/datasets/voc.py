@@ -6,9 +6,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.datasets import XMLDataset
-from PIL import ExifTags, Image
+from PIL import Image
 
 from mmiformer.datasets.coco import EMPTY, warn_of_skipped
+from mmiformer.datasets.loading import shown_size
 from mmiformer.errors import UserError
 
 
@@ -50,7 +51,8 @@ class CheckedXMLDataset(XMLDataset):
         path, image = Path(img_info['xml_path']), Path(self.sub_data_root, img_info['file_name'])
         try:
             root = ElementTree.parse(path).getroot()
-            width, height = _size_of(image)
+            with Image.open(image) as opened:
+                width, height = shown_size(opened)
         except ElementTree.ParseError as error:
             raise UserError(f'{path}: broken XML ({error}); restore the file.') from error
         except OSError as error:  # PIL's for what is no image, too.
@@ -91,13 +93,6 @@ class CheckedXMLDataset(XMLDataset):
             height=height,
             instances=instances,
         )
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is shown, read from its first bytes."""
-    with Image.open(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size[::-1] if turned else image.size
 
 
 def _number(element: ElementTree.Element, path: Path, field: str, default: float | None = None) -> float:

@@ -1,0 +1,169 @@
+"""COCO 2017, for detection."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from mmiformer.datasets.audit.images import DamagedError, examine, read_size
+from mmiformer.datasets.audit.layout import check_root, files_in, tell_missing
+from mmiformer.datasets.audit.report import Audit, Flaw, first_few
+from mmiformer.datasets.loading import IMAGE_SUFFIXES
+
+Sizes = dict[str, tuple[int, int]]  # Width and height by the image's name.
+
+
+class Official(NamedTuple):
+    """A split as it was published."""
+
+    images: int
+    instances: int
+    sha256: str  # of its annotation file
+
+
+# Hashes of the files in annotations_trainval2017.zip, whose MD5 is f4bbac642086de4f52a3fdda2de5fa2c
+# (PaddleDetection, ppdet/data/tests/test_reader.py): as the Git LFS pointers of several people's copies say
+# alike (Hugging Face: S3IC/coco, zhouyik/Match-R1).
+OFFICIAL = {
+    'train': Official(118_287, 860_001, '610fce4944abdeb15354cc765333805529359d12d88f2f711393ca586901d01d'),
+    'val': Official(5_000, 36_781, 'e8c7f7908f1d7278341fae127d0da654f102f11bd7b21d8aeefa635b8c810b6f'),
+}
+# fmt: off
+CLASSES = (
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
+    'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cow',
+    'elephant', 'bear', 'zebra', 'giraffe', 'backpack', 'umbrella', 'handbag', 'tie', 'suitcase', 'frisbee',
+    'skis', 'snowboard', 'sports ball', 'kite', 'baseball bat', 'baseball glove', 'skateboard', 'surfboard',
+    'tennis racket', 'bottle', 'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple',
+    'sandwich', 'orange', 'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch',
+    'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote', 'keyboard',
+    'cell phone', 'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors',
+    'teddy bear', 'hair drier', 'toothbrush',
+)
+# fmt: on
+_ARCHIVE = 'annotations_trainval2017.zip'
+_UNPACK = f'unpack {_ARCHIVE} of COCO 2017 again'
+_OTHER_SIZE = Flaw(
+    'Images of another size than annotated', 'unpack the original ones, since boxes would not fit these'
+)
+
+
+def audit_coco(root: Path, decode: bool) -> Audit:
+    """Looks at ``annotations/instances_{train,val}2017.json`` and the images that they name.
+
+    Args:
+        root: Folder of the data set.
+        decode: Whether to decode every image.
+    """
+    audit = Audit(root)
+    entries = ['annotations', *(f'{split}2017' for split in OFFICIAL)]
+    if not check_root(audit, entries, 'unpack COCO 2017 there, or give its folder as PATH'):
+        return audit
+    folders = {split: f'{split}2017' for split in OFFICIAL}
+    on_disk = {
+        split: files_in(audit, folder, IMAGE_SUFFIXES, f'unpack {folder}.zip of COCO 2017 there')
+        for split, folder in folders.items()
+    }
+    for split, official in OFFICIAL.items():
+        folder, here = folders[split], on_disk[split]
+        entry = f'annotations/instances_{folder}.json'
+        other = 'val' if split == 'train' else 'train'
+        sizes, instances = _read_annotations(audit, entry, official)
+        audit.count(split, 'images on disk', len(here or ()), official.images)
+        audit.count(split, 'images annotated', len(sizes or ()), official.images)
+        audit.count(split, 'instances', instances, official.instances)
+        if here is None or sizes is None:
+            continue
+        missing = sizes.keys() - here
+        if missing and missing <= (on_disk[other] or set()):
+            audit.tell_of(
+                f'Images that {entry} names and that lie in {folders[other]} instead of {folder}',
+                missing,
+                'give the folders, or the annotation files, the names of their own split',
+            )
+        else:
+            remedy = f'unpack {folder}.zip of COCO 2017 again'
+            audit.tell_of(f'Images that {entry} names and {folder} lacks', missing, remedy)
+            audit.tell_of(
+                f'Images in {folder} that {entry} does not name',
+                here - sizes.keys(),
+                'they are not used',
+                harmless=True,
+            )
+        _check_images(audit, folder, {name: sizes[name] for name in sizes.keys() & here}, decode)
+    return audit
+
+
+def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Sizes | None, int]:
+    """The images that a file names, and its number of instances; no images if they cannot be used."""
+    path = audit.root / entry
+    if not path.is_file():
+        former = path.with_name(path.name.replace('2017', '2014'))
+        if former.is_file():
+            audit.tell(f'{path}: not found, only {former.name} of COCO 2014; unpack {_ARCHIVE} of COCO 2017.')
+        else:
+            tell_missing(audit, entry, _UNPACK)
+        return None, 0
+    with Console(stderr=True).status(f'Reading {path.name}'):
+        data = path.read_bytes()
+        try:
+            content = json.loads(data)
+            images = [(image['id'], image['file_name']) for image in content['images']]
+            sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
+            objects = [(one['id'], one['image_id'], one['category_id']) for one in content['annotations']]
+            names = {category['id']: category['name'] for category in content['categories']}
+        except ValueError as error:  # Of the JSON or of its encoding.
+            audit.tell(f'{path}: no JSON ({"empty" if not data else error}); {_UNPACK}.')
+            return None, 0
+        except (KeyError, TypeError) as error:
+            lacks = f'without {error}' if isinstance(error, KeyError) else 'in another form'
+            audit.tell(f'{path}: JSON, but {lacks}, so no instances in the format of COCO; {_UNPACK}.')
+            return None, 0
+        whole = (len(images), len(objects)) == (official.images, official.instances)
+        if whole and hashlib.sha256(data).hexdigest() != official.sha256:
+            audit.tell(
+                f'{path}: has the official numbers of images and instances, but is not the official file '
+                f'(SHA-256 {official.sha256[:8]}...); unless it was changed on purpose, {_UNPACK}.',
+                harmless=True,
+            )
+    former_names = [name for name in sizes if re.match('COCO_(train|val)2014_', name)]
+    if former_names:
+        audit.tell_of(f'Images of COCO 2014 that {entry} names', former_names, _UNPACK)
+        return None, len(objects)
+    if not sizes or not objects:
+        audit.tell(f'{path}: holds {len(sizes)} images and {len(objects)} instances; {_UNPACK}.')
+    _check_categories(audit, path, list(names.values()))
+    ids = {number for number, _ in images}
+    audit.tell_of(
+        f'Instances in {entry} of an image or category that it does not declare, by id',
+        [str(one) for one, image, category in objects if image not in ids or category not in names],
+        _UNPACK,
+    )
+    return sizes, len(objects)
+
+
+def _check_categories(audit: Audit, path: Path, names: list[str]) -> None:
+    absent = [name for name in CLASSES if name not in names]
+    own = f'for classes of your own see docs/detection.md, else {_UNPACK}'
+    if absent:
+        audit.tell(
+            f'{path}: its categories are {len(names)} ({", ".join(names[:3])}, ...), and {len(absent)} of '
+            f"COCO's {len(CLASSES)} are not among them ({first_few(absent)}); {own}."
+        )
+    elif [name for name in names if name in CLASSES] != list(CLASSES):
+        audit.tell(f"{path}: its categories are COCO's, but in another order; {own}.")
+
+
+def _check_images(audit: Audit, folder: str, sizes: Sizes, decode: bool) -> None:
+    def inspect(name: str) -> Iterator[tuple[Flaw, str, str]]:
+        try:
+            if read_size(audit.root / folder / name, decode) != sizes[name]:
+                yield _OTHER_SIZE, folder, name
+        except DamagedError as error:
+            yield error.flaw, folder, name
+
+    examine(audit, f'Looking at {folder}', inspect, list(sizes))

@@ -1,0 +1,57 @@
+"""Tells whether a data set is whole and where it belongs: ``python tools/check_data.py coco [PATH]``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmiformer import cli
+from mmiformer.datasets.audit import DATASETS, audit, default_root
+from mmiformer.datasets.audit.report import Audit
+
+
+def main() -> None:
+    """Parses the arguments, looks at the data set, and prints numbers, findings and the upshot."""
+    parser = argparse.ArgumentParser(
+        description='Check before training that a data set is whole, readable and laid out as the configs '
+        'expect. Exits with 1 if it is not usable.'
+    )
+    parser.add_argument('dataset', choices=DATASETS, help='which data set')
+    parser.add_argument(
+        'path',
+        nargs='?',
+        metavar='PATH',
+        help='its folder; without one, that of the configs: data/coco, data/ade/ADEChallengeData2016 or '
+        'data/imagenet, with $MMIFORMER_DATA in place of data when that is set',
+    )
+    parser.add_argument(
+        '--decode', action='store_true', help='decode every pixel, not just header and end of each image'
+    )
+    args = parser.parse_args()
+    found = audit(args.dataset, Path(args.path or default_root(args.dataset)), args.decode)
+    if found.counts:
+        Console().print(table_of(found))
+    for finding in found.findings:
+        print(f'{"note" if finding.harmless else "error"}: {finding.sentence}')
+    print(f'{found.root}: {found.verdict}')
+    if not found.usable:
+        sys.exit(1)
+
+
+def table_of(found: Audit) -> Table:
+    """Numbers beside the official ones, a column for each split."""
+    table = Table()
+    table.add_column('')
+    splits = list(dict.fromkeys(count.split for count in found.counts))
+    for split in splits:
+        table.add_column(split, justify='right')
+    for what in dict.fromkeys(count.what for count in found.counts):
+        row = {count.split: count for count in found.counts if count.what == what}
+        table.add_row(what, *(f'{row[split].found:,} of {row[split].official:,}' for split in splits))
+    return table
+
+
+if __name__ == '__main__':
+    cli.run(main)
