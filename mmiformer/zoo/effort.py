@@ -7,11 +7,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmiformer.datasets.audit import ade20k, coco, imagenet
 from mmiformer.deploy.cost import count_macs
 
 # Images that are seen in an epoch, and in an evaluation. COCO's training images without a box are left out.
-TRAINING_IMAGES = dict(cls=1_281_167, det=117_266, seg=20_210)
-TEST_IMAGES = dict(cls=50_000, det=5_000, seg=2_000)
+TRAINING_IMAGES = dict(cls=imagenet.OFFICIAL['train'], det=117_266, seg=ade20k.OFFICIAL['training'])
+TEST_IMAGES = dict(
+    cls=imagenet.OFFICIAL['val'], det=coco.OFFICIAL['val'].images, seg=ade20k.OFFICIAL['validation']
+)
 
 # Height and width of what the models mostly see: an image of 4:3 of COCO, a crop.
 _SIZES = dict(cls=(224, 224), det=(800, 1088), seg=(512, 512))
