@@ -101,7 +101,7 @@ def test_picture_shows_each_row_once_a_metric(tmp_path, monkeypatch):
     labels = [[tick.get_text() for tick in ax.get_yticklabels()] for ax in figure.axes]
     assert labels == [
         ['iFormer-M', 'iFormer-L'],
-        ['iFormer-M'],
+        ['iFormer-M', 'iFormer-L'],
         ['iFormer-M (UPerNet)', 'EfficientMod-S'],
     ]
     points = [line.get_xdata() for line in figure.axes[0].lines if line.get_marker() == 'D']

@@ -1,4 +1,4 @@
-"""The published tables filled through the command line: whole, broken and foreign files, stopped and gone on."""
+"""The published tables filled through the command line, from whole, broken and foreign files."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def official_segmentor(arch: str, file: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path) -> Path:
-    """Data in ADE20K's layout, and files under official names: one whole, one cut off, one of another arch."""
+    """Data in ADE20K's layout; files of official names: one whole, one cut off, one of another arch."""
     make_ade(tmp_path / 'data/ade/ADEChallengeData2016', num_train=4, num_val=3)
     files = tmp_path / 'files'
     files.mkdir()
