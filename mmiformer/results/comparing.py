@@ -227,7 +227,8 @@ def _plot_panel(ax: Axes, metric: str, rows: Sequence[Row]) -> None:
     ax.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=9)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlabel(METRICS[metric].label)
-    ax.margins(x=0.08)
+    ax.use_sticky_edges = False  # Else the first tolerance ends at the frame.
+    ax.margins(x=0.06)
     ax.grid(axis='x', color='#e6e6e6', linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[['top', 'right']].set_visible(False)
