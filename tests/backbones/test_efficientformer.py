@@ -7,7 +7,7 @@ from mmiformer.backbones.base import hold_statistics
 timm = pytest.importorskip('timm')
 from mmiformer.backbones.efficientformer import EfficientFormerFeatures  # noqa: E402  It imports timm.
 
-# The second size of each kind: more tokens, fewer, and rows or columns that do not halve.
+# The smallest of either version.
 NAMES = ('efficientformer_l1', 'efficientformerv2_s0')
 
 
