@@ -59,7 +59,7 @@ EXTRAS = {
     **RUNTIMES,
     'benchmark': ['matplotlib', 'rich', 'timm'],
     'test': [
-        *('build', 'fvcore', 'hypothesis', 'lmdb', 'mypy', 'pytest', 'ruff', 'timm'),
+        *('build', 'fvcore', 'hypothesis', 'lmdb', 'model-index', 'mypy', 'pytest', 'ruff', 'timm'),
         *(package for packages in RUNTIMES.values() for package in packages),
     ],
 }
