@@ -29,6 +29,9 @@ CORE = ['numpy', 'packaging', 'safetensors', 'torch>=2.7']
 # line declares none of them.
 UNDECLARED = ['ftfy', 'regex', 'torchvision']
 
+# Most peers of iFormer, and its teacher, are timm's.
+PEERS = ['timm']
+
 # What tools/export.py writes for; each on its own, since they want different versions of others.
 RUNTIMES = {
     'coreml': ['coremltools>=9.0'],
@@ -46,6 +49,7 @@ EXTRAS = {
         'onedl-mmpretrain>=1.3.6',
         'onedl-mmsegmentation>=1.4.2',
         *UNDECLARED,
+        *PEERS,
     ],
     # mmdet 3.3 refuses mmcv 2.2.
     'openmmlab': [
@@ -55,14 +59,18 @@ EXTRAS = {
         'mmpretrain>=1.2.0',
         'mmsegmentation>=1.2.2',
         *UNDECLARED,
+        *PEERS,
     ],
     **RUNTIMES,
-    'benchmark': ['matplotlib', 'rich', 'timm'],
+    'benchmark': ['matplotlib', 'rich', *PEERS],
     'test': [
-        *('build', 'fvcore', 'hypothesis', 'lmdb', 'model-index', 'mypy', 'pytest', 'ruff', 'timm'),
+        *('build', 'fvcore', 'hypothesis', 'lmdb', 'model-index', 'mypy', 'pytest', 'ruff', *PEERS),
         *(package for packages in RUNTIMES.values() for package in packages),
     ],
 }
+
+# Tools that work on a checkout alone.
+OF_THE_CHECKOUT = shutil.ignore_patterns('__pycache__', 'generate.py', 'setup_env.py')
 
 
 class BuildWithConfigs(build_py):
@@ -79,7 +87,7 @@ class BuildWithConfigs(build_py):
             if self.editable_mode:
                 (mim / name).symlink_to(source, target_is_directory=source.is_dir())
             elif source.is_dir():
-                shutil.copytree(source, mim / name, ignore=shutil.ignore_patterns('__pycache__'))
+                shutil.copytree(source, mim / name, ignore=OF_THE_CHECKOUT)
             else:
                 shutil.copy(source, mim)
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+# What results of a model depend on beside Python and torch.
+MODULES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmiformer', 'timm')
+
 
 def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
     """What figures depend on: processor, cores, load of the last minute, system, and versions.

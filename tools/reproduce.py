@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -25,41 +26,46 @@ from rich.table import Table
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.errors import UserError
-from mmiformer.machine import describe_machine
+from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results.comparing import Row, write
 from mmiformer.results.metrics import MAIN_METRICS, METRICS
 from mmiformer.zoo import reproducing
 from mmiformer.zoo.effort import gpu_hours
 from mmiformer.zoo.entries import TASKS, Entry
 from mmiformer.zoo.hub import get_config
+from mmiformer.zoo.launching import Launch, OnProgress
 
 
 def main() -> None:
     """Parses the arguments, and plans, trains or evaluates row by row."""
     args = parse_arguments()
-    console = Console(stderr=True)
+    if args.data:
+        os.environ['MMIFORMER_DATA'] = str(args.data.resolve())
     rows = reproducing.rows_of(args.task, args.rows, args.checkpoints)
     if args.dry_run:
         logging.getLogger('mmengine').setLevel(logging.WARNING)
         plan(rows, args, Console())
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that the running tool ends too.
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda number, _: sys.exit(128 + number))  # So that the running tool ends too.
+    console = Console(stderr=True)
+    command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         outer = bar.add_task('rows', total=len(rows))
         for row, entry in rows:
             if entry is not None:
                 inner = bar.add_task(row.name, total=None)
-                fill(row, entry, args, partial(show_progress, bar, inner))
+                measure(row, entry, args, partial(show_progress, bar, inner))
                 bar.remove_task(inner)
             bar.advance(outer)
             console.print(summary(row), highlight=False)
-            files = write([row for row, _ in rows], args.out, note())
+            files = write([row for row, _ in rows], args.out, command, circumstances())
     for file in files:
         print(file)
-    if any(row.status == 'failed' for row, _ in rows):
-        failed = ', '.join(row.name for row, _ in rows if row.status == 'failed')
+    failed = ', '.join(row.name for row, _ in rows if row.status == 'failed')
+    if failed:
         raise UserError(f'rows failed ({failed}); {files[0]} says why.')
 
 
@@ -94,50 +100,41 @@ def parse_arguments() -> argparse.Namespace:
     add('--partition', help="Slurm's partition")
     add('--cfg-options', nargs='+', default=[], help='settings to override in every config, as key=value')
     args = parser.parse_args()
-    if not args.train and not args.checkpoints.is_dir():
-        raise UserError(f'{args.checkpoints}: no such folder; name the one with the weight files.')
-    if args.data and not args.data.is_dir():
-        raise UserError(f'{args.data}: no such folder; name the one that holds coco/, ade/ or imagenet/.')
+    if not args.train and args.checkpoints is None:
+        raise UserError('--checkpoints: name the folder with the weight files, or add --train.')
+    for name, folder in (('--checkpoints', args.checkpoints), ('--data', args.data)):
+        if folder and not folder.is_dir():
+            raise UserError(f'{name} {folder}: no such folder.')
     if args.gpus > 1 and args.launcher == 'none':
         raise UserError(f'--gpus {args.gpus}: needs --launcher pytorch or slurm.')
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f'--limit {args.limit}: expected a number of images from 1 on.')
     return args
 
 
-def fill(row: Row, entry: Entry, args: argparse.Namespace, progress: reproducing.Progress) -> None:
+def measure(row: Row, entry: Entry, args: argparse.Namespace, progress: OnProgress) -> None:
     """Trains or finds the weights of a row, and evaluates them."""
-    checkpoint = reproducing.find_checkpoint(entry, args.checkpoints)
+    job = job_of(entry, args)
     if args.train:
-        work_dir = args.out / 'train' / entry.name
-        launch, options = launch_of(args), cfg_options(args)
-        reason = reproducing.train(entry, work_dir, launch, options, args.data, progress)
-        checkpoint = reproducing.last_checkpoint(work_dir)
-        if reason or checkpoint is None:
+        reason = job.train(progress)
+        if reason:
             row.status = 'failed'
-            row.remarks.append(reason or f'{work_dir}: training left no checkpoint there.')
+            row.remarks.append(reason)
             return
+        checkpoint = reproducing.last_checkpoint(job.training_folder)
+    else:
+        checkpoint = reproducing.find_checkpoint(entry, args.checkpoints)
     if checkpoint is None:
         row.status = 'missing'
-        row.remarks.append(reproducing.where_to_get(entry, args.checkpoints))
+        row.remarks.append(reproducing.missing_reason(entry, args.checkpoints))
         return
-    evaluation(entry, checkpoint, args).run(row, progress)
+    job.evaluate(row, checkpoint, progress)
 
 
-def evaluation(entry: Entry, checkpoint: Path, args: argparse.Namespace) -> reproducing.Evaluation:
-    """What evaluates an entry."""
-    limit = ['--limit', str(args.limit)] if args.limit is not None else []
-    options = (*limit, *cfg_options(args))
-    folder = args.out / 'rows' / entry.name
-    return reproducing.Evaluation(entry, checkpoint, folder, launch_of(args), options, args.data)
-
-
-def launch_of(args: argparse.Namespace) -> reproducing.Launch:
-    """How the tools are started."""
-    return reproducing.Launch(args.launcher, args.gpus, args.partition)
-
-
-def cfg_options(args: argparse.Namespace) -> list[str]:
-    """Settings for every config, as the tools take them."""
-    return ['--cfg-options', *args.cfg_options] if args.cfg_options else []
+def job_of(entry: Entry, args: argparse.Namespace) -> reproducing.Job:
+    """The work on a row as the arguments say."""
+    launch = Launch(args.launcher, args.gpus, args.partition)
+    return reproducing.Job(entry, args.out, launch, tuple(args.cfg_options), args.limit)
 
 
 def summary(row: Row) -> str:
@@ -151,13 +148,12 @@ def _figure(row: Row, metric: str) -> str:
     return f'{METRICS[metric].title} {row.measured[metric]:.2f}{published}'
 
 
-def note() -> str:
-    """Command, date, machine and versions."""
-    machine = describe_machine(('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmiformer'))
+def circumstances() -> str:
+    """Date, machine and versions."""
+    machine = describe_machine(MODULES)
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     date = datetime.datetime.now().astimezone().isoformat(timespec='minutes')
-    command = shlex.join(['python', *sys.argv])
-    return f'{command}\n\n{date}; {machine["processor"]}, {machine["cores"]} cores; {versions}'
+    return f'{date}; {machine["processor"]}, {machine["cores"]} cores; {versions}'
 
 
 def plan(rows: list[tuple[Row, Entry | None]], args: argparse.Namespace, console: Console) -> None:
@@ -190,15 +186,17 @@ def work_on(row: Row, entry: Entry | None, args: argparse.Namespace) -> tuple[st
     """Of a row: its weights, the GPU hours that it takes, and its command or what is missing."""
     if entry is None:
         return '-', None, f'{row.name}: {" ".join(row.remarks)}'
-    if args.train:
-        work_dir = args.out / 'train' / entry.name
-        command = reproducing.training_command(entry, work_dir, launch_of(args), cfg_options(args))
-        return 'trained', gpu_hours(get_config(entry.name), entry.task, training=True), shlex.join(command)
-    checkpoint = reproducing.find_checkpoint(entry, args.checkpoints)
-    if checkpoint is None:
-        return 'missing', None, reproducing.where_to_get(entry, args.checkpoints)
-    hours = gpu_hours(get_config(entry.name), entry.task, training=False, images=args.limit)
-    return checkpoint.name, hours, shlex.join(evaluation(entry, checkpoint, args).command)
+    job = job_of(entry, args)
+    checkpoint = None if args.train else reproducing.find_checkpoint(entry, args.checkpoints)
+    if checkpoint is None and not args.train:
+        return 'missing', None, reproducing.missing_reason(entry, args.checkpoints)
+    try:
+        hours = gpu_hours(get_config(entry.name), entry.task, training=args.train, images=args.limit)
+    except ImportError as error:
+        return 'failed', None, f'{row.name}: its network needs another package ({error}).'
+    command = job.training_command() if checkpoint is None else job.evaluation_command(checkpoint)
+    data = [f'MMIFORMER_DATA={os.environ["MMIFORMER_DATA"]}'] if os.environ.get('MMIFORMER_DATA') else []
+    return checkpoint.name if checkpoint else 'trained', hours, shlex.join([*data, *command])
 
 
 if __name__ == '__main__':

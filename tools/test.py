@@ -13,8 +13,9 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.errors import UserError
+from mmiformer.files import write_whole
 from mmiformer.inference import load_strictly, quicken
-from mmiformer.machine import describe_machine
+from mmiformer.machine import MODULES, describe_machine
 
 
 def main() -> None:
@@ -34,6 +35,10 @@ def main() -> None:
     cfg = cli.prepare(args, splits=('test',))
     if args.limit is not None:
         limit_images(cfg, args.limit)
+    if args.out:
+        if Path(args.out).is_dir():
+            raise UserError(f'--out {args.out}: is a folder, expected the name of a JSON file.')
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     cfg.load_from = None
     cfg.resume = False
     if 'backbone' in cfg.model:
@@ -64,10 +69,8 @@ def main() -> None:
 
 def write_result(file: Path, metrics: dict[str, Any], images: int, seconds: float) -> None:
     """Writes what was measured, and on what."""
-    modules = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmiformer', 'timm')
-    result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(modules))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=2, default=float) + '\n', encoding='utf-8')
+    result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(MODULES))
+    write_whole(file, json.dumps(result, indent=2, default=float) + '\n')
 
 
 if __name__ == '__main__':

@@ -92,6 +92,14 @@ def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
     return build_datasets(cfg, split, lazy_init=True, pipeline=[])[0].metainfo
 
 
+def paths_of(dataset: ConfigDict) -> list[str]:
+    """The annotation file and the folders of a data set in a config, as far as it names them."""
+    prefix = dataset.get('data_prefix') or {}
+    folders = prefix.values() if isinstance(prefix, dict) else [prefix]
+    names = filter(None, [dataset.get('ann_file'), *folders])
+    return [os.path.join(dataset.get('data_root') or '', name) for name in names]
+
+
 def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
     """Raises unless the annotation files and image folders of the data loaders exist.
 
@@ -104,11 +112,7 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
     """
     for split in splits:
         for dataset in datasets_of(cfg, split):
-            root = dataset.get('data_root') or ''
-            prefix = dataset.get('data_prefix') or {}
-            folders = prefix.values() if isinstance(prefix, dict) else [prefix]
-            for name in filter(None, [dataset.get('ann_file'), *folders]):
-                path = os.path.join(root, name)
+            for path in paths_of(dataset):
                 if '://' not in path and not Path(path).exists():
                     raise UserError(
                         f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '

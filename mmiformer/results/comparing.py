@@ -1,13 +1,15 @@
 """Measured beside published: rows, and how they are written and drawn."""
 
 import json
+import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
+from mmiformer.files import write_whole
 from mmiformer.results.metrics import MAIN_METRICS, METRICS
 
 matplotlib.use('Agg')
@@ -28,8 +30,8 @@ class Row:
         status: ``'pending'``, ``'measured'``, ``'failed'``, ``'missing'``: no checkpoint; ``'published'``: no
             config.
         measured: Percent by metric.
-        comparable: Whether it was measured on all images of the official set.
-        trained: Whether the weights are of a run of one's own, else those released.
+        comparable: Whether it was measured on all images of the official set, as published.
+        released: Whether the weights are the released ones, by their name, else of a run of one's own.
         remarks: What failed or is missing, and why figures may differ.
         details: Checkpoint, its SHA-256, number of images, seconds, versions, machine.
     """
@@ -40,7 +42,7 @@ class Row:
     status: str
     measured: dict[str, float] = field(default_factory=dict)
     comparable: bool = False
-    trained: bool = False
+    released: bool = False
     remarks: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -56,7 +58,7 @@ class Row:
 
     def tolerance(self, metric: str) -> float:
         """How far apart they may be, in points."""
-        return METRICS[metric].run_tolerance if self.trained else METRICS[metric].tolerance
+        return METRICS[metric].tolerance if self.released else METRICS[metric].run_tolerance
 
     def within(self, metric: str) -> bool | None:
         """Whether they are no further apart; None where that cannot be said."""
@@ -67,17 +69,22 @@ class Row:
         return abs(difference) <= self.tolerance(metric) + 1e-9
 
 
-def write(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:
+def write(rows: Sequence[Row], folder: Path, command: str, circumstances: str) -> list[Path]:
     """Writes ``table.md``, ``table.json`` and, where anything has figures, ``table.png``.
 
+    Rows that are in the folder's table already stay in it, replaced where they are among the given ones.
+
     Args:
-        rows: The table.
+        rows: The table, or a part of it.
         folder: Where to; it exists.
-        note: Command, date, versions and machine, for the end of the page.
+        command: What made it.
+        circumstances: Date, versions and machine.
 
     Returns:
         The files.
     """
+    page, data, picture = (folder / f'table.{suffix}' for suffix in ('md', 'json', 'png'))
+    rows = _with_former(rows, data)
     records = [
         dict(
             asdict(row),
@@ -92,20 +99,27 @@ def write(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:
         )
         for row in rows
     ]
-    page, data, picture = (folder / f'table.{suffix}' for suffix in ('md', 'json', 'png'))
-    _replace(page, markdown(rows) + f'\n{note}\n')
-    _replace(data, json.dumps(dict(note=note, rows=records), indent=2) + '\n')
+    content = dict(command=command, circumstances=circumstances, rows=records)
+    write_whole(page, markdown(rows) + f'\n`{command}`\n\n{circumstances}\n')
+    write_whole(data, json.dumps(content, indent=2) + '\n')
     if any(row.metrics() for row in rows):
-        plot(rows, picture, note)
+        plot(rows, picture, circumstances)
         return [page, data, picture]
     return [page, data]
 
 
-def _replace(file: Path, text: str) -> None:
-    # A run that is killed leaves the former table whole.
-    part = file.with_name(f'{file.name}.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(file)
+def _with_former(rows: Sequence[Row], data: Path) -> list[Row]:
+    try:
+        records = json.loads(data.read_text(encoding='utf-8'))['rows']
+    except FileNotFoundError:
+        return list(rows)
+    given = {
+        (row.name, *row.published): row for row in rows
+    }  # A row without config has its name in two tasks.
+    names = {attribute.name for attribute in fields(Row)}
+    former = [Row(**{name: record[name] for name in names}) for record in records]
+    kept = [given.pop((row.name, *row.published), row) for row in former]
+    return [*kept, *given.values()]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -181,7 +195,7 @@ def plot(rows: Sequence[Row], out: Path, note: str = '') -> None:
     )
     for ax, (metric, own) in zip(axes[:, 0], panels, strict=True):
         _plot_panel(ax, metric, own)
-    figure.supxlabel(note, fontsize=7, color='#555555')
+    figure.supxlabel(textwrap.fill(note, 140), fontsize=7, color='#555555', parse_math=False)
     figure.savefig(out)
     plt.close(figure)
 

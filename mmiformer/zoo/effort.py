@@ -37,7 +37,9 @@ def gpu_hours(cfg: Config, task: str, training: bool, images: int | None = None)
         training: Whether it is trained, else evaluated.
         images: How many are evaluated. Defaults to all.
     """
-    passes = 3 * _images_of_training(cfg, task) if training else images or TEST_IMAGES[task]
+    passes = (
+        3 * _images_of_training(cfg, task) if training else TEST_IMAGES[task] if images is None else images
+    )
     return passes * count_model_macs(cfg, task) / _V100_MACS / 3600
 
 

@@ -2,15 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from mmiformer.deploy.cost import count_macs
+from mmiformer.deploy.networks import Network
 from mmiformer.errors import UserError
 from mmiformer.results import DOWNSTREAM, GAINS, IMAGENET, METRICS, PAPERS, published
 from mmiformer.zoo import peers
+from mmiformer.zoo.effort import WholeModel
 from mmiformer.zoo.entries import TASKS, Entry, entries
 
 # How OpenMMLab's metafiles call what the metrics are of: task, data set, figure.
@@ -93,10 +97,13 @@ def _model(entry: Entry) -> dict[str, Any]:
         for metric, (task, dataset, name) in _RESULTS.items()
         if metric in entry.published
     ]
-    metadata = {
+    metadata: dict[str, Any] = {
         'Training Data': entry.dataset,
         'Architecture': [entry.framework or 'Classifier', entry.title],
     }
+    if entry.task == 'cls':
+        parameters, macs = _cost(entry.network)
+        metadata.update(Parameters=parameters, FLOPs=macs)  # By OpenMMLab's custom, multiply-adds.
     if entry.source:
         metadata['Results From'] = entry.source
     model: dict[str, Any] = {
@@ -131,17 +138,20 @@ def _figures(entry: Entry | None, *metrics: str) -> str | None:
     return ' / '.join(f'{value:.1f}' for value in values) or None
 
 
+@cache
+def _cost(network: str) -> tuple[int, int]:
+    """Parameters, and multiply-adds at 224x224, of a classifier of ours with one head."""
+    with torch.device('meta'):
+        model = Network(network).assemble()
+    return sum(p.numel() for p in model.parameters()), count_macs(WholeModel(model))
+
+
 def _models(up: str) -> str:
     """Our networks: what they cost, what is published of them, and their configs."""
-    from mmiformer.deploy.cost import count_macs
-    from mmiformer.deploy.networks import Network
-    from mmiformer.zoo.effort import WholeModel
-
     by_name = {entry.name: entry for entry in entries()}
     rows = []
     for network in dict.fromkeys(entry.network for entry in by_name.values() if entry.task == 'cls'):
-        with torch.device('meta'):
-            model = Network(network).assemble()
+        parameters, macs = _cost(network)
         own = [entry for entry in by_name.values() if entry.network == network]
         plain, taught = (_figures(by_name.get(f'{network}{kind}_in1k'), 'top1') for kind in ('', '_distill'))
         links = [
@@ -151,8 +161,8 @@ def _models(up: str) -> str:
         rows.append(
             [
                 own[0].title,
-                f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M',
-                f'{count_macs(WholeModel(model)) / 1e9:.2f} G',
+                f'{parameters / 1e6:.2f} M',
+                f'{macs / 1e9:.2f} G',
                 f'{plain or "-"} ({taught})' if taught else plain,
                 _figures(by_name.get(f'maskrcnn_{network}_coco'), 'box_ap', 'mask_ap'),
                 _figures(by_name.get(f'fpn_{network}_ade20k'), 'miou'),
@@ -216,7 +226,8 @@ def _downstream(up: str) -> str:
         'mIoU',
         'configs',
     )
-    return _markdown(heads, rows)
+    doubts = ''.join(f'\n{row.title}: {row.doubt}.\n' for row in DOWNSTREAM if row.doubt)
+    return _markdown(heads, rows) + doubts
 
 
 def _mocovit(up: str) -> str:

@@ -6,6 +6,7 @@ metafiles, and their inferencers only know their own loading transform.
 """
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ def get_config(name: str) -> Config:
     return load_config(str(config_file(name)))
 
 
-def get_model(name: str, pretrained: bool | str = False, device: torch.device | str = 'cpu') -> BaseModel:
+def get_model(
+    name: str, pretrained: bool | str | Path = False, device: torch.device | str = 'cpu'
+) -> BaseModel:
     """The detector, segmentor or classifier of a config, in eval mode.
 
     Args:
@@ -47,9 +50,9 @@ def get_model(name: str, pretrained: bool | str = False, device: torch.device | 
     from mmiformer.inference import bare_model, build_model
 
     cfg = get_config(name)
-    if pretrained is False:
+    if not pretrained:
         return bare_model(cfg).to(device).eval()
-    return build_model(cfg, weights_of(name) if pretrained is True else pretrained, device)
+    return build_model(cfg, weights_of(name) if pretrained is True else str(pretrained), device)
 
 
 def weights_of(name: str) -> str:
@@ -75,7 +78,7 @@ def weights_of(name: str) -> str:
 
 
 def inferencer(
-    name: str, weights: str | None = None, device: torch.device | str | None = None, **kwargs: Any
+    name: str, weights: str | Path | None = None, device: torch.device | str | None = None, **kwargs: Any
 ) -> Any:
     """mmdet's, mmseg's or mmpretrain's own inferencer of a config, with its weights in place.
 
@@ -95,8 +98,10 @@ def inferencer(
 
     cfg = get_config(name)
     device = device or get_device()
-    model = quicken(build_model(cfg, weights or weights_of(name), device))
-    meta = model.dataset_meta
+    model = quicken(build_model(cfg, str(weights or weights_of(name)), device))
+    # The rest of it is of no use to them, and mmseg's cannot draw with it.
+    meta = {key: model.dataset_meta[key] for key in ('classes', 'palette') if key in model.dataset_meta}
+    model.dataset_meta = meta
     # They look for the loading transforms by their names in mmcv and mmdet.
     cfg.test_dataloader.dataset.pipeline = [
         dict(type='LoadImageFromFile') if step.type == 'LoadIntactImage' else step
@@ -113,12 +118,13 @@ def inferencer(
         if cfg.default_scope == 'mmseg':
             from mmseg.apis import MMSegInferencer
 
-            names = dict(classes=meta['classes'], palette=meta['palette'])
-            result = MMSegInferencer(cfg, device=device, **{**names, **kwargs})
+            result = MMSegInferencer(cfg, device=device, **{**meta, **kwargs})
         else:
             from mmdet.apis import DetInferencer
 
             result = DetInferencer(cfg, device=device, **kwargs)
+            if 'palette' in kwargs:
+                meta['palette'] = kwargs['palette']
             result.visualizer.dataset_meta = meta
     model.cfg = cfg
     result.model = model

@@ -3,70 +3,39 @@
 import fnmatch
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
+from mmiformer.datasets.checks import datasets_of, paths_of
 from mmiformer.errors import UserError
+from mmiformer.files import sha256_of, write_whole
+from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results import DOWNSTREAM, METRICS
 from mmiformer.results.comparing import Row
 from mmiformer.zoo.effort import TEST_IMAGES
-from mmiformer.zoo.entries import MIM, Entry, config_file, entries
+from mmiformer.zoo.entries import Entry, config_file, entries
+from mmiformer.zoo.hub import get_config
+from mmiformer.zoo.launching import Launch, OnProgress, run_tool
 
 # Whose published results are by other recipes than the configs here.
 _OTHER_RECIPES = 'published of runs by other recipes; trained here by that of iFormer.'
 _NO_CONFIG = 'in no library here: the published row alone.'
 _RERUNS = 'the authors say that some released files are re-runs and may differ slightly from the table.'
-# mmengine's log: Epoch(test) [ 50/5000], Iter(train) [ 50/40000], Epoch(train) [1][ 50/7330].
-_LOGGED = re.compile(r'\((?:test|train)\)\s+(?:\[\d+\])?\[\s*(\d+)/\s*(\d+)\]')
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
-
-
-# Is told of iterations done and of all.
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How processes are started.
-
-    Attributes:
-        launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
-        gpus: Number of processes. Defaults to 1.
-        partition: Slurm's. Defaults to None.
-    """
-
-    launcher: str = 'none'
-    gpus: int = 1
-    partition: str | None = None
-
-    def command(self, tool: str, *arguments: str) -> list[str]:
-        """The command that runs one of the tools.
-
-        Args:
-            tool: ``'train'`` or ``'test'``.
-            arguments: Its arguments.
-        """
-        script = [str(MIM / 'tools' / f'{tool}.py'), *arguments]
-        if self.launcher == 'none':
-            return [sys.executable, '-u', *script]
-        if self.launcher == 'pytorch':
-            run = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={self.gpus}']
-            return [sys.executable, '-u', *run, *script, '--launcher', 'pytorch']
-        node = min(self.gpus, 8)
-        run = [
-            f'--gres=gpu:{node}',
-            f'--ntasks={self.gpus}',
-            f'--ntasks-per-node={node}',
-            '--kill-on-bad-exit=1',
-        ]
-        partition = [f'--partition={self.partition}'] if self.partition else []
-        return ['srun', *partition, *run, sys.executable, '-u', *script, '--launcher', 'slurm']
+# Settings that change nothing in what is measured.
+_HARMLESS = (
+    'test_dataloader.batch_size=',
+    'test_dataloader.num_workers=',
+    'test_dataloader.persistent_workers=',
+    'default_hooks.logger',
+    'env_cfg',
+    'log_level=',
+)
 
 
 def rows_of(
@@ -85,10 +54,13 @@ def rows_of(
     Raises:
         UserError: If a pattern fits nothing.
     """
-    names = [entry.name for entry in entries()]
+    names = [entry.name for entry in entries() if entry.task in tasks]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            raise UserError(f"--rows '{pattern}': fits no config; see configs/, e.g. 'maskrcnn_iformer_*'.")
+            raise UserError(
+                f"--rows '{pattern}': fits no config of the tasks {', '.join(tasks)}; see configs/, e.g. "
+                "'maskrcnn_iformer_*'."
+            )
     chosen: list[tuple[Row, Entry | None]] = []
     for task in tasks:
         own = [entry for entry in entries() if entry.task == task]
@@ -152,7 +124,7 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     return next((path for path in (work_dir / file.name, file) if path.is_file()), None)
 
 
-def where_to_get(entry: Entry, folder: Path) -> str:
+def missing_reason(entry: Entry, folder: Path) -> str:
     """A sentence for a row without a checkpoint."""
     if entry.weights:
         return f'{folder / entry.weights.file}: not found; download it from {entry.weights.url}.'
@@ -162,111 +134,111 @@ def where_to_get(entry: Entry, folder: Path) -> str:
     )
 
 
-def sha256_of(file: Path) -> str:
-    """Hash of a file's content."""
-    digest = hashlib.sha256()
-    with file.open('rb') as stream:
-        for block in iter(lambda: stream.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def train(
-    entry: Entry,
-    work_dir: Path,
-    launch: Launch,
-    options: Sequence[str],
-    data: Path | None,
-    progress: Progress,
-) -> str | None:
-    """Trains a config, or goes on where its training was stopped.
-
-    Args:
-        entry: Of the zoo.
-        work_dir: Of the training run.
-        launch: How it is started.
-        options: Further arguments of ``tools/train.py``.
-        data: Folder of the data sets, None for where the configs look.
-        progress: Is told of iterations done and of all.
-
-    Returns:
-        None if it succeeded, else why not, in a sentence.
-    """
-    work_dir.mkdir(parents=True, exist_ok=True)
-    return run_tool(training_command(entry, work_dir, launch, options), work_dir / 'log.txt', data, progress)
-
-
-def training_command(entry: Entry, work_dir: Path, launch: Launch, options: Sequence[str]) -> list[str]:
-    """The command of :func:`train`; the learning rate follows the batch that the processes make up."""
-    arguments = (str(config_file(entry.name)), '--work-dir', str(work_dir), '--resume', '--auto-scale-lr')
-    return launch.command('train', *arguments, *options)
-
-
-@dataclass
-class Evaluation:
-    """One row's evaluation, as a run of ``tools/test.py``.
+@dataclass(frozen=True)
+class Job:
+    """The work on one row, as runs of the tools.
 
     Attributes:
         entry: Of the zoo.
-        checkpoint: The weight file.
-        folder: For the log, the work dir and the result.
-        launch: How it is started.
-        options: Further arguments of the tool.
-        data: Folder of the data sets, None for where the configs look.
+        out: Folder of all rows.
+        launch: How processes are started.
+        overrides: Settings of the config to override, as ``key=value``.
+        limit: Number of images to evaluate on; None for all.
     """
 
     entry: Entry
-    checkpoint: Path
-    folder: Path
-    launch: Launch
-    options: tuple[str, ...] = ()
-    data: Path | None = None
+    out: Path
+    launch: Launch = Launch()
+    overrides: tuple[str, ...] = ()
+    limit: int | None = None
 
     @property
-    def command(self) -> list[str]:
-        """What is run."""
-        arguments = (str(config_file(self.entry.name)), str(self.checkpoint), '--work-dir', str(self.folder))
-        out = ('--out', str(self.folder / 'measured.json'))
-        return self.launch.command('test', *arguments, *out, *self.options)
+    def training_folder(self) -> Path:
+        """Work dir of the training run."""
+        return self.out / 'train' / self.entry.name
 
-    def run(self, row: Row, progress: Progress) -> None:
+    @property
+    def folder(self) -> Path:
+        """Of the evaluation."""
+        return self.out / 'rows' / self.entry.name
+
+    def training_command(self) -> list[str]:
+        """What trains; the learning rate follows the batch that the processes make up."""
+        work_dir = ('--work-dir', str(self.training_folder))
+        return self._command('train', *work_dir, '--resume', '--auto-scale-lr')
+
+    def evaluation_command(self, checkpoint: Path) -> list[str]:
+        """What evaluates a weight file."""
+        folders = ('--work-dir', str(self.folder), '--out', str(self.folder / 'measured.json'))
+        limit = () if self.limit is None else ('--limit', str(self.limit))
+        return self._command('test', str(checkpoint), *folders, *limit)
+
+    def _command(self, tool: str, *arguments: str) -> list[str]:
+        overrides = ('--cfg-options', *self.overrides) if self.overrides else ()
+        return self.launch.command(tool, str(config_file(self.entry.name)), *arguments, *overrides)
+
+    def _settings(self, cfg: Config) -> dict[str, Any]:
+        text = repr(cfg.to_dict())
+        return dict(config=hashlib.sha256(text.encode()).hexdigest(), overrides=list(self.overrides))
+
+    def train(self, progress: OnProgress) -> str | None:
+        """Trains, or goes on where training was stopped.
+
+        Args:
+            progress: Is told of iterations done and of all.
+
+        Returns:
+            None if it succeeded, else why not, in a sentence.
+        """
+        folder, key = self.training_folder, self._settings(get_config(self.entry.name))
+        folder.mkdir(parents=True, exist_ok=True)
+        if last_checkpoint(folder) and _read(folder / 'key.json') != key:
+            return f'{folder}: was trained with other settings; remove it, or choose another --out.'
+        write_whole(folder / 'key.json', json.dumps(key))
+        reason = run_tool(self.training_command(), folder / 'log.txt', progress)
+        if reason is None and last_checkpoint(folder) is None:
+            reason = f'{folder}: training left no checkpoint there.'
+        return reason
+
+    def evaluate(self, row: Row, checkpoint: Path, progress: OnProgress) -> None:
         """Fills the row with what is measured, or with why it is not.
 
-        A row that was measured before from the same file, config, data and options is taken as it is.
+        What was measured before from the same file, with the same config, data, settings and versions, is
+        taken as it is.
 
         Args:
             row: The table's.
+            checkpoint: The weight file.
             progress: Is told of batches done and of all.
         """
-        digest = sha256_of(self.checkpoint)
-        row.details.update(file=self.checkpoint.name, sha256=digest)
-        row.trained = not (self.entry.weights and self.checkpoint.name == self.entry.weights.file)
-        known = self.entry.weights.sha256 if self.entry.weights and not row.trained else None
+        cfg, digest = get_config(self.entry.name), sha256_of(checkpoint)
+        row.details.update(file=checkpoint.name, sha256=digest)
+        row.released = self.entry.weights is not None and checkpoint.name == self.entry.weights.file
+        known = self.entry.weights.sha256 if self.entry.weights and row.released else None
         if known and digest != known:
             row.remarks.append(
-                f'{self.checkpoint.name}: its SHA-256 is {digest[:8]}..., that of the released file, as a '
+                f'{checkpoint.name}: its SHA-256 is {digest[:8]}..., that of the released file, as a '
                 f'third party reports, {known[:8]}...; fetch it again if it is meant to be that.'
             )
-        key = dict(sha256=digest, command=self.command, data=self.data and str(self.data.resolve()))
-        key['config'] = sha256_of(config_file(self.entry.name))
-        kept = self.folder / 'measured.json'
-        before = self.folder / 'key.json'
-        if not (kept.is_file() and before.is_file() and json.loads(before.read_text()) == key):
+        versions = describe_machine(MODULES)['versions']
+        key = dict(
+            self._settings(cfg), weights=digest, limit=self.limit, data=_state_of(cfg), versions=versions
+        )
+        measured = self.folder / 'measured.json'
+        if _read(self.folder / 'key.json') != key or _read(measured) is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            kept.unlink(missing_ok=True)
-            before.write_text(json.dumps(key))
-            reason = run_tool(self.command, self.folder / 'log.txt', self.data, progress)
-            if reason is None and not kept.is_file():
-                reason = f'it ended without a result; see {self.folder / "log.txt"}.'
+            measured.unlink(missing_ok=True)
+            write_whole(self.folder / 'key.json', json.dumps(key))
+            reason = run_tool(self.evaluation_command(checkpoint), self.folder / 'log.txt', progress)
             if reason:
                 row.status = 'failed'
                 row.remarks.append(reason)
                 return
-        self._take(row, json.loads(kept.read_text()))
+        self._read_result(row, _read(measured) or {}, _unfinished(checkpoint, cfg))
 
-    def _take(self, row: Row, result: dict[str, Any]) -> None:
+    def _read_result(self, row: Row, result: dict[str, Any], unfinished: str | None) -> None:
         for name, metric in METRICS.items():
-            if metric.key in result['metrics']:
+            if metric.key in result.get('metrics', {}):
                 row.measured[name] = round(float(result['metrics'][metric.key]) * metric.scale, 4)
         if not row.measured:
             row.status = 'failed'
@@ -277,64 +249,45 @@ class Evaluation:
             return
         row.status = 'measured'
         images, expected = result['images'], TEST_IMAGES[self.entry.task]
-        row.comparable = images == expected
         row.details.update(images=images, seconds=round(result['seconds'], 1), machine=result['machine'])
-        if not row.comparable:
-            row.remarks.append(f'measured on {images} of {expected:,} images: not to be compared.')
+        changed = [option for option in self.overrides if not option.startswith(_HARMLESS)]
+        obstacles = [
+            f'measured on {images} of {expected:,} images' if images != expected else None,
+            f'settings overridden ({", ".join(changed)})' if changed else None,
+            unfinished,
+        ]
+        row.comparable = not any(obstacles)
+        row.remarks += [f'{obstacle}: not to be compared.' for obstacle in obstacles if obstacle]
         if not row.published:
             row.remarks.append('nothing is published of it.')
         elif self.entry.family != 'iFormer' and self.entry.task != 'cls':
             row.remarks.append(_OTHER_RECIPES)
-        elif not row.trained and self.entry.task != 'cls':
+        elif row.released and self.entry.task != 'cls':
             row.remarks.append(_RERUNS)
-        far = [metric for metric in row.metrics() if row.within(metric) is False]
+        far = [METRICS[metric].title for metric in row.metrics() if row.within(metric) is False]
         if far:
-            row.remarks.append(
-                f'further away than the tolerance in {", ".join(METRICS[m].title for m in far)}.'
-            )
+            row.remarks.append(f'further away than the tolerance in {", ".join(far)}.')
 
 
-def run_tool(command: list[str], log: Path, data: Path | None, progress: Progress) -> str | None:
-    """Runs a command to its end, its output into a log.
-
-    Args:
-        command: What to run.
-        log: File to write.
-        data: Folder of the data sets, None for where the configs look.
-        progress: Is told of iterations done and of all, as mmengine logs them.
-
-    Returns:
-        None if it succeeded, else why not, in a sentence.
-    """
-    environment = dict(os.environ, **(dict(MMIFORMER_DATA=str(data.resolve())) if data else {}))
-    lines: list[str] = []
-    with log.open('w', encoding='utf-8') as file:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors='replace',
-            env=environment,
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                file.write(line)
-                file.flush()
-                lines.append(line.strip())
-                if found := _LOGGED.search(line):
-                    progress(int(found[1]), int(found[2]))
-            code = process.wait()
-        finally:
-            if process.poll() is None:  # Interrupted.
-                process.terminate()
-                process.wait()
-    if code == 0:
+def _read(file: Path) -> Any:
+    """Content of a JSON file; None where there is none, or where a run was stopped while it wrote."""
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
         return None
-    sentence = next((line.removeprefix('error: ') for line in lines if line.startswith('error: ')), None)
-    if sentence is None:
-        last = next((line for line in reversed(lines) if line), 'no output')
-        how = 'killed by signal' if code < 0 else 'ended with exit code'
-        sentence = f'{how} {abs(code)}: {last[:300]} (see {log})'
-    return sentence
+
+
+def _state_of(cfg: Config) -> list[list[Any]]:
+    """Size and time of the files and folders that are evaluated on, which change as a file is added."""
+    paths = [Path(path) for dataset in datasets_of(cfg, 'test') for path in paths_of(dataset)]
+    stats = [(path, path.stat()) for path in paths if path.exists()]
+    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def _unfinished(checkpoint: Path, cfg: Config) -> str | None:
+    """That a file of mmengine's, by its name, is from before the end of training."""
+    for name, last in (('epoch', cfg.train_cfg.get('max_epochs')), ('iter', cfg.train_cfg.get('max_iters'))):
+        found = re.fullmatch(rf'{name}_(\d+)\.pth', checkpoint.name)
+        if found and last and int(found[1]) < last:
+            return f'trained to {name} {found[1]} of {last}'
+    return None

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import cv2
 import pytest
@@ -8,10 +9,10 @@ from mmiformer.results import comparing
 from mmiformer.results.comparing import Row
 
 
-def row(measured: float | None, comparable: bool = True, trained: bool = False) -> Row:
+def row(measured: float | None, comparable: bool = True, released: bool = True) -> Row:
     figures = {} if measured is None else dict(top1=measured)
     status = 'missing' if measured is None else 'measured'
-    return Row('x_in1k', 'X', dict(top1=80.4), status, figures, comparable, trained)
+    return Row('x_in1k', 'X', dict(top1=80.4), status, figures, comparable, released)
 
 
 # 0.1 is the tolerance of a released file on ImageNet, 0.3 that of a run of one's own.
@@ -23,8 +24,8 @@ def row(measured: float | None, comparable: bool = True, trained: bool = False) 
         (80.3, {}, True),
         (80.51, {}, False),
         (80.6, {}, False),
-        (80.6, dict(trained=True), True),
-        (80.75, dict(trained=True), False),
+        (80.6, dict(released=False), True),
+        (80.75, dict(released=False), False),
         (80.4, dict(comparable=False), None),
         (None, {}, None),
     ],
@@ -41,6 +42,7 @@ ROWS = [
         'measured',
         dict(box_ap=40.62, box_ap50=62.5, mask_ap=37.1),
         comparable=True,
+        released=True,
         remarks=['further away than the tolerance in mask AP.'],
         details=dict(file='iFormer_m_epoch_12.pth', sha256='0123456789abcdef', images=5000, seconds=812.3),
     ),
@@ -75,10 +77,10 @@ def test_table_keeps_every_row_with_its_reason():
 
 
 def test_files_hold_the_same(tmp_path):
-    page, data, picture = comparing.write(ROWS, tmp_path, 'python tools/reproduce.py')
-    assert page.read_text() == comparing.markdown(ROWS) + '\npython tools/reproduce.py\n'
+    page, data, picture = comparing.write(ROWS, tmp_path, 'python x.py --out $a$', 'today')
+    assert page.read_text() == comparing.markdown(ROWS) + '\n`python x.py --out $a$`\n\ntoday\n'
     content = json.loads(data.read_text())
-    assert content['note'] == 'python tools/reproduce.py'
+    assert (content['command'], content['circumstances']) == ('python x.py --out $a$', 'today')
     records = {record['name']: record for record in content['rows']}
     assert list(records) == [r.name for r in ROWS]
     first = records['maskrcnn_iformer_m_coco']
@@ -88,8 +90,16 @@ def test_files_hold_the_same(tmp_path):
     assert cv2.imread(str(picture)).std() > 5
 
 
+def test_rows_of_former_commands_stay_in_the_table(tmp_path):
+    comparing.write(ROWS[:3], tmp_path, 'first', '')
+    changed = replace(ROWS[1], status='measured', measured=dict(box_ap=42.0), remarks=[])
+    boxes = replace(ROWS[3], published=dict(box_ap=42.1))  # The other task's row of that name.
+    page, *_ = comparing.write([changed, ROWS[3], boxes], tmp_path, 'second $x$', 'a $b$ c')
+    assert page.read_text().startswith(comparing.markdown([ROWS[0], changed, ROWS[2], ROWS[3], boxes]))
+
+
 def test_nothing_measured_and_nothing_published_writes_no_picture(tmp_path):
-    assert [f.name for f in comparing.write(ROWS[-1:], tmp_path, '')] == ['table.md', 'table.json']
+    assert [f.name for f in comparing.write(ROWS[-1:], tmp_path, '', '')] == ['table.md', 'table.json']
 
 
 def test_picture_shows_each_row_once_a_metric(tmp_path, monkeypatch):

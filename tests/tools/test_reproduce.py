@@ -67,7 +67,7 @@ def test_table_is_filled_row_by_row_and_goes_on(run_tool, place):
     rows = table(out)
     assert len(rows) == 18, 'every row of the paper with a figure for ADE20K'
     whole = rows['fpn_iformer_m_ade20k']
-    assert (whole['status'], whole['comparable'], whole['trained']) == ('measured', False, False)
+    assert (whole['status'], whole['comparable'], whole['released']) == ('measured', False, True)
     assert 0 <= whole['measured']['miou'] < 100 and whole['published'] == dict(miou=42.4)
     assert whole['details']['images'] == 2 and 'torch' in whole['details']['machine']['versions']
     assert any('2 of 2,000 images' in remark for remark in whole['remarks'])
@@ -90,13 +90,13 @@ def test_table_is_filled_row_by_row_and_goes_on(run_tool, place):
 
 def test_training_a_row_then_evaluating_it(run_tool, place):
     out = place / 'out'
-    arguments = ['--task', 'seg', '--rows', 'fpn_iformer_t_*', '--train', '--checkpoints', place / 'files']
+    arguments = ['--task', 'seg', '--rows', 'fpn_iformer_t_*', '--train']
     code, _, err = run_tool(
         'reproduce', *arguments, '--data', place / 'data', '--out', out, '--cfg-options', *SHORT
     )
     assert code == 0, err[-2000:]
     row = table(out)['fpn_iformer_t_ade20k']
-    assert (row['status'], row['trained'], row['published']) == ('measured', True, {})
+    assert (row['status'], row['released'], row['published']) == ('measured', False, {})
     assert row['details']['file'] == 'iter_1.pth' and row['details']['images'] == 3
 
 
@@ -115,6 +115,8 @@ def test_the_plan_runs_nothing(run_tool, place):
         (['--checkpoints', '.', '--data', 'nowhere'], 'nowhere: no such folder'),
         (['--checkpoints', '.', '--gpus', '8'], '--launcher pytorch or slurm'),
         (['--checkpoints', '.', '--rows', 'none'], "--rows 'none': fits no config"),
+        (['--checkpoints', '.', '--limit', '0'], '--limit 0'),
+        (['--rows', 'fpn_*'], 'or add --train'),
     ],
 )
 def test_mistakes_are_told(run_tool, workplace, arguments, sentence):

@@ -30,13 +30,19 @@ def test_config_is_the_file_of_that_name():
 def test_model_with_weights_of_a_file_and_without(tmp_path):
     file = tmp_path / 'iFormer_t.pth'
     torch.save(dict(model=golden.state_dict('cls_t')), file)
-    model = mmiformer.get_model('iformer_t_in1k', str(file))
+    model = mmiformer.get_model('iformer_t_in1k', file)
     fresh = mmiformer.get_model('iformer_t_in1k')
     key = 'backbone.stem.0.conv.weight'
     expected = golden.state_dict('cls_t')['downsample_layers.0.0.c.weight']
     assert torch.equal(model.state_dict()[key], expected)
     assert not torch.equal(fresh.state_dict()[key], expected)
     assert not model.training and not fresh.training
+
+
+@pytest.mark.parametrize('nothing', [False, None, ''])
+def test_without_weights_nothing_is_fetched(nothing, monkeypatch):
+    monkeypatch.setattr('mmiformer.checkpoints.reading.fetch', lambda url: pytest.fail(url))
+    assert mmiformer.get_model('fpn_iformer_t_ade20k', nothing).backbone.arch == 't'
 
 
 def test_no_released_weights_are_told():
@@ -77,7 +83,14 @@ def test_inferencer_is_the_toolboxs_own_and_predicts_as_the_model(name, tmp_path
     inferencer = mmiformer.inferencer(name, weights, device='cpu')
     toolbox = dict(maskrcnn='mmdet', fpn='mmseg', iformer='mmpretrain')[name.split('_')[0]]
     assert type(inferencer).__module__.startswith(f'{toolbox}.apis')
-    found = inferencer(str(image))
+    # Pictures, too: mmseg's gives the data set's description to its drawing as it is.
+    shown = (
+        dict(show_dir=str(tmp_path / 'shown'))
+        if toolbox == 'mmpretrain'
+        else dict(out_dir=str(tmp_path / 'shown'))
+    )
+    found = inferencer(str(image), **shown)
+    assert any(file.is_file() for file in (tmp_path / 'shown').rglob('*.[pj][np]g'))
     expected = predict(mmiformer.get_model(name, weights), cfg, image)
     if toolbox == 'mmpretrain':
         assert found[0]['pred_label'] == int(expected.pred_label)
@@ -153,9 +166,9 @@ def test_the_wheel_brings_configs_metafiles_and_tools(tmp_path):
     tracked = subprocess.run(
         ['git', 'ls-files', 'configs', 'tools'], cwd=ROOT, capture_output=True, text=True
     )
-    assert {n.removeprefix(mim) for n in names if n.startswith(mim)} - {'model-index.yml'} == set(
-        tracked.stdout.split()
-    )
+    of_the_checkout = {'tools/generate.py', 'tools/setup_env.py'}
+    brought = {n.removeprefix(mim) for n in names if n.startswith(mim)} - {'model-index.yml'}
+    assert brought == set(tracked.stdout.split()) - of_the_checkout
     code = (
         'import mmiformer, pathlib\n'
         "cfg = mmiformer.get_config('maskrcnn_repvit_m1_1_coco')\n"
