@@ -238,7 +238,7 @@ class Job:
 
     def _read_result(self, row: Row, result: dict[str, Any], unfinished: str | None) -> None:
         for name, metric in METRICS.items():
-            if metric.key in result.get('metrics', {}):
+            if metric.task == self.entry.task and metric.key in result.get('metrics', {}):
                 row.measured[name] = round(float(result['metrics'][metric.key]) * metric.scale, 4)
         if not row.measured:
             row.status = 'failed'
