@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
@@ -43,8 +44,9 @@ def main() -> None:
     while hasattr(model, 'module'):  # Wrappers for several processes and for test-time augmentation.
         model = model.module
     load_strictly(model, args.checkpoint)
-    if not runner.distributed:  # Several processes keep to the wrapper that mmengine put around it.
-        runner.model = quicken(runner.model, args.compile)
+    # The wrapper for several processes is of no use here: gradients are all that it shares.
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    runner.model = quicken(model, args.compile)
     runner.test()
 
 
