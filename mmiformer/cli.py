@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
 
+from mmiformer import distributed
 from mmiformer.datasets.checks import check_classes, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
@@ -74,7 +77,10 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
             f'{file}: not a config that mmengine can read ({error}).'.replace('\n', ' ')
         ) from error
     if demo:
-        print(apply_demo(cfg), flush=True)
+        with distributed.first_process_first():
+            description = apply_demo(cfg)
+        if is_main_process():
+            print(description, flush=True)
     try:
         cfg.merge_from_dict(options or {})
     except (TypeError, LookupError, AttributeError, ValueError, AssertionError) as error:
@@ -93,19 +99,27 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         The config, ready for mmengine's runner.
 
     Raises:
-        UserError: If data is missing, its classes are not the heads', or a GPU is asked for and absent.
+        UserError: If data is missing, its classes are not the heads', a GPU is asked for and absent, or the
+            launcher did not start this process.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    on_cpus = get_device() == 'cpu'
+    if args.launcher != 'none':
+        local_rank = distributed.local_rank(args.launcher)
+        if not on_cpus:
+            require_device(
+                f'cuda:{local_rank}', ', start one process a GPU, or one on the CPU without --launcher'
+            )
+        # Before the whole config: the first process alone makes the miniature data.
+        settings = {key: value for key, value in args.cfg_options.items() if key.startswith('env_cfg.')}
+        distributed.start(args.launcher, load_config(args.config, settings).get('env_cfg', {}))
     cfg = load_config(args.config, args.cfg_options, args.demo)
     cfg.launcher = args.launcher
+    if args.launcher != 'none' and on_cpus:
+        distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     check_files(cfg, splits)
     check_classes(cfg, splits)
-    if args.launcher != 'none':  # mmengine sets a CUDA device for each process, whatever the backend.
-        local_rank = os.environ.get('SLURM_LOCALID' if args.launcher == 'slurm' else 'LOCAL_RANK', '0')
-        require_device(
-            f'cuda:{local_rank}', ', start one process a GPU, or one on the CPU without --launcher'
-        )
     return cfg
 
 

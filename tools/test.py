@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
@@ -58,8 +59,9 @@ def main() -> None:
     while hasattr(model, 'module'):  # Wrappers for several processes and for test-time augmentation.
         model = model.module
     load_strictly(model, args.checkpoint)
-    if not runner.distributed:  # Several processes keep to the wrapper that mmengine put around it.
-        runner.model = quicken(runner.model, args.compile)
+    # The wrapper for several processes is of no use here: gradients are all that it shares.
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    runner.model = quicken(model, args.compile)
     start = time.perf_counter()
     metrics = runner.test()
     if args.out and is_main_process():

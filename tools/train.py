@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
@@ -59,7 +60,7 @@ def main() -> None:
         )
     if shapes is not None:
         check_same_model(runner, shapes, cfg.load_from)
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
         use_channels_last(runner.model)
     try:
         runner.train()
@@ -76,11 +77,15 @@ def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
         Shapes of the checkpoint's tensors, None where there is nothing to go on from.
     """
     if file == 'auto':
-        latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-        if latest is None:
-            print(f'--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning.', flush=True)
+        latest = [find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None]
+        broadcast_object_list(latest)  # A machine without the first one's work dir must not begin anew.
+        if latest[0] is None:
+            if is_main_process():
+                print(
+                    f'--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning.', flush=True
+                )
             return None
-        file = latest
+        file = latest[0]
     checkpoint = read(file)
     needed = {'state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'meta'}
     if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
@@ -95,11 +100,15 @@ def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
 
 
 def say_norm(runner: Runner, cfg: Config) -> None:
-    """Logs what became of a config's SyncBN, which mmengine makes BN where one process trains."""
+    """Logs what became of a config's SyncBN, which is made BN on a CPU and where one process trains."""
     if any(part.get('type') == 'SyncBN' for _, part in walk(cfg.model)):
-        synchronised = f'SyncBN over {runner.world_size} processes'
-        plain = 'BN, since one process trains and SyncBN needs several GPUs'
-        runner.logger.info(f'Normalisation of the heads: {synchronised if runner.distributed else plain}.')
+        if any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules()):
+            became = f'SyncBN over {runner.world_size} processes'
+        elif runner.distributed:
+            became = 'BN, each process for itself, since SyncBN needs GPUs'
+        else:
+            became = 'BN, since one process trains and SyncBN needs several GPUs'
+        runner.logger.info(f'Normalisation of the heads: {became}.')
 
 
 def say_batch(runner: Runner, cfg: Config) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import safetensors.torch
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from mmiformer.checkpoints.stand_ins import STAND_INS
 from mmiformer.checkpoints.translation import translate
+from mmiformer.distributed import first_process_first
 from mmiformer.errors import UserError
 
 # Texts in a checkpoint that mmengine runs as Python: ``config`` when it resumes, ``cfg`` in its inferencers.
@@ -152,14 +153,12 @@ def fetch(url: str) -> Path:
     # By its whole address: many files on one host are called model.safetensors.
     address = urllib.parse.urlparse(url)
     path = Path(torch.hub.get_dir(), 'checkpoints', address.netloc, address.path.lstrip('/'))
-    rank, world_size = get_dist_info()
-    if rank > 0:
-        barrier()
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            print_log(f'Downloading {url} to {path}', logger='current')
-            torch.hub.download_url_to_file(url, str(path), progress=rank == 0)
+        with first_process_first():
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                print_log(f'Downloading {url} to {path}', logger='current')
+                torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, 'reason', error)
         raise UserError(
@@ -168,9 +167,6 @@ def fetch(url: str) -> Path:
             'init_cfg=None model.backbone.norm_eval=False to start from scratch; tools/train.py CONFIG '
             '--demo needs no download).'
         ) from error
-    finally:
-        if rank == 0 and world_size > 1:
-            barrier()
     return path
 
 

@@ -219,7 +219,6 @@ def test_a_gpu_that_is_not_there(run_tool, config, demo_run):
     assert 'finds 0 CUDA devices' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'cuda:0'))
     assert 'unknown' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'gpu'))
     assert '--amp' in errors(run_tool('train', config, '--demo', '--amp'))
-    assert 'without --launcher' in errors(run_tool('train', config, '--demo', '--launcher', 'pytorch'))
 
 
 @pytest.mark.parametrize('fault', ['truncated', 'text', 'missing'])

@@ -1,0 +1,121 @@
+"""Several processes: mmengine's way, made to work on machines without a GPU as well.
+
+Three things in mmengine's way ask for CUDA whatever the backend is. Its ``init_dist`` sets a CUDA device
+for each process, its runner gives the model's wrapper that device, and torch's SyncBatchNorm has no kernels
+for the CPU. Here the processes of a CPU meet over gloo, under a wrapper without a device, with BatchNorm.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import barrier, get_rank, get_world_size, init_dist
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
+
+from mmiformer.errors import UserError
+from mmiformer.memory_format import use_channels_last
+
+# What a launcher tells each process it starts, and the line that starts them.
+_LAUNCHERS = {
+    'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+}
+_STARTED_BY = {'pytorch': 'torchrun or tools/dist_train.sh', 'slurm': 'srun or tools/slurm_train.sh'}
+
+
+def local_rank(launcher: str) -> int:
+    """The number of this process among those of its machine.
+
+    Args:
+        launcher: ``pytorch`` or ``slurm``.
+
+    Raises:
+        UserError: If the launcher did not start this process.
+    """
+    missing = [name for name in _LAUNCHERS[launcher] if name not in os.environ]
+    if missing:
+        raise UserError(
+            f'--launcher {launcher}: {missing[0]} is not set, so the launcher did not start this process; '
+            f'start it with {_STARTED_BY[launcher]}, or leave --launcher away.'
+        )
+    return int(os.environ['SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK'])
+
+
+def start(launcher: str, env_cfg: dict[str, Any]) -> None:
+    """Brings the processes of a launcher together, earlier than mmengine's runner, which then does not.
+
+    Args:
+        launcher: ``pytorch`` or ``slurm``.
+        env_cfg: The config's ``env_cfg``; the ``timeout`` of its ``dist_cfg`` is in seconds.
+
+    Raises:
+        UserError: If ``dist_cfg`` has settings that cannot be.
+    """
+    # Before init_dist, as in mmengine's runner: it would settle on another way to start data workers.
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+    dist_cfg = env_cfg.get('dist_cfg', {})
+    try:
+        if get_device() == 'cpu':
+            # Set just now, where nobody else did: too late for torch to see by itself.
+            torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+            with mock.patch.object(torch.cuda, 'set_device'):
+                init_dist(launcher, **dict(dist_cfg, backend='gloo'))
+        else:
+            init_dist(launcher, **dist_cfg)
+    except TypeError as error:
+        raise UserError(f'env_cfg.dist_cfg: not settings of a process group ({error}).') from error
+
+
+def use_gloo(cfg: Config) -> None:
+    """Has a config run in several processes on CPUs.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
+    """
+    cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+    default = dict(
+        type='mmiformer.distributed.CPUDistributedDataParallel',
+        broadcast_buffers=False,  # This and the next as mmengine has them without a model_wrapper_cfg.
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = default | (cfg.get('model_wrapper_cfg') or {})
+
+
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper around a model on the CPU: SyncBN becomes BN, and the layout channels-last.
+
+    Args:
+        module: The model.
+        device_ids: Left aside: the runner gives a GPU's number here.
+        kwargs: Arguments of ``MMDistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
+        module = revert_sync_batchnorm(module)
+        use_channels_last(module)  # Not later: the buckets of gradients are laid out as the weights are now.
+        super().__init__(module, **kwargs)
+        print_log(
+            f'torch {torch.__version__} finds no GPU: {get_world_size()} processes run on CPUs over gloo.',
+            logger='current',
+        )
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Lets rank 0 do something before the others, who find it done, or do it on their own machine."""
+    first = get_rank() == 0
+    if not first:
+        barrier()
+    try:
+        yield
+    finally:
+        if first:
+            barrier()

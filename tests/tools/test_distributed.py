@@ -1,0 +1,216 @@
+"""Two processes on one machine, on CPUs over gloo, against one."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import two_processes
+from helpers import CONFIG, SHORT, SHORT_SEG
+
+CONFIGS = dict(
+    det=CONFIG,
+    seg='configs/segmentation/fpn_iformer_t_ade20k.py',
+    cls='configs/classification/iformer_t_in1k.py',
+)
+OPTIONS = dict(det=SHORT, seg=SHORT_SEG, cls=SHORT[:8])
+# An odd number of images, which two processes cannot share evenly; of ImageNet's some of each class.
+TESTED = dict(
+    det=('test_dataloader.dataset.indices=7', 'test_evaluator.outfile_prefix={out}'),
+    seg=('test_dataloader.dataset.indices=7',),
+    cls=('test_dataloader.dataset.indices=[5,35,65,95,125,155,175]', 'test_dataloader.batch_size=2'),
+)
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
+
+
+def environment(**variables: object) -> dict[str, str]:
+    """This process's, without GPUs and real data, and with the checkout's package."""
+    path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+    made = dict(
+        os.environ, PYTHONPATH=path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'
+    )
+    made.pop('MMIFORMER_DATA', None)
+    return made | {name: str(value) for name, value in variables.items()}
+
+
+def arguments_of_test(task: str, config: str, out: Path) -> list[str]:
+    options = [*OPTIONS[task], *(option.format(out=out / 'result') for option in TESTED[task])]
+    checkpoint = f'two_{task}/iter_2.pth'
+    return [config, checkpoint, '--demo', '--work-dir', str(out), '--cfg-options', *options]
+
+
+@pytest.fixture(scope='module')
+def configs(root) -> dict[str, str]:
+    return {task: str(root / file) for task, file in CONFIGS.items()}
+
+
+@pytest.fixture(scope='module')
+def launched(root, workplace, configs) -> dict[str, subprocess.CompletedProcess]:
+    """A short training of each task, started as a user does."""
+    return {
+        task: subprocess.run(
+            [root / 'tools/dist_train.sh', config, '2', '--demo', '--work-dir', f'two_{task}']
+            + ['--cfg-options', *OPTIONS[task]],
+            env=environment(PORT=free_port()),
+            cwd=workplace,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        for task, config in configs.items()
+    }
+
+
+@pytest.fixture(scope='module')
+def found(root, workplace, configs, launched, tmp_path_factory) -> tuple[Path, list[dict]]:
+    """Folder that two processes of tests/two_processes.py wrote to, and what they found."""
+    out = tmp_path_factory.mktemp('found')
+    saved = f'two_det/{Path(CONFIG).name}'  # The config as it was run.
+    calls = [
+        ['train', saved, '--resume', 'two_det/iter_1.pth', '--work-dir', 'two_resumed'],
+        *(['test', *arguments_of_test(task, config, out / task)] for task, config in configs.items()),
+    ]
+    variables = dict(SLURM_NTASKS=2, SLURM_NODELIST='localhost')
+    variables |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    processes = []
+    for rank in range(2):
+        with (out / f'{rank}.txt').open('w') as text:
+            processes.append(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        root / 'tests/two_processes.py',
+                        out,
+                        *configs.values(),
+                        json.dumps(calls),
+                    ],
+                    env=environment(**variables, SLURM_PROCID=rank, SLURM_LOCALID=rank),
+                    cwd=workplace,
+                    stdout=text,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    for rank, process in enumerate(processes):
+        assert process.wait(timeout=600) == 0, (out / f'{rank}.txt').read_text()[-3000:]
+    return out, [torch.load(out / f'{rank}.pt', weights_only=False) for rank in range(2)]
+
+
+def losses(run: Path) -> dict[int, dict]:
+    lines = next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return {record['step']: record for record in map(json.loads, lines) if 'loss' in record}
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_a_launched_training_runs_on_cpus_and_one_process_speaks(launched, workplace, task):
+    result = launched[task]
+    assert result.returncode == 0, result.stderr[-3000:]
+    run = workplace / f'two_{task}'
+    for name in ('curves.png', 'predictions.png'):
+        assert len(re.findall(rf'^\w+ +\S*{name}$', result.stdout, re.M)) == 1 and (run / name).exists()
+    assert len(re.findall('^images ', result.stdout, re.M)) == 1, 'the demo data is described once'
+    log = next(run.glob('*/*.log')).read_text()
+    for line in ('2 processes run on CPUs over gloo', 'Iter(train) [2/2]', 'Iter(val) [1/1]    '):
+        assert log.count(line) == result.stdout.count(line) >= 1
+    assert ('BN, each process for itself' in log) == (task == 'seg')
+    assert losses(run).keys() == {1, 2}
+
+
+def test_settings_and_downloads(found):
+    _, ranks = found
+    assert [rank['timeout'] for rank in ranks] == [two_processes.TIMEOUT] * 2
+    assert [len(rank['downloads']) for rank in ranks] == [1, 0], 'the second finds the file'
+
+
+@pytest.mark.parametrize('task', ['cls', 'seg'])
+def test_gradients_of_two_halves_are_those_of_the_whole(found, configs, task):
+    _, ranks = found
+    expected = two_processes.gradients(configs[task])
+    half = two_processes.gradients(configs[task], slice(2))
+    far = 0
+    for name, gradient in expected.items():
+        for rank in ranks:
+            # Float64, summed in another order; some gradients are zero but for rounding.
+            torch.testing.assert_close(rank[configs[task]][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+        far += bool((half[name] - gradient).norm() > 0.1 * gradient.norm())
+    assert far > 0.5 * len(expected), 'the halves differ'
+
+
+def test_each_process_trains_on_its_own_images_and_again_the_same(found):
+    _, ranks = found
+    first, second = [rank['batches'][0] for rank in ranks]
+    ids = lambda epoch: [x[0] for batch in epoch for x in batch]  # noqa: E731
+    for run in ranks:
+        assert run['batches'][0] == run['batches'][1], 'the same seed, the same images and flips'
+    everything = sorted(ids(first[0]) + ids(second[0]))
+    assert len(set(everything)) == two_processes.IMAGES
+    for epoch in range(2):
+        # mmengine's DefaultSampler: one order for all, dealt out in turn; then put together by orientation.
+        generator = torch.Generator().manual_seed(two_processes.SEED + epoch)
+        order = torch.randperm(two_processes.IMAGES, generator=generator)
+        for rank, run in enumerate((first, second)):
+            assert sorted(ids(run[epoch])) == sorted(everything[i] for i in order[rank::2])
+            mixed = [len({w < h for _, (h, w), _ in batch}) > 1 for batch in run[epoch]]
+            assert sum(mixed) <= 1, 'but for what is left over at the end'
+    assert ids(first[0]) != ids(first[1])
+    assert {x[2] for batch in first[0] for x in batch} == {True, False}
+
+
+def test_two_processes_resume_as_if_they_had_not_stopped(found, workplace):
+    whole, resumed = losses(workplace / 'two_det'), losses(workplace / 'two_resumed')
+    assert resumed.keys() == {2}
+    for key, value in whole[2].items():
+        if 'loss' in key:  # Proposals are sampled at random.
+            assert resumed[2][key] == value, key
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_two_processes_evaluate_as_one(found, configs, run_tool, tmp_path, monkeypatch, task):
+    out, _ = found
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
+    code, _, err = run_tool('test', *arguments_of_test(task, configs[task], tmp_path))
+    assert code == 0, err[-3000:]
+    one, two = (json.loads(next(folder.glob('*/*.json')).read_text()) for folder in (tmp_path, out / task))
+    for metrics in (one, two):
+        del metrics['time'], metrics['data_time']
+    assert two == one
+    if task == 'det':  # Hardly trained, it finds nothing that is there.
+        boxes = [json.loads((folder / 'result.bbox.json').read_text()) for folder in (tmp_path, out / task)]
+        assert boxes[0] == boxes[1] and len(boxes[0]) > 20
+    else:
+        assert 0 < one[dict(seg='mIoU', cls='accuracy/top1')[task]] < 100
+
+
+def test_mistakes_of_launching(run_tool, config, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    code, _, err = run_tool('train', config, '--demo', '--launcher', 'pytorch')
+    assert code == 1 and 'RANK is not set' in err and 'torchrun' in err and 'Traceback' not in err
+    # Eight processes where there are four GPUs.
+    monkeypatch.setattr('mmiformer.cli.get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, '7')
+    code, _, err = run_tool('train', config, '--demo', '--launcher', 'pytorch')
+    assert code == 1 and "'cuda:7'" in err and 'finds 4 CUDA devices' in err and 'one process a GPU' in err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN has no kernels for the CPU')
+def test_sync_bn_normalises_over_all_processes(tmp_path):
+    """Over gloo, for which one GPU is enough; NCCL wants one for each process."""
+    torch.multiprocessing.spawn(two_processes.sync_bn, (2, int(free_port()), str(tmp_path)), nprocs=2)
+    model = two_processes.conv('BN')
+    model(two_processes.images()).square().mean().backward()
+    for rank in range(2):
+        found = torch.load(tmp_path / f'{rank}.pt')
+        for name, value in two_processes.state(model).items():
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=name)
