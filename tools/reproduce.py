@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from mmengine.logging import MMLogger
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -39,11 +40,11 @@ from mmiformer.zoo.launching import Launch, OnProgress
 def main() -> None:
     """Parses the arguments, and plans, trains or evaluates row by row."""
     args = parse_arguments()
+    MMLogger.get_current_instance().setLevel(logging.WARNING)  # It tells of every config that is read.
     if args.data:
         os.environ['MMIFORMER_DATA'] = str(args.data.resolve())
     rows = reproducing.rows_of(args.task, args.rows, args.checkpoints)
     if args.dry_run:
-        logging.getLogger('mmengine').setLevel(logging.WARNING)
         plan(rows, args, Console())
         return
     args.out.mkdir(parents=True, exist_ok=True)
