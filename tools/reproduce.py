@@ -172,7 +172,7 @@ def plan(rows: list[tuple[Row, Entry | None]], args: argparse.Namespace, console
         weights, hours, line = work_on(row, entry, args)
         total += hours or 0
         lines.append(line)
-        table.add_row(row.name, figures or 'not published', weights, '-' if hours is None else f'{hours:.2f}')
+        table.add_row(row.name, figures or 'not published', weights, duration(hours))
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
@@ -181,6 +181,13 @@ def plan(rows: list[tuple[Row, Entry | None]], args: argparse.Namespace, console
         'where depthwise convolutions and attention prevail.',
         highlight=False,
     )
+
+
+def duration(hours: float | None) -> str:
+    """Hours, of small ones two digits."""
+    if hours is None:
+        return '-'
+    return f'{hours:.1f}' if hours >= 1 else f'{hours:.2g}'
 
 
 def work_on(row: Row, entry: Entry | None, args: argparse.Namespace) -> tuple[str, float | None, str]:
