@@ -48,8 +48,9 @@ def main() -> None:
         plan(rows, args, Console())
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda number, _: sys.exit(128 + number))  # So that the running tool ends too.
+    for name in ('SIGTERM', 'SIGHUP'):
+        if hasattr(signal, name):  # So that the running tool ends too.
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     console = Console(stderr=True)
     command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
