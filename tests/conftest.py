@@ -41,7 +41,8 @@ def workplace(tmp_path_factory) -> Path:
 def at_work(workplace, monkeypatch) -> Path:
     """The workplace as the current folder, without real data."""
     monkeypatch.chdir(workplace)
-    monkeypatch.delenv('MMIFORMER_DATA', raising=False)  # Tests of real data set it again.
+    monkeypatch.setenv('MMIFORMER_DATA', '')  # So that what a tool sets is taken back after the test.
+    monkeypatch.delenv('MMIFORMER_DATA')  # Tests of real data set it again.
     # mmengine's loggers outlive a run, and with them the stream of an earlier test.
     monkeypatch.setattr(logging, 'raiseExceptions', False)
     return workplace
