@@ -228,7 +228,7 @@ def _plot_panel(ax: Axes, metric: str, rows: Sequence[Row]) -> None:
         (
             'D',
             _ELSEWHERE,
-            'measured on other or fewer images',
+            'measured, not to be compared',
             any(not r.comparable and metric in r.measured for r in rows),
         ),
     ):
