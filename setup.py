@@ -30,7 +30,7 @@ CORE = ['numpy', 'packaging', 'safetensors', 'torch>=2.7']
 UNDECLARED = ['ftfy', 'regex', 'torchvision']
 
 # Most peers of iFormer, and its teacher, are timm's.
-PEERS = ['timm']
+PEERS = ['timm>=1.0.31']
 
 # What tools/export.py writes for; each on its own, since they want different versions of others.
 RUNTIMES = {

@@ -1,6 +1,7 @@
 """What the command lines share: errors as sentences, configs, checks before a long run."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
 from mmiformer import distributed
+from mmiformer.config_tree import walk
 from mmiformer.datasets.checks import check_classes, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
@@ -100,7 +102,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
 
     Raises:
         UserError: If data is missing, its classes are not the heads', a GPU is asked for and absent, or the
-            launcher did not start this process.
+            launcher did not start this process, or a package is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -118,9 +120,33 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    check_packages(cfg)
     check_files(cfg, splits)
     check_classes(cfg, splits)
     return cfg
+
+
+def check_packages(cfg: Config) -> None:
+    """Raises unless what the model's types are imported from is installed.
+
+    mmengine would say that such a type is not in the registry.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain.
+
+    Raises:
+        UserError: Naming the key and the package.
+    """
+    for key, part in walk(cfg.model, 'model'):
+        package, _, name = str(part.get('type', '')).rpartition('.')
+        try:
+            if package:
+                importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f'{key}.type: {name} needs {error.name}, which is not installed; pip install '
+                "'mmiformer[onedl]' (or '[openmmlab]' for the original line) brings all that configs need."
+            ) from error
 
 
 def require_device(device: str, instead: str = ', or use the CPU') -> torch.device:

@@ -14,13 +14,13 @@ from unittest import mock
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import barrier, get_rank, get_world_size, init_dist
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, init_dist
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 from mmiformer.memory_format import use_channels_last
 
 # What a launcher tells each process it starts, and the line that starts them.
@@ -57,7 +57,7 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
         env_cfg: The config's ``env_cfg``; the ``timeout`` of its ``dist_cfg`` is in seconds.
 
     Raises:
-        UserError: If ``dist_cfg`` has settings that cannot be.
+        UserError: If ``dist_cfg`` has settings that cannot be, or not all processes come.
     """
     # Before init_dist, as in mmengine's runner: it would settle on another way to start data workers.
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
@@ -65,13 +65,37 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
     try:
         if get_device() == 'cpu':
             # Set just now, where nobody else did: too late for torch to see by itself.
-            torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+            # OpenMP takes a list, for nested levels.
+            torch.set_num_threads(int(os.environ['OMP_NUM_THREADS'].partition(',')[0]))
             with mock.patch.object(torch.cuda, 'set_device'):
                 init_dist(launcher, **dict(dist_cfg, backend='gloo'))
         else:
             init_dist(launcher, **dist_cfg)
     except TypeError as error:
         raise UserError(f'env_cfg.dist_cfg: not settings of a process group ({error}).') from error
+    except torch.distributed.DistError as error:
+        raise UserError(
+            f'--launcher {launcher}: the processes did not all come together ({first_line(error)}); look for '
+            'what another one says, and whether they reach MASTER_ADDR and MASTER_PORT.'
+        ) from error
+
+
+def check_same_length(name: str, length: int) -> None:
+    """Raises unless all processes see as much data: else they would share it out differently, and hang.
+
+    Args:
+        name: Of the data loader, for the message.
+        length: Number of images that this process sees.
+
+    Raises:
+        UserError: Naming the numbers of the processes.
+    """
+    lengths = all_gather_object(length)
+    if len(set(lengths)) > 1:
+        raise UserError(
+            f'{name}: the processes see {", ".join(map(str, lengths))} images; give every machine the same '
+            'data (tools/check_data.py on each of them).'
+        )
 
 
 def use_gloo(cfg: Config) -> None:

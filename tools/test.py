@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.datasets.checks import datasets_of, limit_images
+from mmiformer.distributed import check_same_length
 from mmiformer.errors import UserError
 from mmiformer.files import write_whole
 from mmiformer.inference import load_strictly, quicken
@@ -62,6 +63,7 @@ def main() -> None:
     # The wrapper for several processes is of no use here: gradients are all that it shares.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     runner.model = quicken(model, args.compile)
+    check_same_length('test_dataloader', len(runner.test_dataloader.dataset))
     start = time.perf_counter()
     metrics = runner.test()
     if args.out and is_main_process():

@@ -14,6 +14,7 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.checkpoints import MisfitError, read
 from mmiformer.config_tree import walk
+from mmiformer.distributed import check_same_length
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
 from mmiformer.randomness import reseed_each_step
@@ -53,6 +54,9 @@ def main() -> None:
     if not args.demo:
         say_batch(runner, cfg)
     loader = runner.train_loop.dataloader
+    check_same_length('train_dataloader', len(loader.dataset))
+    if runner.val_loop is not None:
+        check_same_length('val_dataloader', len(runner.val_loop.dataloader.dataset))
     if not len(loader):
         raise UserError(
             f'train_dataloader: {len(loader.dataset)} images are less than a batch of {loader.batch_size} '

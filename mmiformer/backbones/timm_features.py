@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import timm  # noqa: F401  mmpretrain would miss it only when a network is built.
 import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.logging import print_log

@@ -164,8 +164,8 @@ def fetch(url: str) -> Path:
         raise UserError(
             f'{url}: could not be downloaded ({reason}); fetch it elsewhere and put it at {path}, or name '
             'your copy with --cfg-options model.backbone.init_cfg.checkpoint=FILE (or model.backbone.'
-            'init_cfg=None model.backbone.norm_eval=False to start from scratch; tools/train.py CONFIG '
-            '--demo needs no download).'
+            'init_cfg=None to start from scratch, and model.backbone.norm_eval=False where it has one; '
+            'tools/train.py CONFIG --demo needs no download).'
         ) from error
     return path
 
