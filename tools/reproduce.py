@@ -84,9 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add('--task', nargs='+', choices=TASKS, default=list(TASKS), help='tables to fill (default: all)')
     add('--rows', nargs='+', default=[], metavar='CONFIG', help="configs by name, e.g. 'maskrcnn_iformer_*'")
-    add(
-        '--checkpoints', type=Path, required=True, metavar='DIR', help='weight files: released, or CONFIG.pth'
-    )
+    add('--checkpoints', type=Path, metavar='DIR', help='weight files: released, or CONFIG.pth')
     add(
         '--data',
         type=Path,

@@ -39,14 +39,14 @@ _HARMLESS = (
 
 
 def rows_of(
-    tasks: Sequence[str], patterns: Sequence[str], checkpoints: Path
+    tasks: Sequence[str], patterns: Sequence[str], checkpoints: Path | None
 ) -> list[tuple[Row, Entry | None]]:
     """The rows of the table: all that is published, and what else is asked for or has a checkpoint.
 
     Args:
         tasks: Keys of :data:`~mmiformer.zoo.entries.TASKS`.
         patterns: Names of configs, with ``*`` for any part; empty for all.
-        checkpoints: Folder of the weight files.
+        checkpoints: Folder of the weight files; None where all are trained.
 
     Returns:
         Each with its entry, None for a network that no library here has.
@@ -72,10 +72,11 @@ def rows_of(
     return chosen
 
 
-def _is_wanted(entry: Entry, patterns: Sequence[str], checkpoints: Path) -> bool:
+def _is_wanted(entry: Entry, patterns: Sequence[str], checkpoints: Path | None) -> bool:
     if patterns:
         return any(fnmatch.fnmatch(entry.name, pattern) for pattern in patterns)
-    return bool(entry.published) or find_checkpoint(entry, checkpoints) is not None
+    has_weights = checkpoints is not None and find_checkpoint(entry, checkpoints) is not None
+    return bool(entry.published) or has_weights
 
 
 def _row_of(entry: Entry) -> Row:
