@@ -161,7 +161,7 @@ def plan(rows: list[tuple[Row, Entry | None]], args: argparse.Namespace, console
     table = Table(box=box.SIMPLE_HEAD)
     for head in ('row', 'published', 'weights'):
         table.add_column(head, no_wrap=True)
-    table.add_column('V100 hours', justify='right')
+    table.add_column('V100 h', justify='right', no_wrap=True, min_width=6)
     total = 0.0
     lines = []
     for row, entry in track(rows, 'counting', console=Console(stderr=True), transient=True):

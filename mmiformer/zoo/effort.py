@@ -57,9 +57,7 @@ def count_model_macs(cfg: Config, task: str) -> int:
         task: ``'cls'``, ``'det'`` or ``'seg'``.
     """
     init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-    return count_macs(WholeModel(model), *_SIZES[task])
+    return count_macs(WholeModel(MODELS.build(cfg.model)), *_SIZES[task])
 
 
 class WholeModel(nn.Module):

@@ -108,6 +108,14 @@ def test_the_plan_runs_nothing(run_tool, place):
     assert 'tools/test.py' in out and 'fpn_iformer_s_ade20k.pth: not found' in out
 
 
+def test_the_plan_of_all_training_runs(run_tool, place):
+    """Of every network in the table, whatever library it is from."""
+    code, out, err = run_tool('reproduce', '--task', 'seg', '--train', '--dry-run', '--out', place / 'out')
+    assert code == 0, err[-2000:]
+    rows = [line.split() for line in out.splitlines() if line.strip().startswith('fpn_')]
+    assert len(rows) == 17 and all(row[-2] == 'trained' and float(row[-1]) > 1 for row in rows)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
