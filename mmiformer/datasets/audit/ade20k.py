@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mmiformer.datasets.audit.images import DamagedError, damage, examine, read_size
-from mmiformer.datasets.audit.layout import check_root, files_in
+from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders
 from mmiformer.datasets.audit.report import Audit, Flaw
 from mmiformer.datasets.loading import BROKEN
 
@@ -29,7 +29,7 @@ _SHIFTED = Flaw(
 
 
 def audit_ade20k(root: Path, decode: bool) -> Audit:
-    """Looks at ``images/{training,validation}/*.jpg`` and the masks in ``annotations``.
+    """Looks at ``images/{training,validation}/**/*.jpg`` and the masks in ``annotations``.
 
     Args:
         root: Folder of the data set.
@@ -64,12 +64,18 @@ def _check_splits(audit: Audit, decode: bool) -> None:
         if missing and missing <= (stems[f'annotations/{other}'] or set()):
             what = f'Images in images/{split} whose masks are in annotations/{other}'
             audit.tell_of(what, missing, 'give the folders the names of their own split')
+        elif in_other_folders(missing, masks - images):
+            what = f'Images in images/{split} whose masks lie in another folder below annotations/{split}'
+            audit.tell_of(what, missing, 'lay out both alike, best without folders below')
         else:
             what = f'Images in images/{split} without a mask in annotations/{split}'
-            audit.tell_of(what, missing, _UNPACK)
+            audit.tell_of(what, missing, f'remove them, or {_UNPACK}')
             what = f'Masks in annotations/{split} without an image in images/{split}'
             audit.tell_of(what, masks - images, 'they are not used', harmless=True)
-        _check_pairs(audit, split, images & masks, decode)
+        pairs = images & masks
+        below = {name for name in pairs if '/' in name}
+        audit.tell_of(f'Images in folders below images/{split}', below, 'they are used, too', harmless=True)
+        _check_pairs(audit, split, pairs, decode)
 
 
 def _check_pairs(audit: Audit, split: str, stems: set[str], decode: bool) -> None:
@@ -97,7 +103,7 @@ def _flaw_of_mask(path: Path, size: tuple[int, int] | None) -> Flaw | None:
         with Image.open(path) as image:
             labels = np.array(image)
     except BROKEN as error:
-        raise damage(path) from error
+        raise damage(path, error) from error
     if labels.ndim != 2:
         return _COLOURS
     if size and labels.shape != size[::-1]:

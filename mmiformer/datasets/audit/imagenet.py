@@ -1,12 +1,18 @@
 """ImageNet-1k in class folders, for classification."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmiformer.datasets.audit.images import DamagedError, examine, progress, read_size
-from mmiformer.datasets.audit.layout import check_root, tell_missing, visible
+from mmiformer.datasets.audit.layout import (
+    check_root,
+    is_dangling,
+    tell_dangling,
+    tell_missing,
+    visible,
+    walk,
+)
 from mmiformer.datasets.audit.report import Audit, Flaw
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 
@@ -51,8 +57,9 @@ def _images_of(audit: Audit, split: str) -> dict[str, list[str]] | None:
         return None
     inside = visible(folder)
     images: dict[str, list[str]] = {entry.name: [] for entry in inside if entry.is_dir()}
-    flat = {entry.name for entry in inside} - images.keys()
-    if flat and not images:
+    dangling = {entry.name for entry in inside if is_dangling(entry)}
+    flat = {entry.name for entry in inside} - images.keys() - dangling
+    if flat and all(name.startswith('.') for name in images):
         audit.tell_of(
             f'Files that lie in {split} itself and not in class folders',
             flat,
@@ -60,7 +67,7 @@ def _images_of(audit: Audit, split: str) -> dict[str, list[str]] | None:
             'n01440764.tar into a folder of its name',
         )
         return None
-    if not images:
+    if not images and not dangling:
         audit.tell(f'{folder}: is empty; unpack ImageNet-1k there, with a folder for each class.')
         return None
     for name in sorted(images):
@@ -71,13 +78,15 @@ def _images_of(audit: Audit, split: str) -> dict[str, list[str]] | None:
             return None
     others = flat
     for name in progress(images, f'Listing {split}'):
-        for path, _, files in os.walk(folder / name, followlinks=True):
-            below = os.path.relpath(path, folder)
-            for file in files:
-                if file.lower().endswith(IMAGE_SUFFIXES):
-                    images[name].append(f'{below}/{file}')
-                elif not file.startswith('.'):
-                    others.add(f'{below}/{file}')
+        for file, exists in walk(folder / name):
+            path = f'{name}/{file}'
+            if not file.lower().endswith(IMAGE_SUFFIXES):
+                others.add(path)
+            elif exists:
+                images[name].append(path)
+            else:
+                dangling.add(path)
+    tell_dangling(audit, split, dangling)
     audit.tell_of(
         f'Files in {split} that are no images of a class', others, 'they are not used', harmless=True
     )
