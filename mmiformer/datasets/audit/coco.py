@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mmiformer.datasets.audit.images import DamagedError, examine, read_size
 from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders, tell_missing
-from mmiformer.datasets.audit.report import Audit, Flaw, first_few
+from mmiformer.datasets.audit.report import Audit, Flaw, Splits, first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 
 Sizes = dict[str, tuple[int, int]]  # Width and height by the image's name.
@@ -55,24 +55,25 @@ _OTHER_SIZE = Flaw(
 )
 
 
-def audit_coco(root: Path, decode: bool) -> Audit:
+def audit_coco(root: Path, splits: Splits, decode: bool) -> Audit:
     """Looks at ``annotations/instances_{train,val}2017.json`` and the images that they name.
 
     Args:
         root: Folder of the data set.
+        splits: Out of ``train`` and ``val``.
         decode: Whether to decode every image.
     """
     audit = Audit(root)
     entries = ['annotations', *(f'{split}2017' for split in OFFICIAL)]
     if not check_root(audit, entries, 'unpack COCO 2017 there, or give its folder as PATH'):
         return audit
-    folders = {split: f'{split}2017' for split in OFFICIAL}
+    folders = {split: f'{split}2017' for split in splits}
     on_disk = {
         split: files_in(audit, folder, IMAGE_SUFFIXES, f'unpack {folder}.zip of COCO 2017 there', True)
         for split, folder in folders.items()
     }
-    for split, official in OFFICIAL.items():
-        folder, here = folders[split], on_disk[split]
+    for split in splits:
+        official, folder, here = OFFICIAL[split], folders[split], on_disk[split]
         entry = f'annotations/instances_{folder}.json'
         other = 'val' if split == 'train' else 'train'
         sizes, instances = _read_annotations(audit, entry, official)
@@ -84,7 +85,7 @@ def audit_coco(root: Path, decode: bool) -> Audit:
         unnamed = here - sizes.keys()
         # Annotations may also name files that are not listed, such as ../images/1.jpg.
         missing = {name for name in sizes.keys() - here if not (audit.root / folder / name).is_file()}
-        if missing and missing <= (on_disk[other] or set()):
+        if missing and missing <= (on_disk.get(other) or set()):
             audit.tell_of(
                 f'Images that {entry} names and that lie in {folders[other]} instead of {folder}',
                 missing,

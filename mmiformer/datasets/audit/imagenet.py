@@ -13,7 +13,7 @@ from mmiformer.datasets.audit.layout import (
     visible,
     walk,
 )
-from mmiformer.datasets.audit.report import Audit, Flaw
+from mmiformer.datasets.audit.report import Audit, Flaw, Splits
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 
 OFFICIAL = {'train': 1_281_167, 'val': 50_000}
@@ -21,11 +21,12 @@ CLASSES = 1000
 _CLASS = re.compile(r'n\d{8}')  # WordNet's number of a class: n01440764
 
 
-def audit_imagenet(root: Path, decode: bool) -> Audit:
+def audit_imagenet(root: Path, splits: Splits, decode: bool) -> Audit:
     """Looks at ``{train,val}/n01440764/...``.
 
     Args:
         root: Folder of the data set.
+        splits: Out of ``train`` and ``val``.
         decode: Whether to decode every image.
     """
     audit = Audit(root)
@@ -33,10 +34,10 @@ def audit_imagenet(root: Path, decode: bool) -> Audit:
     if not check_root(audit, tuple(OFFICIAL), remedy):
         return audit
     classes: dict[str, set[str]] = {}
-    for split, official in OFFICIAL.items():
+    for split in splits:
         images = _images_of(audit, split)
         audit.count(split, 'class folders', len(images or ()), CLASSES)
-        audit.count(split, 'images', sum(map(len, (images or {}).values())), official)
+        audit.count(split, 'images', sum(map(len, (images or {}).values())), OFFICIAL[split])
         if images is None:
             continue
         classes[split] = set(images)
