@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmiformer import cli
-from mmiformer.datasets.audit import DATASETS, audit, default_root
+from mmiformer.datasets.audit import DATASETS, SPLITS, audit, default_root
 from mmiformer.datasets.audit.report import Audit
 
 
@@ -27,10 +27,14 @@ def main() -> None:
         'data/imagenet, with $MMIFORMER_DATA in place of data when that is set',
     )
     parser.add_argument(
+        '--split', choices=SPLITS, help='look at this one alone, as for tests on val; without it, at both'
+    )
+    parser.add_argument(
         '--decode', action='store_true', help='decode every pixel, not just header and end of each image'
     )
     args = parser.parse_args()
-    found = audit(args.dataset, Path(args.path or default_root(args.dataset)), args.decode)
+    root = Path(args.path or default_root(args.dataset))
+    found = audit(args.dataset, root, (args.split,) if args.split else SPLITS, args.decode)
     if found.counts:
         Console().print(table_of(found))
     for finding in found.findings:

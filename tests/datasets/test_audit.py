@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
-from mmpretrain.datasets import ImageNet
+from mmpretrain.datasets import CustomDataset, ImageNet
+from mmseg.datasets import ADE20KDataset
 
 from mmiformer.cli import load_config
 from mmiformer.datasets.audit import ade20k, audit, coco, default_root, imagenet
@@ -75,6 +77,12 @@ def nest(folder: Path, below: str) -> None:
     aside.rename(folder / below)
 
 
+def cut_off(file: Path) -> None:
+    """Puts a link that leads nowhere in a file's place."""
+    file.unlink(missing_ok=True)
+    file.symlink_to('nowhere')
+
+
 def swap(first: Path, second: Path) -> None:
     aside = first.with_name('aside')
     first.rename(aside)
@@ -113,7 +121,7 @@ MISTAKES = {
     'extra level of images': (
         'coco',
         lambda r: nest(r / 'train2017', 'train2017'),
-        r'train2017: its files lie one folder too deep, in \S*/train2017/train2017; move them up',
+        r'names and that lie in another folder below train2017: 12 \(000000000001.jpg, .*; move them',
     ),
     'images elsewhere': (
         'coco',
@@ -167,6 +175,39 @@ MISTAKES = {
         'coco',
         lambda r: edit(r / VAL, lambda c: [a.pop('category_id') for a in c['annotations']]),
         "val2017.json: JSON, but without 'category_id'",
+    ),
+    **{
+        f'instances without {field}': (
+            'coco',
+            lambda r, field=field: edit(r / VAL, lambda c: c['annotations'][0].pop(field)),
+            f"val2017.json: JSON, but without '{field}', so no instances",
+        )
+        for field in ('bbox', 'area', 'iscrowd', 'segmentation')
+    },
+    'image without a name': (
+        'coco',
+        lambda r: edit(r / VAL, lambda c: c['images'][0].update(file_name=None)),
+        'val2017.json: JSON, but in another form',
+    ),
+    'image with a list for an id': (
+        'coco',
+        lambda r: edit(r / VAL, lambda c: c['images'][0].update(id=[1])),
+        'val2017.json: JSON, but in another form',
+    ),
+    'links to nowhere': (
+        'coco',
+        lambda r: [cut_off(file) for file in list((r / 'val2017').iterdir())],
+        r'^Links in val2017 that lead nowhere: 6 \(900000000001.jpg, .*; bring back what they point to.$',
+    ),
+    'a link to nowhere': (
+        'coco',
+        lambda r: cut_off(r / IMAGE_1),
+        r'Links in train2017 that lead nowhere: 1 \(000000000001.jpg\)',
+    ),
+    'a folder that is a link to nowhere': (
+        'coco',
+        lambda r: (shutil.rmtree(r / 'val2017'), (r / 'val2017').symlink_to('nowhere')),
+        '/val2017: is a link that leads nowhere; unpack val2017.zip',
     ),
     'other JSON': ('coco', lambda r: (r / VAL).write_text('[1]'), 'val2017.json: JSON, but in another form'),
     'no instances': (
@@ -225,6 +266,29 @@ MISTAKES = {
         'ade20k',
         lambda r: (r / ADE_1).unlink(),
         r'without a mask in \S*training: 1 \(ADE_tr',
+    ),
+    'ADE: images in upper case': (
+        'ade20k',
+        lambda r: [f.rename(f.with_suffix('.JPG')) for f in list((r / 'images/training').iterdir())],
+        'images/training: holds none that end in .jpg; unpack',
+    ),
+    'ADE: extra level of images': (
+        'ade20k',
+        lambda r: nest(r / 'images/training', 'training'),
+        r'images/training whose masks lie in another folder below .*: 12 \(training/ADE_.*; lay out both',
+    ),
+    'ADE: thumbnails': (
+        'ade20k',
+        lambda r: (
+            shutil.copytree(r / 'images/validation', r / 'images/training/.thumbs'),
+            shutil.copytree(r / 'images/validation', r / 'images/training/@eaDir/A0.jpg'),
+        ),
+        r'without a mask in annotations/training: 12 \(.thumbs/ADE_val_00000001, .*; remove them, or unpack',
+    ),
+    'ADE: link to nowhere': (
+        'ade20k',
+        lambda r: cut_off(r / 'images/training/ADE_train_00000001.jpg'),
+        r'Links in images/training that lead nowhere: 1 \(ADE_train_00000001.jpg\)',
     ),
     'ADE: swapped': (
         'ade20k',
@@ -298,6 +362,21 @@ MISTAKES = {
         lambda r: [(r / split / 'n02708093').rename(r / split / 'clock') for split in ('train', 'val')],
         r'Class folders in train with names unlike n01440764: 1 \(clock\); rename them',
     ),
+    'ImageNet: hidden folder': (
+        'imagenet',
+        lambda r: (r / 'train/.ipynb_checkpoints').mkdir(),
+        r'in train with names unlike n01440764: 1 \(.ipynb_checkpoints\).*\n.*train: 7 class folders',
+    ),
+    'ImageNet: flat beside a hidden folder': (
+        'imagenet',
+        lambda r: (flatten(r / 'val'), (r / 'val/.ipynb_checkpoints').mkdir()),
+        'lie in val itself and not in class folders: 6 ',
+    ),
+    'ImageNet: links to nowhere': (
+        'imagenet',
+        lambda r: (cut_off(r / CLS_1), shutil.rmtree(r / 'train/n04612504'), cut_off(r / 'train/n04612504')),
+        r'Links in train that lead nowhere: 2 \(n02708093/n02708093_1.JPEG, n04612504\)',
+    ),
     'ImageNet: a class without images': (
         'imagenet',
         lambda r: [file.unlink() for file in (r / 'val/n02708093').iterdir()],
@@ -350,7 +429,7 @@ UNUSED = {
     'other files': (
         'coco',
         lambda r: (r / 'val2017' / 'notes.txt').touch(),
-        r'Entries of val2017 .*: 1 \(notes',
+        r'Files in val2017 that do not end in .*: 1 \(notes',
     ),
     'images without annotation': (
         'coco',
@@ -366,6 +445,14 @@ UNUSED = {
         'ade20k',
         lambda r: (r / 'images/training/ADE_train_00000001.jpg').unlink(),
         r'Masks in annotations/training without an image in images/training: 1 \(ADE_train_00000001\)',
+    ),
+    'pairs in folders below': (
+        'ade20k',
+        lambda r: [
+            shutil.copytree(r / kind / 'validation', r / kind / 'training/more')
+            for kind in ('images', 'annotations')
+        ],
+        r'Images in folders below images/training: 6 \(more/ADE_val_00000001, .*; they are used, too',
     ),
     'masks that may be shifted': ('ade20k', lambda r: relabel(r / ADE_1, 255), 'the label 255 in .*: 1 '),
     'files in class folders': (
@@ -385,6 +472,78 @@ def test_what_stops_no_training_is_a_note(copy, what):
     (finding,) = found.findings
     assert re.search(words, finding.sentence), finding.sentence
     assert found.verdict == 'usable, but not the official set'
+
+
+def test_images_are_those_that_training_lists(copy):
+    root = copy('ade20k')
+    for kind in ('images', 'annotations'):
+        shutil.copytree(root / kind / 'validation', root / kind / 'training/.more/deeper')
+    (root / 'images/training/._x.jpg').touch()
+    prefix = dict(img_path='images/training', seg_map_path='annotations/training')
+    listed = len(ADE20KDataset(data_root=str(root), data_prefix=prefix, pipeline=[]))
+    assert audit('ade20k', root).counts[:2] == [
+        ('training', 'images', listed, 20_210),
+        ('training', 'masks', listed, 20_210),
+    ]
+    root = copy('imagenet')
+    shutil.copytree(root / 'val/n02708093', root / 'train/n02708093/.more/deeper')
+    (root / 'train/n02708093/._x.JPEG').touch()
+    found = audit('imagenet', root)
+    listed = len(CustomDataset(data_root=str(root), data_prefix='train', pipeline=[]))
+    assert found.counts[1] == ('train', 'images', listed, 1_281_167)
+    assert not found.findings
+
+
+def test_coco_names_may_be_in_upper_case_and_have_folders(copy):
+    root = copy('coco')
+    names = ('a/x.JPG', 'b.JPG', '../c.jpg')
+    (root / 'train2017/a').mkdir()
+    for i, name in enumerate(names):
+        (root / f'train2017/{i + 1:012d}.jpg').rename(root / 'train2017' / name)
+    edit(root / TRAIN, lambda c: [c['images'][i].update(file_name=name) for i, name in enumerate(names)])
+    assert not audit('coco', root).findings
+    cut(root / 'c.jpg', -2)
+    assert [finding.sentence for finding in audit('coco', root).findings] == [
+        'Truncated files in train2017: 1 (../c.jpg); fetch or copy them again.'
+    ]
+
+
+@pytest.mark.skipif(not Path('/proc/self/mem').exists(), reason='no file whose reading fails')
+@pytest.mark.parametrize('name', [ADE_1, 'images/training/ADE_train_00000001.jpg'])
+def test_a_file_that_the_system_does_not_let_be_read_is_no_broken_image(copy, name):
+    root = copy('ade20k')
+    (root / name).unlink()
+    (root / name).symlink_to('/proc/self/mem')  # Opens, and gives an input/output error at its start.
+    with pytest.raises(UserError, match=rf'^{root / name}: cannot be read \(Input/output error\)'):
+        audit('ade20k', root)
+
+
+def test_a_private_folder_beside_the_data_set_is_passed_over(copy):
+    root = copy('coco')
+    private = root.parent / 'lost+found'
+    private.mkdir(0)
+    if os.access(private, os.X_OK):
+        pytest.skip('root may look into every folder')
+    (finding,) = audit('coco', root.parent).findings
+    assert f'but {root} does; give that' in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ('name', 'train'),
+    [
+        ('coco', ('train2017', TRAIN)),
+        ('ade20k', ('images/training', 'annotations/training')),
+        ('imagenet', ('train',)),
+    ],
+)
+def test_val_alone_is_enough_for_tests(copy, name, train):
+    root = copy(name)
+    for entry in train:
+        (root / entry).rename(root / f'{entry}.aside')
+    assert audit(name, root).verdict == audit(name, root, ('train',)).verdict == 'not usable'
+    found = audit(name, root, ('val',))
+    assert found.verdict == 'usable, but not the official set' and not found.findings
+    assert {count.split for count in found.counts} == {'validation' if name == 'ade20k' else 'val'}
 
 
 def test_a_path_inside_of_the_data_set_is_led_out_of_it(made):

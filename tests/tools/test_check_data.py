@@ -33,6 +33,18 @@ def test_mistakes_fail_with_their_number_and_first_names(run_tool, tmp_path):
     assert 'MMIFORMER_DATA to the folder that holds imagenet' in err and err.count('\n') == 1
 
 
+def test_a_split_can_be_looked_at_alone(run_tool, tmp_path):
+    root = make_imagenet(tmp_path / 'imagenet', num_train=6, num_val=6)
+    shutil.rmtree(root / 'train')
+    missing = f'error: {root / "train"}: not found'
+    _, both, _ = run_tool('check_data', 'imagenet', root)
+    assert missing in both and '6 of 50,000' in both
+    _, val, _ = run_tool('check_data', 'imagenet', root, '--split', 'val')
+    assert missing not in val and '6 of 50,000' in val and '1,281,167' not in val
+    _, train, _ = run_tool('check_data', 'imagenet', root, '--split', 'train')
+    assert missing in train and '50,000' not in train
+
+
 def test_none_of_the_stack_for_a_task_is_needed(root, tmp_path):
     code = (
         'import runpy, sys; sys.modules.update(mmdet=None, mmseg=None, mmpretrain=None); '

@@ -7,13 +7,13 @@ from pathlib import Path
 from mmiformer.datasets.audit.ade20k import audit_ade20k
 from mmiformer.datasets.audit.coco import audit_coco
 from mmiformer.datasets.audit.imagenet import audit_imagenet
-from mmiformer.datasets.audit.report import Audit
+from mmiformer.datasets.audit.report import SPLITS, Audit, Splits
 from mmiformer.errors import UserError
 
-__all__ = ['DATASETS', 'audit', 'default_root']
+__all__ = ['DATASETS', 'SPLITS', 'audit', 'default_root']
 
 # Name -> (folder below the data root, in the configs and here; what looks at it).
-DATASETS: dict[str, tuple[str, Callable[[Path, bool], Audit]]] = {
+DATASETS: dict[str, tuple[str, Callable[[Path, Splits, bool], Audit]]] = {
     'coco': ('coco', audit_coco),
     'ade20k': ('ade/ADEChallengeData2016', audit_ade20k),
     'imagenet': ('imagenet', audit_imagenet),
@@ -25,8 +25,8 @@ def default_root(name: str) -> Path:
     return Path(os.environ.get('MMIFORMER_DATA') or 'data', DATASETS[name][0])
 
 
-def audit(name: str, root: Path, decode: bool = False) -> Audit:
-    """Looks at every file of a data set; needs none of mmdet, mmseg and mmpretrain.
+def audit(name: str, root: Path, splits: Splits = SPLITS, decode: bool = False) -> Audit:
+    """Looks at every file of a data set's splits; needs none of mmdet, mmseg and mmpretrain.
 
     Of an image the header is read and the end looked for; masks are read whole. Shows the progress on the
     error stream.
@@ -34,6 +34,7 @@ def audit(name: str, root: Path, decode: bool = False) -> Audit:
     Args:
         name: A key of :data:`DATASETS`.
         root: Folder of the data set.
+        splits: Out of ``train`` and ``val``. Defaults to both.
         decode: Whether to decode every image. Defaults to False.
 
     Returns:
@@ -48,7 +49,7 @@ def audit(name: str, root: Path, decode: bool = False) -> Audit:
             f'as PATH, or set MMIFORMER_DATA to the folder that holds {DATASETS[name][0]}.'
         )
     try:
-        return DATASETS[name][1](root, decode)
+        return DATASETS[name][1](root, splits, decode)
     except OSError as error:
         raise UserError(
             f'{error.filename or root}: cannot be read ({error.strerror or error}); give yourself the right '

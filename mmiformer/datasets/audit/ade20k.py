@@ -7,11 +7,12 @@ import numpy as np
 from PIL import Image
 
 from mmiformer.datasets.audit.images import DamagedError, damage, examine, read_size
-from mmiformer.datasets.audit.layout import check_root, files_in
-from mmiformer.datasets.audit.report import Audit, Flaw
+from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders
+from mmiformer.datasets.audit.report import Audit, Flaw, Splits
 from mmiformer.datasets.loading import BROKEN
 
 OFFICIAL = {'training': 20_210, 'validation': 2_000}
+_FOLDERS = {'train': 'training', 'val': 'validation'}
 _LAST_LABEL, _IGNORED = 150, 255
 _UNPACK = 'unpack ADEChallengeData2016.zip again'
 
@@ -28,17 +29,18 @@ _SHIFTED = Flaw(
 )
 
 
-def audit_ade20k(root: Path, decode: bool) -> Audit:
-    """Looks at ``images/{training,validation}/*.jpg`` and the masks in ``annotations``.
+def audit_ade20k(root: Path, splits: Splits, decode: bool) -> Audit:
+    """Looks at ``images/{training,validation}/**/*.jpg`` and the masks in ``annotations``.
 
     Args:
         root: Folder of the data set.
+        splits: Out of ``train`` and ``val``.
         decode: Whether to decode every image; masks are always.
     """
     audit = Audit(root)
     entries = [f'{kind}/{split}' for kind in ('images', 'annotations') for split in OFFICIAL]
     if check_root(audit, entries, 'unpack ADEChallengeData2016.zip there, or give its folder as PATH'):
-        _check_splits(audit, decode)
+        _check_splits(audit, [_FOLDERS[split] for split in splits], decode)
     if not audit.usable and (full := next(root.rglob('*_seg.png'), None)):
         audit.tell(
             f'{full}: is of the full ADE20K, with thousands of classes in coloured masks *_seg.png; the '
@@ -47,29 +49,35 @@ def audit_ade20k(root: Path, decode: bool) -> Audit:
     return audit
 
 
-def _check_splits(audit: Audit, decode: bool) -> None:
+def _check_splits(audit: Audit, splits: list[str], decode: bool) -> None:
     stems: dict[str, set[str] | None] = {}
-    for split in OFFICIAL:
+    for split in splits:
         for kind, suffix in (('images', '.jpg'), ('annotations', '.png')):
             names = files_in(audit, f'{kind}/{split}', (suffix,), _UNPACK)
             stems[f'{kind}/{split}'] = names and {name.removesuffix(suffix) for name in names}
-    for split, official in OFFICIAL.items():
+    for split in splits:
         other = next(name for name in OFFICIAL if name != split)
         images, masks = stems[f'images/{split}'], stems[f'annotations/{split}']
-        audit.count(split, 'images', len(images or ()), official)
-        audit.count(split, 'masks', len(masks or ()), official)
+        audit.count(split, 'images', len(images or ()), OFFICIAL[split])
+        audit.count(split, 'masks', len(masks or ()), OFFICIAL[split])
         if images is None or masks is None:
             continue
         missing = images - masks
-        if missing and missing <= (stems[f'annotations/{other}'] or set()):
+        if missing and missing <= (stems.get(f'annotations/{other}') or set()):
             what = f'Images in images/{split} whose masks are in annotations/{other}'
             audit.tell_of(what, missing, 'give the folders the names of their own split')
+        elif in_other_folders(missing, masks - images):
+            what = f'Images in images/{split} whose masks lie in another folder below annotations/{split}'
+            audit.tell_of(what, missing, 'lay out both alike, best without folders below')
         else:
             what = f'Images in images/{split} without a mask in annotations/{split}'
-            audit.tell_of(what, missing, _UNPACK)
+            audit.tell_of(what, missing, f'remove them, or {_UNPACK}')
             what = f'Masks in annotations/{split} without an image in images/{split}'
             audit.tell_of(what, masks - images, 'they are not used', harmless=True)
-        _check_pairs(audit, split, images & masks, decode)
+        pairs = images & masks
+        below = {name for name in pairs if '/' in name}
+        audit.tell_of(f'Images in folders below images/{split}', below, 'they are used, too', harmless=True)
+        _check_pairs(audit, split, pairs, decode)
 
 
 def _check_pairs(audit: Audit, split: str, stems: set[str], decode: bool) -> None:
@@ -97,7 +105,7 @@ def _flaw_of_mask(path: Path, size: tuple[int, int] | None) -> Flaw | None:
         with Image.open(path) as image:
             labels = np.array(image)
     except BROKEN as error:
-        raise damage(path) from error
+        raise damage(path, error) from error
     if labels.ndim != 2:
         return _COLOURS
     if size and labels.shape != size[::-1]:

@@ -4,14 +4,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
 from mmiformer.datasets.audit.images import DamagedError, examine, read_size
-from mmiformer.datasets.audit.layout import check_root, files_in, tell_missing
-from mmiformer.datasets.audit.report import Audit, Flaw, first_few
+from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders, tell_missing
+from mmiformer.datasets.audit.report import Audit, Flaw, Splits, first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 
 Sizes = dict[str, tuple[int, int]]  # Width and height by the image's name.
@@ -45,6 +46,8 @@ CLASSES = (
     'teddy bear', 'hair drier', 'toothbrush',
 )
 # fmt: on
+# What training or testing a Mask R-CNN reads of an instance.
+_FIELDS = itemgetter('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')
 _ARCHIVE = 'annotations_trainval2017.zip'
 _UNPACK = f'unpack {_ARCHIVE} of COCO 2017 again'
 _OTHER_SIZE = Flaw(
@@ -52,24 +55,25 @@ _OTHER_SIZE = Flaw(
 )
 
 
-def audit_coco(root: Path, decode: bool) -> Audit:
+def audit_coco(root: Path, splits: Splits, decode: bool) -> Audit:
     """Looks at ``annotations/instances_{train,val}2017.json`` and the images that they name.
 
     Args:
         root: Folder of the data set.
+        splits: Out of ``train`` and ``val``.
         decode: Whether to decode every image.
     """
     audit = Audit(root)
     entries = ['annotations', *(f'{split}2017' for split in OFFICIAL)]
     if not check_root(audit, entries, 'unpack COCO 2017 there, or give its folder as PATH'):
         return audit
-    folders = {split: f'{split}2017' for split in OFFICIAL}
+    folders = {split: f'{split}2017' for split in splits}
     on_disk = {
-        split: files_in(audit, folder, IMAGE_SUFFIXES, f'unpack {folder}.zip of COCO 2017 there')
+        split: files_in(audit, folder, IMAGE_SUFFIXES, f'unpack {folder}.zip of COCO 2017 there', True)
         for split, folder in folders.items()
     }
-    for split, official in OFFICIAL.items():
-        folder, here = folders[split], on_disk[split]
+    for split in splits:
+        official, folder, here = OFFICIAL[split], folders[split], on_disk[split]
         entry = f'annotations/instances_{folder}.json'
         other = 'val' if split == 'train' else 'train'
         sizes, instances = _read_annotations(audit, entry, official)
@@ -78,23 +82,24 @@ def audit_coco(root: Path, decode: bool) -> Audit:
         audit.count(split, 'instances', instances, official.instances)
         if here is None or sizes is None:
             continue
-        missing = sizes.keys() - here
-        if missing and missing <= (on_disk[other] or set()):
+        unnamed = here - sizes.keys()
+        # Annotations may also name files that are not listed, such as ../images/1.jpg.
+        missing = {name for name in sizes.keys() - here if not (audit.root / folder / name).is_file()}
+        if missing and missing <= (on_disk.get(other) or set()):
             audit.tell_of(
                 f'Images that {entry} names and that lie in {folders[other]} instead of {folder}',
                 missing,
                 'give the folders, or the annotation files, the names of their own split',
             )
+        elif in_other_folders(missing, unnamed):
+            what = f'Images that {entry} names and that lie in another folder below {folder}'
+            audit.tell_of(what, missing, 'move them to where it says')
         else:
             remedy = f'unpack {folder}.zip of COCO 2017 again'
             audit.tell_of(f'Images that {entry} names and {folder} lacks', missing, remedy)
-            audit.tell_of(
-                f'Images in {folder} that {entry} does not name',
-                here - sizes.keys(),
-                'they are not used',
-                harmless=True,
-            )
-        _check_images(audit, folder, {name: sizes[name] for name in sizes.keys() & here}, decode)
+            what = f'Images in {folder} that {entry} does not name'
+            audit.tell_of(what, unnamed, 'they are not used', harmless=True)
+        _check_images(audit, folder, {name: sizes[name] for name in sizes.keys() - missing}, decode)
     return audit
 
 
@@ -114,8 +119,12 @@ def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Siz
             content = json.loads(data)
             images = [(image['id'], image['file_name']) for image in content['images']]
             sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
-            objects = [(one['id'], one['image_id'], one['category_id']) for one in content['annotations']]
+            objects = [_FIELDS(one)[:3] for one in content['annotations']]
             names = {category['id']: category['name'] for category in content['categories']}
+            ids = {number for number, _ in images}
+            stray = [str(one) for one, image, kind in objects if image not in ids or kind not in names]
+            if not all(isinstance(name, str) for name in (*sizes, *names.values())):
+                raise TypeError('a name that is none')
         except ValueError as error:  # Of the JSON or of its encoding.
             audit.tell(f'{path}: no JSON ({"empty" if not data else error}); {_UNPACK}.')
             return None, 0
@@ -137,12 +146,8 @@ def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Siz
     if not sizes or not objects:
         audit.tell(f'{path}: holds {len(sizes)} images and {len(objects)} instances; {_UNPACK}.')
     _check_categories(audit, path, list(names.values()))
-    ids = {number for number, _ in images}
-    audit.tell_of(
-        f'Instances in {entry} of an image or category that it does not declare, by id',
-        [str(one) for one, image, category in objects if image not in ids or category not in names],
-        _UNPACK,
-    )
+    what = f'Instances in {entry} of an image or category that it does not declare, by id'
+    audit.tell_of(what, stray, _UNPACK)
     return sizes, len(objects)
 
 

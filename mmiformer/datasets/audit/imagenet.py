@@ -1,13 +1,19 @@
 """ImageNet-1k in class folders, for classification."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmiformer.datasets.audit.images import DamagedError, examine, progress, read_size
-from mmiformer.datasets.audit.layout import check_root, tell_missing, visible
-from mmiformer.datasets.audit.report import Audit, Flaw
+from mmiformer.datasets.audit.layout import (
+    check_root,
+    is_dangling,
+    tell_dangling,
+    tell_missing,
+    visible,
+    walk,
+)
+from mmiformer.datasets.audit.report import Audit, Flaw, Splits
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 
 OFFICIAL = {'train': 1_281_167, 'val': 50_000}
@@ -15,11 +21,12 @@ CLASSES = 1000
 _CLASS = re.compile(r'n\d{8}')  # WordNet's number of a class: n01440764
 
 
-def audit_imagenet(root: Path, decode: bool) -> Audit:
+def audit_imagenet(root: Path, splits: Splits, decode: bool) -> Audit:
     """Looks at ``{train,val}/n01440764/...``.
 
     Args:
         root: Folder of the data set.
+        splits: Out of ``train`` and ``val``.
         decode: Whether to decode every image.
     """
     audit = Audit(root)
@@ -27,10 +34,10 @@ def audit_imagenet(root: Path, decode: bool) -> Audit:
     if not check_root(audit, tuple(OFFICIAL), remedy):
         return audit
     classes: dict[str, set[str]] = {}
-    for split, official in OFFICIAL.items():
+    for split in splits:
         images = _images_of(audit, split)
         audit.count(split, 'class folders', len(images or ()), CLASSES)
-        audit.count(split, 'images', sum(map(len, (images or {}).values())), official)
+        audit.count(split, 'images', sum(map(len, (images or {}).values())), OFFICIAL[split])
         if images is None:
             continue
         classes[split] = set(images)
@@ -51,8 +58,9 @@ def _images_of(audit: Audit, split: str) -> dict[str, list[str]] | None:
         return None
     inside = visible(folder)
     images: dict[str, list[str]] = {entry.name: [] for entry in inside if entry.is_dir()}
-    flat = {entry.name for entry in inside} - images.keys()
-    if flat and not images:
+    dangling = {entry.name for entry in inside if is_dangling(entry)}
+    flat = {entry.name for entry in inside} - images.keys() - dangling
+    if flat and all(name.startswith('.') for name in images):
         audit.tell_of(
             f'Files that lie in {split} itself and not in class folders',
             flat,
@@ -60,7 +68,7 @@ def _images_of(audit: Audit, split: str) -> dict[str, list[str]] | None:
             'n01440764.tar into a folder of its name',
         )
         return None
-    if not images:
+    if not images and not dangling:
         audit.tell(f'{folder}: is empty; unpack ImageNet-1k there, with a folder for each class.')
         return None
     for name in sorted(images):
@@ -71,13 +79,15 @@ def _images_of(audit: Audit, split: str) -> dict[str, list[str]] | None:
             return None
     others = flat
     for name in progress(images, f'Listing {split}'):
-        for path, _, files in os.walk(folder / name, followlinks=True):
-            below = os.path.relpath(path, folder)
-            for file in files:
-                if file.lower().endswith(IMAGE_SUFFIXES):
-                    images[name].append(f'{below}/{file}')
-                elif not file.startswith('.'):
-                    others.add(f'{below}/{file}')
+        for file, exists in walk(folder / name):
+            path = f'{name}/{file}'
+            if not file.lower().endswith(IMAGE_SUFFIXES):
+                others.add(path)
+            elif exists:
+                images[name].append(path)
+            else:
+                dangling.add(path)
+    tell_dangling(audit, split, dangling)
     audit.tell_of(
         f'Files in {split} that are no images of a class', others, 'they are not used', harmless=True
     )

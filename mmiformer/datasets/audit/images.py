@@ -45,6 +45,7 @@ def read_size(path: Path, decode: bool, turned: bool = True) -> tuple[int, int]:
 
     Raises:
         DamagedError: If the file is empty, no image, or ends too early.
+        OSError: If the system does not let it be read.
     """
     try:
         with path.open('rb') as file, Image.open(file) as image:
@@ -54,7 +55,7 @@ def read_size(path: Path, decode: bool, turned: bool = True) -> tuple[int, int]:
             if decode:
                 image.load()
     except BROKEN as error:
-        raise damage(path) from error
+        raise damage(path, error) from error
     return size
 
 
@@ -65,8 +66,15 @@ def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterab
     return track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def damage(path: Path) -> DamagedError:
-    """What is to be said of a file that Pillow cannot read."""
+def damage(path: Path, error: Exception) -> DamagedError:
+    """What is to be said of a file that Pillow cannot read.
+
+    Raises:
+        OSError: The error, if it is the system's: it tells nothing of the image.
+    """
+    if isinstance(error, OSError) and error.errno:  # Pillow's own have no number.
+        error.filename = str(path)
+        raise error
     return DamagedError(_UNREADABLE if path.stat().st_size else _EMPTY)
 
 

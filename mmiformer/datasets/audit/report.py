@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+Splits = tuple[str, ...]
+SPLITS: Splits = ('train', 'val')
+
 
 class Count(NamedTuple):
     """How much of something a split has."""
@@ -57,12 +60,12 @@ class Audit:
 
     @property
     def usable(self) -> bool:
-        """Whether the configs can be trained and tested on it."""
+        """Whether the configs can be trained and tested on what was looked at."""
         return all(finding.harmless for finding in self.findings)
 
     @property
     def complete(self) -> bool:
-        """Whether it is the official data set, with nothing amiss."""
+        """Whether what was looked at is the official data set's, with nothing amiss."""
         return not self.findings and all(count.found == count.official for count in self.counts)
 
     @property
