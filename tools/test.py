@@ -43,6 +43,8 @@ def main() -> None:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     cfg.load_from = None
     cfg.resume = False
+    if not is_main_process():  # mmengine has every process write the metrics, into one file and at once.
+        cfg.default_hooks.logger = None
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
     if args.tta:
