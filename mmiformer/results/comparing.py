@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 
 from mmiformer.files import write_whole
+from mmiformer.results.markdown import markdown_table
 from mmiformer.results.metrics import MAIN_METRICS, METRICS
 
 matplotlib.use('Agg')
@@ -113,9 +114,8 @@ def _with_former(rows: Sequence[Row], data: Path) -> list[Row]:
         records = json.loads(data.read_text(encoding='utf-8'))['rows']
     except FileNotFoundError:
         return list(rows)
-    given = {
-        (row.name, *row.published): row for row in rows
-    }  # A row without config has its name in two tasks.
+    # A row without config has its name in two tasks.
+    given = {(row.name, *row.published): row for row in rows}
     names = {attribute.name for attribute in fields(Row)}
     former = [Row(**{name: record[name] for name in names}) for record in records]
     kept = [given.pop((row.name, *row.published), row) for row in former]
@@ -137,7 +137,7 @@ def markdown(rows: Sequence[Row]) -> str:
         'seconds',
         'weights',
     )
-    lines = [f'| {" | ".join(heads)} |', '|' + ' --- |' * len(heads)]
+    lines = []
     for row in rows:
         file, digest = (row.details.get(key) for key in ('file', 'sha256'))
         weights = f'{file} ({digest[:8]})' if file and digest else file or row.status
@@ -150,9 +150,9 @@ def markdown(rows: Sequence[Row]) -> str:
                 cells += [_text(images), '-' if seconds is None else f'{seconds:.0f}', weights]
             else:
                 cells += ['', '', '']
-            lines.append(f'| {" | ".join(cells)} |')
-    remarks = [f'- `{row.name}`: {remark}' for row in rows for remark in row.remarks]
-    return '\n'.join([*lines, '', *remarks, ''] if remarks else [*lines, ''])
+            lines.append(cells)
+    remarks = [f'- `{row.name}`: {remark}\n' for row in rows for remark in row.remarks]
+    return markdown_table(heads, lines) + ''.join(['\n', *remarks] if remarks else [])
 
 
 def _cells(row: Row, metric: str | None) -> list[str]:

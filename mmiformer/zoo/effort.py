@@ -37,9 +37,10 @@ def gpu_hours(cfg: Config, task: str, training: bool, images: int | None = None)
         training: Whether it is trained, else evaluated.
         images: How many are evaluated. Defaults to all.
     """
-    passes = (
-        3 * _images_of_training(cfg, task) if training else TEST_IMAGES[task] if images is None else images
-    )
+    if training:
+        passes = 3 * _images_of_training(cfg, task)
+    else:
+        passes = TEST_IMAGES[task] if images is None else images
     return passes * count_model_macs(cfg, task) / _V100_MACS / 3600
 
 

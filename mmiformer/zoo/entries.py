@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from mmiformer.errors import UserError
-from mmiformer.results import DOWNSTREAM, IMAGENET
+from mmiformer.results import DOWNSTREAM, IMAGENET, METRICS
 from mmiformer.results.downstream import SOURCE
 from mmiformer.zoo.peers import PEERS
 from mmiformer.zoo.weights import RELEASED, Weights
@@ -19,10 +19,8 @@ MIM = Path(__file__).resolve().parents[1] / '.mim'
 TASKS = dict(cls='classification', det='detection', seg='segmentation')
 
 _FRAMEWORKS = dict(maskrcnn='Mask R-CNN', retinanet='RetinaNet', fpn='Semantic FPN', upernet='UPerNet')
-# What the table of downstream tasks has of a framework.
-_PUBLISHED = dict(
-    maskrcnn=('box_ap', 'box_ap50', 'box_ap75', 'mask_ap', 'mask_ap50', 'mask_ap75'), fpn=('miou',)
-)
+# Those of the table of downstream tasks.
+_PUBLISHED = ('maskrcnn', 'fpn')
 _DATASETS = dict(in1k='ImageNet-1k', coco='COCO', ade20k='ADE20K')
 _NAME = re.compile(
     rf'(?:(?P<framework>{"|".join(_FRAMEWORKS)})_)?(?P<network>.+?)(?P<distilled>_distill)?'
@@ -131,7 +129,8 @@ def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
                 figures, source = dict(top1=row.value), row.source
     elif framework in _PUBLISHED:
         table = {row.title: row.figures() for row in DOWNSTREAM}
-        figures = {metric: table.get(title, {}).get(metric) for metric in _PUBLISHED[framework]}
+        own = (name for name, metric in METRICS.items() if metric.task == task)
+        figures = {metric: table.get(title, {}).get(metric) for metric in own}
         source = SOURCE
     published = {metric: value for metric, value in figures.items() if value is not None}
     return Entry(

@@ -1,7 +1,7 @@
 """The files that are made from :mod:`mmiformer.results` and the zoo, so that no figure is typed twice."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mmiformer.deploy.cost import count_macs
 from mmiformer.deploy.networks import Network
 from mmiformer.errors import UserError
 from mmiformer.results import DOWNSTREAM, GAINS, IMAGENET, METRICS, PAPERS, published
+from mmiformer.results.markdown import markdown_table
 from mmiformer.zoo import peers
 from mmiformer.zoo.effort import WholeModel
 from mmiformer.zoo.entries import TASKS, Entry, entries
@@ -123,12 +124,6 @@ def _dump(content: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False, width=110)
 
 
-def _markdown(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    heads = list(heads)
-    lines = [heads, ['---'] * len(heads), *(['-' if c is None else str(c) for c in row] for row in rows)]
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-
-
 def _link(entry: Entry, text: str, up: str) -> str:
     return f'[{text}]({up}configs/{TASKS[entry.task]}/{entry.name}.py)'
 
@@ -178,7 +173,7 @@ def _models(up: str) -> str:
         'ADE20K, mIoU',
         'configs',
     )
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _imagenet(up: str) -> str:
@@ -197,7 +192,7 @@ def _imagenet(up: str) -> str:
             ]
         )
     heads = ('config', 'epochs', 'top-1', "in the authors' log", 'released file', 'source')
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _downstream(up: str) -> str:
@@ -227,7 +222,7 @@ def _downstream(up: str) -> str:
         'configs',
     )
     doubts = ''.join(f'\n{row.title}: {row.doubt}.\n' for row in DOWNSTREAM if row.doubt)
-    return _markdown(heads, rows) + doubts
+    return markdown_table(heads, rows) + doubts
 
 
 def _mocovit(up: str) -> str:
@@ -245,7 +240,7 @@ def _mocovit(up: str) -> str:
         if row.family in ('MoCoViT', 'GhostNet')
     ]
     heads = ('network', 'parameters', 'multiply-adds', 'ImageNet top-1', 'gains', 'source')
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _retinanet(up: str) -> str:
@@ -266,12 +261,12 @@ def _retinanet(up: str) -> str:
         rows.append(
             [_link(by_name[f'retinanet_{config}_coco'], f'`{config}`', up), weights, f'{row.value:.1f} %']
         )
-    return _markdown(('config', 'weights', 'their ImageNet top-1'), rows)
+    return markdown_table(('config', 'weights', 'their ImageNet top-1'), rows)
 
 
 def _metrics(up: str) -> str:
     """What is compared, and how close it is to come."""
-    return _markdown(
+    return markdown_table(
         ('metric', 'of', 'tolerance of a released file', 'tolerance of a run of your own'),
         (
             (m.title, f'{m.model}, {m.dataset}', f'{m.tolerance:.1f}', f'{m.run_tolerance:.1f}')
