@@ -4,7 +4,8 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.is_file() and (found := re.search(r'model name\s*:\s*(.+)', cpuinfo.read_text())):
         processor = found[1].strip()
-    owners = importlib.metadata.packages_distributions()
+    owners = _distributions()
     versions = {
         name: importlib.metadata.version(owners[name][0])
         for name in dict.fromkeys(('torch', *(m.partition('.')[0] for m in modules)))
@@ -40,3 +41,9 @@ def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
         python=platform.python_version(),
         versions=versions,
     )
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which distributions a package is of; all that is installed has to be looked through for it."""
+    return importlib.metadata.packages_distributions()
