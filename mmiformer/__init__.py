@@ -27,7 +27,7 @@ else:
 
     from mmiformer import checkpoints as _checkpoints
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
-    from mmiformer import randomness as _randomness  # noqa: F401  Registers sampler, transform and hook.
+    from mmiformer import training as _training  # noqa: F401  Registers its sampler, transform and hooks.
     from mmiformer.backbones import IFormer, MoCoViT
     from mmiformer.zoo import hub as _hub
     from mmiformer.zoo.hub import get_config, get_model, inferencer

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmiformer import distributed
 from mmiformer.checkpoints import reading
 from mmiformer.cli import load_config
-from mmiformer.randomness import reseed_each_step
+from mmiformer.training.randomness import reseed_each_step
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 TIMEOUT = 456  # Seconds.

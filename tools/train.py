@@ -17,7 +17,7 @@ from mmiformer.config_tree import walk
 from mmiformer.distributed import check_same_length
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
-from mmiformer.randomness import reseed_each_step
+from mmiformer.training.randomness import reseed_each_step
 from mmiformer.visualization import draw_predictions, plot_curves
 
 

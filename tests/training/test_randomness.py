@@ -8,7 +8,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import Runner
 
-from mmiformer.randomness import reseed_each_step
+from mmiformer.training.randomness import reseed_each_step
 
 
 @DATASETS.register_module()
