@@ -18,6 +18,7 @@ from mmiformer.config_tree import walk
 from mmiformer.datasets.checks import check_classes, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
+from mmiformer.workers import leave_no_workers
 
 
 def run(main: Callable[[], None]) -> None:
@@ -120,6 +121,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    leave_no_workers(cfg, splits)
     check_packages(cfg)
     check_files(cfg, splits)
     check_classes(cfg, splits)

@@ -5,16 +5,28 @@ import os
 from pathlib import Path
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text so that a file of the name is whole at any time: the former one, or the new one.
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Writes a file so that one of its name is whole at any time: the former one, or the new one.
+
+    It is written as ``NAME.PID.part``, brought to the disk, and renamed. A killed process leaves the part.
 
     Args:
         file: Its folder exists.
-        text: Is written as UTF-8.
+        content: A text is written as UTF-8.
+
+    Raises:
+        OSError: If it cannot be written; no part stays then.
     """
     part = file.with_name(f'{file.name}.{os.getpid()}.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(file)
+    try:
+        with part.open('wb') as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())  # Else a crash of the machine could leave the new name without content.
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def sha256_of(file: Path) -> str:

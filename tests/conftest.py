@@ -14,6 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--every-config', action='store_true', help='train and evaluate with all peers, not a third of them'
     )
+    parser.addoption('--kills', type=int, default=2, help='how often to kill a training of each task')
 
 
 @pytest.fixture(scope='session')

@@ -5,19 +5,20 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.dist import is_main_process, sync_random_seed
+from mmengine.runner import Runner
 from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.checkpoints import MisfitError, read
+from mmiformer.checkpoints import MisfitError
 from mmiformer.config_tree import walk
 from mmiformer.distributed import check_same_length
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
-from mmiformer.training.randomness import reseed_each_step
+from mmiformer.training import prepare_training
+from mmiformer.training.record import write_config, write_record
+from mmiformer.training.resuming import check_same_model, resume
 from mmiformer.visualization import draw_predictions, plot_curves
 
 
@@ -35,9 +36,11 @@ def main() -> None:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
     )
+    parser.add_argument(
+        '--allow-nan', action='store_true', help='go on after a loss or gradient that is not finite'
+    )
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
-    shapes = resume(cfg, args.resume) if args.resume else None
     if args.amp:
         cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -48,8 +51,15 @@ def main() -> None:
         # mmengine does not count the batches that a step adds up.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
-    reseed_each_step(cfg)
+    prepare_training(cfg, args.allow_nan)
+    checkpoint = resume(cfg, args.resume) if args.resume else None
+    if cfg.get('randomness', {}).get('seed') is None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=sync_random_seed())
+    if checkpoint is None and is_main_process():
+        write_config(cfg)
     runner = Runner.from_cfg(cfg)
+    if is_main_process():
+        write_record(cfg, Path(runner.log_dir))
     say_norm(runner, cfg)
     if not args.demo:
         say_batch(runner, cfg)
@@ -62,8 +72,9 @@ def main() -> None:
             f'train_dataloader: {len(loader.dataset)} images are less than a batch of {loader.batch_size} '
             'for each process; lower its batch_size, or add images.'
         )
-    if shapes is not None:
-        check_same_model(runner, shapes, cfg.load_from)
+    if checkpoint is not None:
+        check_same_model(runner, checkpoint, cfg.load_from)
+        del checkpoint
     if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
         use_channels_last(runner.model)
     try:
@@ -72,35 +83,6 @@ def main() -> None:
         raise UserError(f'{cfg.load_from or cfg.work_dir}: {error}') from None
     if is_main_process():
         report(runner, cfg)
-
-
-def resume(cfg: Config, file: str) -> dict[str, torch.Size] | None:
-    """Sets a config to go on from a training checkpoint, or from the latest one with ``'auto'``.
-
-    Returns:
-        Shapes of the checkpoint's tensors, None where there is nothing to go on from.
-    """
-    if file == 'auto':
-        latest = [find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None]
-        broadcast_object_list(latest)  # A machine without the first one's work dir must not begin anew.
-        if latest[0] is None:
-            if is_main_process():
-                print(
-                    f'--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning.', flush=True
-                )
-            return None
-        file = latest[0]
-    checkpoint = read(file)
-    needed = {'state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'meta'}
-    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
-        raise UserError(f'{file}: holds weights only; start from them with --cfg-options load_from={file}.')
-    cfg.resume = True
-    cfg.load_from = file
-    if cfg.get('randomness', {}).get('seed') is None and checkpoint['meta'].get('seed') is not None:
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=checkpoint['meta']['seed'])
-    if 'backbone' in cfg.model:
-        cfg.model.backbone.init_cfg = None  # The checkpoint fills it; nothing is to be fetched.
-    return {key: value.shape for key, value in checkpoint['state_dict'].items()}
 
 
 def say_norm(runner: Runner, cfg: Config) -> None:
@@ -125,17 +107,6 @@ def say_batch(runner: Runner, cfg: Config) -> None:
         runner.logger.warning(
             f"The config's learning rate is for a batch of {base}, this run has {batch}: add "
             '--auto-scale-lr, or set the rate yourself.'
-        )
-
-
-def check_same_model(runner: Runner, shapes: dict[str, torch.Size], file: str) -> None:
-    """Raises unless a checkpoint to resume from holds just the tensors of the runner's model."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    own = {key: value.shape for key, value in model.state_dict().items()}
-    if shapes != own:
-        key = next(k for k in (*own, *shapes) if own.get(k) != shapes.get(k))
-        raise UserError(
-            f'{file}: was trained with another model ({key}); resume it with the config in its work dir.'
         )
 
 

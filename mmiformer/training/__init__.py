@@ -1,3 +1,24 @@
 """What a long run needs beside mmengine's loop: going on after a stop, stopping at nonsense, a record."""
 
-from mmiformer.training import randomness as _randomness  # noqa: F401  Registers sampler, transform and hook.
+from mmengine.config import Config, ConfigDict
+
+from mmiformer.training.checkpointing import WholeCheckpointHook
+from mmiformer.training.finite import FiniteHook
+from mmiformer.training.randomness import reseed_each_step
+
+__all__ = ['FiniteHook', 'WholeCheckpointHook', 'prepare_training', 'reseed_each_step']
+
+
+def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
+    """Has a config train so that it can be stopped and trusted; done twice it changes nothing more.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
+        allow_nan: Whether to go on after numbers that are not finite. Defaults to False.
+    """
+    reseed_each_step(cfg)
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if checkpoint is not None and checkpoint.type == 'CheckpointHook':
+        checkpoint.type = 'WholeCheckpointHook'
+    hooks.finite = ConfigDict(type='FiniteHook', stop=not allow_nan)

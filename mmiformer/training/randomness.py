@@ -4,6 +4,7 @@ mmengine seeds the generators once and does not save their states. Here every tr
 with random numbers of its own, whichever worker loads it, and every step begins with its own.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Sized
 from typing import Any
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
-from mmengine.runner import Runner
-from torch.utils.data import Sampler
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from mmiformer.datasets.checks import datasets_of
 
@@ -74,12 +77,15 @@ class SeededSampler(Sampler):
 
     def __init__(self, dataset: Sized, sampler: dict[str, Any], seed: int | None = None) -> None:
         self.dataset = dataset
+        self._cfg = sampler
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
         self.seed = self.sampler.seed if seed is None else seed
-        self.epoch = 0
+        self.epoch = self._passed = 0
 
     def __iter__(self) -> Iterator[SeededIndex]:
-        for number, index in enumerate(self.sampler, self.epoch * len(self.sampler)):
+        numbered = enumerate(self.sampler, self.epoch * len(self.sampler))
+        passed, self._passed = self._passed, 0
+        for number, index in itertools.islice(numbered, passed, None):
             yield SeededIndex(index, _seed(self.seed, get_rank(), number))
 
     def __len__(self) -> int:
@@ -90,6 +96,14 @@ class SeededSampler(Sampler):
         self.epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
+
+    def start_at(self, epoch: int, passed: int) -> None:
+        """Has the next pass over the data be this one, without its first samples."""
+        # Anew: InfiniteSampler goes on where a loader's workers left it.
+        default = dict(dataset=self.dataset, seed=self.seed)
+        self.sampler = DATA_SAMPLERS.build(self._cfg, default_args=default)
+        self.set_epoch(epoch)
+        self._passed = passed
 
 
 @TRANSFORMS.register_module()
@@ -115,12 +129,44 @@ class SeedSample(BaseTransform):
 class SeedStepHook(Hook):
     """Seeds Python's, numpy's and torch's random numbers before each step: for mixup, drop path, dropout."""
 
+    def before_train(self, runner: Runner) -> None:
+        """Has a resumed run pass over the images that were trained on, which mmengine may load first."""
+        loop = runner.train_loop
+        loader = loop.dataloader
+        sampler = loader.batch_sampler.sampler
+        # Another batch sampler may have put the images together in its own way.
+        plain = isinstance(sampler, SeededSampler) and type(loader.batch_sampler) is BatchSampler
+        if isinstance(loop, IterBasedTrainLoop) and loop.iter and plain:
+            endless = isinstance(sampler.sampler, InfiniteSampler)
+            epoch, batches = (0, loop.iter) if endless else divmod(loop.iter, len(loader))
+            sampler.start_at(epoch, batches * loader.batch_size)
+            loop.dataloader_iterator = _PassedOver(loader, loop.iter, epoch)
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds by the run's seed, the process's rank, and the step."""
         seed = _seed(runner.seed, runner.rank, runner.iter, 1)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+
+
+class _PassedOver(_InfiniteDataloaderIterator):
+    """Batches of a loader that starts behind those which a resumed loop is about to pass over."""
+
+    def __init__(self, loader: DataLoader, passed: int, epoch: int) -> None:
+        super().__init__(loader)
+        self._epoch = epoch
+        self._left = passed
+
+    def skip_iter(self, num_iters: int) -> None:
+        """What OneDL's mmengine calls for it; the original one takes the batches one by one."""
+        self._left -= num_iters
+
+    def __next__(self) -> Any:
+        if self._left:
+            self._left -= 1
+            return None
+        return super().__next__()
 
 
 def _seed(*parts: int) -> int:

@@ -1,0 +1,124 @@
+"""Checkpoints that are whole at any moment, and nothing older that goes before the newer is there.
+
+mmengine writes a checkpoint under its final name, deletes the older one before, and truncates
+``last_checkpoint`` to fill it anew: a run killed in between leaves half a file, or none.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmiformer.files import write_whole
+
+
+class WholeFilesBackend(LocalBackend):
+    """mmengine's backend of local files, whose files are whole at any moment; its name is ``whole``."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes bytes under another name, brings them to the disk, and renames the file."""
+        file = Path(filepath)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, obj)
+
+
+register_backend('whole', WholeFilesBackend, force=True)
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, safe against a kill at any moment and against a full disk.
+
+    A checkpoint and ``last_checkpoint`` are renamed once they are on the disk, and what they make obsolete
+    goes after that. A checkpoint's ``meta`` also says ``processes`` and ``batch_size`` (of one of them). A
+    resumed run first makes up for the validation that follows its checkpoint, since nobody knows whether it
+    was done.
+
+    Args:
+        backend_args: Of mmengine's file backend. Defaults to :class:`WholeFilesBackend`.
+        kwargs: All that ``CheckpointHook`` takes.
+    """
+
+    def __init__(self, *, backend_args: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        remote = '://' in str(kwargs.get('out_dir', '')) or kwargs.get('file_client_args')
+        super().__init__(backend_args=backend_args or (None if remote else dict(backend='whole')), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Clears away what a killed run left half written, and validates where a resumed run has to."""
+        super().before_train(runner)
+        if is_main_process():
+            for part in Path(runner.work_dir).glob('*.part'):
+                if re.search(r'\.\d+\.part$', part.name):
+                    part.unlink(missing_ok=True)
+        loop, validation = runner.train_loop, runner.val_loop
+        by_iter = isinstance(loop, IterBasedTrainLoop)
+        done, last = (loop.iter, loop.max_iters) if by_iter else (loop.epoch, loop.max_epochs)
+        if done and validation is not None and done >= loop.val_begin:
+            loop._decide_current_val_interval()
+            if done % loop.val_interval == 0 or done == last:
+                runner.logger.info('The validation after the checkpoint is done, perhaps again.')
+                validation.run()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Adds what a run of another number of processes needs to know."""
+        checkpoint['meta'].update(
+            processes=runner.world_size, batch_size=runner.train_loop.dataloader.batch_sampler.batch_size
+        )
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        obsolete = None
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                obsolete = self.keep_ckpt_ids.popleft()
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+            if obsolete is not None:
+                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(obsolete)))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        with self._removing_later() as obsolete:
+            super()._save_best_checkpoint(runner, metrics)
+        if self.save_best:
+            one = len(self.key_indicators) == 1
+            kept = [self.best_ckpt_path] if one else self.best_ckpt_path_dict.values()
+            for path in set(obsolete).difference(kept):
+                self._remove(path)
+
+    @contextmanager
+    def _removing_later(self) -> Iterator[list[str]]:
+        obsolete: list[str] = []
+        with (
+            mock.patch.object(self.file_backend, 'remove', obsolete.append),
+            mock.patch.object(self.file_backend, 'rmtree', obsolete.append),
+        ):
+            yield obsolete
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isdir(path):  # DeepSpeed's checkpoints are folders.
+            self.file_backend.rmtree(path)
+        elif self.file_backend.isfile(path):
+            self.file_backend.remove(path)

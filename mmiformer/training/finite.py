@@ -1,0 +1,118 @@
+"""Stopping at the first number that is not finite, by the name of the module that it came from."""
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmiformer.errors import UserError
+from mmiformer.training.origin import all_finite, chance_state, find_origin, loss_parts, tensors_in
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """Looks at every step's losses before they are used, and at the gradients before the optimiser uses them.
+
+    So the weights and the checkpoints stay good. Where something is not finite, the step is done again,
+    with the same random numbers, to find the module. Weights are looked at once more before they are
+    saved. Gradients that overflow under ``--amp`` never get here: its scaler leaves their step out.
+
+    Several processes find it out together: the losses of a step are summed over them.
+
+    Args:
+        stop: False only warns, once. Defaults to True.
+
+    Raises:
+        UserError: At the first number that is not finite, if ``stop``.
+    """
+
+    def __init__(self, stop: bool = True) -> None:
+        self.stop = stop
+        self._told = False
+        self._call: tuple[Any, dict[str, Any], Any] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Watches the model and its optimisers."""
+        self._runner = runner
+        self._model: BaseModel = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self._handles = [
+            self._model.register_forward_pre_hook(self._keep, with_kwargs=True),
+            self._model.register_forward_hook(self._check_losses, with_kwargs=True),
+            *(w.optimizer.register_step_pre_hook(self._check_gradients) for w in wrappers),
+        ]
+
+    def after_train(self, runner: Runner) -> None:
+        """Lets go of them."""
+        for handle in self._handles:
+            handle.remove()
+
+    def after_train_iter(self, *_: Any, **__: Any) -> None:
+        """Lets go of the batch."""
+        self._call = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Looks at the weights that are to be saved."""
+        for name, value in checkpoint['state_dict'].items():
+            if not self._told and not all_finite(value):
+                self._tell(f'{name} is not finite, and is not to be saved')
+
+    def _keep(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs.get('mode') == 'loss' and not self._told:
+            self._call = (args, kwargs, chance_state())
+
+    def _check_losses(self, model: nn.Module, args: Any, kwargs: dict[str, Any], losses: Any) -> None:
+        if kwargs.get('mode') != 'loss' or self._told:
+            return
+        parts = loss_parts(losses)
+        total = torch.stack(list(parts.values())).sum().detach()
+        all_reduce(total)
+        if not all_finite(total):
+            bad = [f'{name} is {float(part)}' for name, part in parts.items() if not all_finite(part)]
+            self._tell(f'{", ".join(bad) or "a loss of another process is not finite"}{self._origin()}')
+
+    def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._told:
+            return
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None
+        ]
+        if not nn.utils.get_total_norm(gradients).isfinite() and not all(map(all_finite, gradients)):
+            self._tell(f'gradients are not finite{self._origin(backward=True)}')
+
+    def _origin(self, backward: bool = False) -> str:
+        """Where it came from, as the end of a sentence."""
+        self._told = True  # What is done again is not looked at.
+        assert self._call is not None
+        args, kwargs, chance = self._call
+        images = [str(sample.get('img_path')) for sample in kwargs.get('data_samples') or ()]
+        of = f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
+        if not all(map(all_finite, tensors_in((args, kwargs)))):
+            return f', and so is the batch itself{of}'
+        found = find_origin(self._model, args, kwargs, chance, backward)
+        if found is None:
+            return f', but all was when the step was done again{of}'
+        where, module = found
+        name = next(name for name, other in self._model.named_modules() if other is module)
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        bad = next((f', whose {key} is not' for key, tensor in own if not all_finite(tensor)), '')
+        way = ' on the way back' if backward else ''
+        return f', first {where} {name or "the model"} ({type(module).__name__}){way}{bad}{of}'
+
+    def _tell(self, what: str) -> None:
+        self._told = True
+        runner = self._runner
+        text = f'step {runner.iter + 1}: {what}'
+        if self.stop:
+            raise UserError(
+                f'{text}; lower the learning rate, or look at these images, and go on with --resume from the '
+                f'last checkpoint in {runner.work_dir}, or regardless with --allow-nan.'
+            )
+        runner.logger.warning(f'{text}; training goes on, and of further ones nothing is said (--allow-nan).')
