@@ -1,7 +1,9 @@
 """What the command lines share: errors as sentences, configs, checks before a long run."""
 
 import argparse
+import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -20,15 +22,29 @@ from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
 from mmiformer.workers import leave_no_workers
 
+# What a write to a full disk ends in, above a quota, or above the limit of a file's size.
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command line; a :class:`UserError` becomes one sentence on stderr and exit code 1."""
+    logging.raiseExceptions = False  # Else a full disk has each line of the log print a traceback.
     try:
         main()
     except UserError as error:
         # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
         sentence = str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
         print(f'error: {sentence}', file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _FULL_DISK:
+            raise
+        where = error.filename or 'a file'
+        print(
+            f'error: {where}: cannot be written ({error.strerror}); make room, and start again; a training '
+            'goes on from its last checkpoint, which is whole, with --resume.',
+            file=sys.stderr,
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -15,7 +15,7 @@ def write_whole(file: Path, content: str | bytes) -> None:
         content: A text is written as UTF-8.
 
     Raises:
-        OSError: If it cannot be written; no part stays then.
+        OSError: If it cannot be written, with the file's name; no part stays then.
     """
     part = file.with_name(f'{file.name}.{os.getpid()}.part')
     try:
@@ -24,9 +24,10 @@ def write_whole(file: Path, content: str | bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())  # Else a crash of the machine could leave the new name without content.
         part.replace(file)
-    except BaseException:
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+    finally:
         part.unlink(missing_ok=True)
-        raise
 
 
 def sha256_of(file: Path) -> str:

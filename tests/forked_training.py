@@ -34,6 +34,7 @@ def _train(arguments: list[str], folder: str, log: str) -> None:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.chdir(folder)
+    os.environ.pop('MMIFORMER_DATA', None)
     torch.set_num_threads(1)
     sys.argv = ['train.py', *arguments]
     runpy.run_path(str(TOOL), run_name='__main__')

@@ -71,8 +71,8 @@ class FiniteHook(Hook):
     def _check_losses(self, model: nn.Module, args: Any, kwargs: dict[str, Any], losses: Any) -> None:
         if kwargs.get('mode') != 'loss' or self._told:
             return
-        parts = loss_parts(losses)
-        total = torch.stack(list(parts.values())).sum().detach()
+        parts = {name: part.detach() for name, part in loss_parts(losses).items()}
+        total = torch.stack(list(parts.values())).sum()
         all_reduce(total)
         if not all_finite(total):
             bad = [f'{name} is {float(part)}' for name, part in parts.items() if not all_finite(part)]

@@ -46,7 +46,7 @@ def find_origin(
 
     def enter(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         tensors = list(tensors_in((args, kwargs)))
-        visit = _Visit(module, all(map(all_finite, tensors)))
+        visit = _Visit(module, len(visits), all(map(all_finite, tensors)))
         watch(visit, 'bad_input_gradient', tensors)
         open_visits.append(visit)
 
@@ -57,12 +57,12 @@ def find_origin(
         watch(visit, 'bad_output_gradient', tensors)
         visits.append(visit)
 
-    buffers = [buffer.clone() for buffer in model.buffers()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
         set_chance(chance)
-        losses = model(*args, **kwargs)
+        losses = torch.func.functional_call(model, buffers, args, kwargs)
         if not backward:
             made = [visit for visit in visits if visit.finite_input and not visit.finite_output]
             return ('in', made[0].module) if made else None
@@ -70,18 +70,15 @@ def find_origin(
     finally:
         for handle in handles:
             handle.remove()
-        with torch.no_grad():
-            for buffer, former in zip(model.buffers(), buffers, strict=True):
-                buffer.copy_(former)
 
     def bad_weights(visit: _Visit) -> bool:
         return any(not all_finite(gradients[p]) for p in visit.module.parameters(recurse=False))
 
-    made = [
-        visit
-        for visit in visits
-        if visit.bad_output_gradient == _NEVER and (visit.bad_input_gradient < _NEVER or bad_weights(visit))
-    ]
+    def makes(visit: _Visit) -> bool:
+        bad = visit.bad_input_gradient < _NEVER or bad_weights(visit)
+        return bad and visit.bad_output_gradient == _NEVER
+
+    made = [v for i, v in enumerate(visits) if makes(v) and not any(map(makes, visits[v.begin : i]))]
     if made:
         return 'in', min(made, key=lambda visit: visit.bad_input_gradient).module
     got = [visit for visit in visits if visit.bad_output_gradient < _NEVER]
@@ -90,9 +87,13 @@ def find_origin(
 
 @dataclass
 class _Visit:
-    """A module's turn in a forward pass; when a gradient that is not finite came to its output and input."""
+    """A module's turn in a forward pass; when a gradient that is not finite came to its output and input.
+
+    The turns of the modules within it stand before it in the list, from number ``begin`` on.
+    """
 
     module: nn.Module
+    begin: int
     finite_input: bool
     finite_output: bool = True
     bad_output_gradient: float = _NEVER

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmiformer.checkpoints import read
 from mmiformer.errors import UserError
 
-_NEEDED = {'state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'meta'}
+_NEEDED = {'state_dict', 'optimizer', 'message_hub', 'meta'}
 
 
 def resume(cfg: Config, file: str) -> dict[str, Any] | None:

@@ -1,10 +1,15 @@
 """Training that is killed again and again ends as if it had never been."""
 
+import importlib.metadata
+import json
 import os
 import random
+import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -52,52 +57,91 @@ def alive(group: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize('task', CONFIGS)
-def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(root, at_work, tmp_path, request, task):
-    kills = request.config.getoption('kills')
-    iterations = 4 * kills
-    config, options = CONFIGS[task]
+@dataclass
+class Whole:
+    """A run that nobody killed.
+
+    Attributes:
+        task: Key of CONFIGS.
+        folder: Its work dir; those of other runs lie beside it.
+        steps: Number of them.
+        start: Starts the like in another work dir, or goes on there.
+        before: Seconds before the first checkpoint.
+        step: Seconds that a step takes.
+    """
+
+    task: str
+    folder: Path
+    steps: int
+    start: Callable[[Path], BaseProcess]
+    before: float
+    step: float
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name('log')
+
+    def finish(self, process: BaseProcess) -> None:
+        process.join()
+        assert process.exitcode == 0, self.log.read_text()[-3000:]
+
+    def ends_like(self, other: Path) -> None:
+        name = f'iter_{self.steps}.pth'
+        expected, found = (torch.load(run / name, weights_only=False) for run in (self.folder, other))
+        for key in ('state_dict', 'optimizer', 'param_schedulers'):
+            assert same(found[key], expected[key]), key
+
+
+@pytest.fixture(scope='module', params=CONFIGS)
+def whole(request, root, workplace, tmp_path_factory) -> Whole:
+    steps = 4 * request.config.getoption('kills')
+    config, options = CONFIGS[request.param]
     options = [
         *options,
         'train_dataloader.dataset.indices=32',
-        f'train_cfg.max_iters={iterations}',
-        f'train_cfg.val_interval={iterations // 2}',
+        f'train_cfg.max_iters={steps}',
+        f'train_cfg.val_interval={steps // 2}',
         'default_hooks.checkpoint.max_keep_ckpts=1',
         'train_dataloader.num_workers=2',
         'train_dataloader.persistent_workers=True',
     ]
-    log = tmp_path / 'log'
-    run = tmp_path / 'run'
+    folder = tmp_path_factory.mktemp(request.param)
 
-    def start(folder: Path) -> BaseProcess:
-        arguments = (root / config, '--demo', '--resume', '--work-dir', folder, '--cfg-options', *options)
-        return forked_training.start(arguments, at_work, log)
+    def start(run: Path) -> BaseProcess:
+        arguments = (root / config, '--demo', '--resume', '--work-dir', run, '--cfg-options', *options)
+        return forked_training.start(arguments, workplace, folder / 'log')
 
     forked_training.warm_up()
-    whole = start(tmp_path / 'whole')
     begun = time.monotonic()
-    wait(whole, lambda: written(tmp_path / 'whole'))
-    first = time.monotonic()
-    whole.join()
-    step = (time.monotonic() - first) / iterations
-    assert whole.exitcode == 0, log.read_text()[-3000:]
+    process = start(folder / 'whole')
+    wait(process, lambda: written(folder / 'whole'))
+    before = time.monotonic() - begun
+    process.join()
+    step = (time.monotonic() - begun - before) / steps
+    made = Whole(request.param, folder / 'whole', steps, start, before, step)
+    made.finish(process)
+    return made
 
+
+def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
+    kills = request.config.getoption('kills')
+    run = whole.folder.with_name('killed')
     chance = random.Random(kills)
     groups, while_writing = [], 0
     while len(groups) < kills:
-        process = start(run)
+        process = whole.start(run)
         moment = len(groups) % 3
         if moment == 0:  # Within some steps.
             seen = written(run)
             wait(process, lambda: written(run) != seen)  # noqa: B023  Called at once.
-            time.sleep(chance.uniform(0, 2 * step))
+            time.sleep(chance.uniform(0, 2 * whole.step))
         elif moment == 1:  # While a checkpoint is written.
             wait(process, lambda: parts_of(run))
-            time.sleep(chance.uniform(0, 0.05))
+            time.sleep(chance.uniform(0, 0.02))
         else:  # Before the first step, or a little later.
-            process.join(chance.uniform(0, first - begun + step))
+            process.join(chance.uniform(0, whole.before + whole.step))
         groups.append(process.pid)
-        assert process.is_alive(), log.read_text()[-3000:]
+        assert process.is_alive(), whole.log.read_text()[-3000:]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         while_writing += bool(parts_of(run))
@@ -107,19 +151,34 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(root, at_work, tm
         pointer = run / 'last_checkpoint'
         if pointer.exists():
             assert Path(pointer.read_text()) in files and len(files) <= 2
-    last = start(run)
-    last.join()
-    assert last.exitcode == 0, log.read_text()[-3000:]
-    print(f'{task}: {kills} kills in {iterations} steps, {while_writing} of them while writing')
-    assert [p.name for p in run.glob('*.p*t*')] == [f'iter_{iterations}.pth'], 'nothing is left lying about'
-
-    expected, found = (
-        torch.load(folder / f'iter_{iterations}.pth', weights_only=False)
-        for folder in (tmp_path / 'whole', run)
-    )
-    for key in ('state_dict', 'optimizer', 'param_schedulers'):
-        assert same(found[key], expected[key]), key
+    whole.finish(whole.start(run))
+    print(f'{whole.task}: {kills} kills in {whole.steps} steps, {while_writing} of them while writing')
+    assert not parts_of(run) and len(written(run)) == 1, 'nothing is left lying about'
+    whole.ends_like(run)
     deadline = time.monotonic() + 30
     while any(map(alive, groups)) and time.monotonic() < deadline:
-        time.sleep(0.1)  # Data workers look after their parent every few seconds.
-    assert not any(map(alive, groups))
+        time.sleep(0.1)
+    assert not any(map(alive, groups)), 'data workers ended as well'
+
+
+def test_its_config_repeats_a_run(whole, root, workplace):
+    run = whole.folder.with_name('again')
+    arguments = (whole.folder / 'config.py', '--work-dir', run)
+    whole.finish(forked_training.start(arguments, workplace, whole.log))
+    first, again = losses(whole.folder), losses(run)
+    assert len(first) == whole.steps and again == first
+    whole.ends_like(run)
+    record = json.loads(next(run.glob('*/run.json')).read_text())
+    assert record['command'] == shlex.join(['train.py', *map(str, arguments)])
+    head = subprocess.run(
+        ['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True
+    ).stdout.strip()
+    assert record['commit'] is None or record['commit'].removesuffix('-dirty') == head
+    assert record['versions']['torch'] == importlib.metadata.version('torch')
+    assert (record['seed'], record['processes'], record['resumed']) == (0, 1, None)
+
+
+def losses(run: Path) -> dict[int, dict]:
+    lines = next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if 'loss' in record]
+    return {record['step']: {key: record[key] for key in record if 'loss' in key} for record in records}

@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,9 +7,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmiformer.training.randomness import reseed_each_step
+from mmiformer.training.randomness import SeedStepHook, reseed_each_step
 
 
 @DATASETS.register_module()
@@ -78,3 +79,31 @@ def test_done_twice_it_changes_nothing_more():
     before = cfg.to_dict()
     reseed_each_step(cfg)
     assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_resumed_loop_passes_over_batches_without_loading_them(sampler, workers, monkeypatch, tmp_path):
+    monkeypatch.setattr('time.sleep', lambda _: None)  # mmengine's two seconds between epochs.
+
+    def loop(done: int) -> tuple[IterBasedTrainLoop, SimpleNamespace]:
+        loader = Runner.build_dataloader(
+            copy.deepcopy(config(sampler, workers=workers).train_dataloader), seed=3
+        )
+        runner = SimpleNamespace(visualizer=SimpleNamespace(), logger=None)
+        made = IterBasedTrainLoop(runner, loader, max_iters=9)
+        made._iter = done
+        runner.train_loop = made
+        return made, runner
+
+    whole, _ = loop(0)
+    expected = [next(whole.dataloader_iterator) for _ in range(9)]
+    for done in (2, 3, 7):
+        resumed, runner = loop(done)
+        SeedStepHook().before_train(runner)
+        batches = resumed.dataloader_iterator
+        if hasattr(type(whole.dataloader_iterator), 'skip_iter'):
+            batches.skip_iter(done)
+        else:
+            assert [next(batches) for _ in range(done)] == [None] * done
+        assert [next(batches) for _ in range(9 - done)] == expected[done:]

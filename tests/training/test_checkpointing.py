@@ -1,0 +1,180 @@
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from mmiformer.errors import UserError
+from mmiformer.files import write_whole
+from mmiformer.training.resuming import latest_intact
+
+SCORES = [1, 3, 2, 4]  # Of the validations, in turn.
+
+
+class Stopped(Exception):
+    """The run is over, as if it were killed here."""
+
+
+@DATASETS.register_module()
+class Fours(BaseDataset):
+    def load_data_list(self) -> list[dict]:
+        return [dict(number=float(i)) for i in range(4)]
+
+
+@METRICS.register_module()
+class Score(BaseMetric):
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict[str, float]:
+        return dict(score=SCORES[len(list(Path('.').glob('validated*')))])
+
+
+class Line(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, number, sample_idx=None, mode='tensor'):
+        errors = self.slope * torch.tensor(number) - 1
+        return dict(loss=errors.square().mean()) if mode == 'loss' else [BaseDataElement()]
+
+
+class Steps(Hook):
+    """Notes which validations were done, and stops where it is told to."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, stop_before: int | None = None) -> None:
+        self.stop_before = stop_before
+
+    def before_val(self, runner) -> None:
+        if runner.iter == self.stop_before:
+            raise Stopped
+
+    def after_val(self, runner) -> None:
+        Path(f'validated_{runner.iter}').touch()
+
+
+def runner(stop_before: int | None = None, resume: bool = False, **checkpoint) -> Runner:
+    loader = dict(
+        batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dict(type='Fours')
+    )
+    validation = dict(loader, sampler=dict(type='DefaultSampler'))
+    hook = dict(type='WholeCheckpointHook', by_epoch=False, interval=1, **checkpoint)
+    made = Runner(
+        Line(),
+        'run',
+        loader,
+        validation,
+        train_cfg=dict(by_epoch=False, max_iters=4, val_interval=1),
+        val_cfg=dict(),
+        val_evaluator=dict(type='Score'),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        default_hooks=dict(checkpoint=hook),
+        custom_hooks=[Steps(stop_before)],
+        resume=resume,
+        randomness=dict(seed=0),
+        experiment_name=f'{stop_before}_{resume}',
+    )
+    made.val_dataloader  # noqa: B018  Built now: a loop is named "val_loop" only then.
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def names() -> list[str]:
+    return sorted(path.name for path in Path('run').glob('*.p[at]*'))
+
+
+def latest() -> str | None:
+    found = latest_intact(Path('run'))
+    return found and Path(found).name
+
+
+def test_what_is_obsolete_goes_and_the_rest_says_what_it_was():
+    runner(max_keep_ckpts=2, save_best='score', rule='greater').train()
+    assert names() == ['best_score_iter_4.pth', 'iter_3.pth', 'iter_4.pth']
+    assert Path('run/last_checkpoint').read_text() == str(Path('run/iter_4.pth').absolute())
+    held = torch.load('run/iter_4.pth', weights_only=False)
+    assert (held['meta']['processes'], held['meta']['batch_size'], held['meta']['iter']) == (1, 2, 4)
+    assert held['message_hub']['runtime_info']['keep_ckpt_ids'] == [3, 4]
+    assert held['message_hub']['runtime_info']['best_score'] == 4
+
+
+@pytest.mark.parametrize('failing', ['iter_2.pth', 'best_score_iter_2.pth'])
+def test_what_could_not_be_written_costs_nothing_that_was(monkeypatch, failing):
+    """By the limit on a file's size; mmengine would have removed the older file by then."""
+    made = runner(max_keep_ckpts=1, save_best='score', rule='greater')
+    save = made.save_checkpoint
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(out_dir, filename, *args, **kwargs) -> None:
+        if filename == failing:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        save(out_dir, filename, *args, **kwargs)
+
+    monkeypatch.setattr(made, 'save_checkpoint', limited)
+    try:
+        with pytest.raises(OSError, match=f'File too large: .*{failing}'):
+            made.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    last = 'iter_1.pth' if failing == 'iter_2.pth' else 'iter_2.pth'
+    assert names() == ['best_score_iter_1.pth', last]
+    assert latest() == last
+    for name in names():
+        torch.load(f'run/{name}', weights_only=False)
+
+
+def test_a_validation_that_a_kill_cut_off_is_made_up_for():
+    with pytest.raises(Stopped):
+        runner(stop_before=4, max_keep_ckpts=1, save_best='score', rule='greater').train()
+    assert names() == ['best_score_iter_2.pth', 'iter_4.pth'] and not Path('validated_4').exists()
+    Path('run/iter_4.pth.123.part').touch()
+    Path('run/notes.part').touch()
+    resumed = runner(resume=True, max_keep_ckpts=1, save_best='score', rule='greater')
+    resumed.train()
+    assert Path('validated_4').exists() and resumed.iter == 4
+    assert names() == ['best_score_iter_4.pth', 'iter_4.pth', 'notes.part'], 'leftovers are cleared away'
+
+
+def test_resume_takes_the_latest_that_is_intact(capsys):
+    assert latest() is None
+    runner(max_keep_ckpts=3).train()
+    assert latest() == 'iter_4.pth'
+    whole = Path('run/iter_4.pth').read_bytes()
+    Path('run/iter_4.pth').write_bytes(whole[: len(whole) // 2])
+    assert latest() == 'iter_3.pth'
+    Path('run/last_checkpoint').write_text('')
+    assert latest() == 'iter_3.pth'
+    Path('run/last_checkpoint').write_text('elsewhere/iter_9.pth')
+    assert latest() == 'iter_3.pth'
+    for name in ('iter_2.pth', 'iter_3.pth'):
+        Path('run', name).write_bytes(b'')
+    Path('run/last_checkpoint').write_text('run/iter_4.pth')
+    with pytest.raises(UserError, match='run/iter_4.pth: truncated'):
+        latest()
+
+
+def test_a_file_is_the_former_or_the_new_one():
+    file = Path('text')
+    write_whole(file, 'former')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="'text'"):
+            write_whole(file, b'x' * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert file.read_text() == 'former' and list(Path('.').iterdir()) == [file]

@@ -1,0 +1,82 @@
+"""Times what watches over a training: ``python tools/time_hooks.py CONFIG [--demo]``."""
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer import cli
+from mmiformer.errors import UserError
+from mmiformer.memory_format import use_channels_last
+from mmiformer.training import FiniteHook, WholeCheckpointHook, prepare_training
+from mmiformer.training.randomness import SeedStepHook
+
+WATCHED = {
+    'random numbers of the step': (SeedStepHook, ['before_train_iter']),
+    'losses finite': (FiniteHook, ['_keep', '_check_losses']),
+    'gradients finite': (FiniteHook, ['_check_gradients']),
+}
+
+
+def main() -> None:
+    """Parses the arguments, trains some steps, and prints what share of them the hooks take."""
+    parser = argparse.ArgumentParser(
+        description='What the hooks of tools/train.py cost in each step, timed inside of a real training. On '
+        'a GPU a hook also waits for what was begun before it, so the shares are of use on CPUs only.'
+    )
+    cli.add_runner_arguments(parser)
+    parser.add_argument('--steps', type=int, default=20, help='steps to time (default: 20)')
+    args = parser.parse_args()
+    if args.steps < 1:
+        raise UserError(f'--steps {args.steps}: expected 1 or more.')
+    times: dict[str, list[float]] = defaultdict(list)
+    for name, (hook, methods) in WATCHED.items():
+        for method in methods:
+            setattr(hook, method, timed(getattr(hook, method), times[name]))
+    save = timed(WholeCheckpointHook._save_checkpoint, times['a checkpoint'])
+    WholeCheckpointHook._save_checkpoint = save  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        args.work_dir = folder
+        cfg = cli.prepare(args, splits=('train',))
+        prepare_training(cfg)
+        steps = args.steps + 3
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps)
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=steps)
+        cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
+        cfg.log_processor.by_epoch = False
+        runner = Runner.from_cfg(cfg)
+        use_channels_last(runner.model)
+        runner.train()
+    whole = np.array(runner.message_hub.get_scalar('train/time').data[0])[3:]
+    table = Table(title=f'{len(whole)} steps of {1000 * np.median(whole):.0f} ms (median)')
+    for column in ('', 'ms a step', 'of a step'):
+        table.add_column(column, justify='right' if column else 'left')
+    for name in WATCHED:
+        each = 1000 * np.reshape(times[name], (steps, -1)).sum(1)[3:]
+        table.add_row(name, f'{np.median(each):.2f}', f'{np.median(each / whole) / 10:.2f} %')
+    Console().print(table)
+    print(f'a checkpoint took {times["a checkpoint"][0]:.2f} s')
+
+
+def timed(function: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
+    """A function that does the same and notes the seconds of each call."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args, **kwargs)
+        times.append(time.perf_counter() - start)
+        return result
+
+    return call
+
+
+if __name__ == '__main__':
+    cli.run(main)
