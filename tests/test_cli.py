@@ -1,9 +1,11 @@
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-from mmiformer.cli import check_packages, load_config
+from mmiformer.cli import check_packages, load_config, run
 from mmiformer.errors import UserError
 
 
@@ -26,3 +28,17 @@ def test_a_package_that_a_config_needs_is_named(root, monkeypatch, missing, conf
 
 def test_types_of_the_scope_need_nothing(root):
     check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')
+def test_a_full_disk_is_a_sentence_and_other_faults_are_not(capsys):
+    def write() -> None:
+        with open('/dev/full', 'w') as file:
+            file.write('x')
+
+    with pytest.raises(SystemExit) as stop:
+        run(write)
+    assert stop.value.code == 1
+    assert 'cannot be written (No space left on device); make room' in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError):
+        run(lambda: os.listdir('/nowhere'))

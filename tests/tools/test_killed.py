@@ -44,8 +44,13 @@ def written(run: Path) -> list[Path]:
     return sorted(run.glob('*.pth'))
 
 
-def wait(process: BaseProcess, event: Callable[[], object]) -> None:
-    while process.is_alive() and not event():
+def last_step(run: Path) -> int:
+    return max((int(file.stem.removeprefix('iter_')) for file in written(run)), default=0)
+
+
+def wait(process: BaseProcess, event: Callable[[], object], seconds: float = float('inf')) -> None:
+    end = time.monotonic() + seconds
+    while process.is_alive() and not event() and time.monotonic() < end:
         time.sleep(0.001)
 
 
@@ -130,16 +135,17 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
     groups, while_writing = [], 0
     while len(groups) < kills:
         process = whole.start(run)
+        seen = last_step(run)
+        goes_on = lambda: last_step(run) > seen  # noqa: B023, E731  Called at once.
         moment = len(groups) % 3
         if moment == 0:  # Within some steps.
-            seen = written(run)
-            wait(process, lambda: written(run) != seen)  # noqa: B023  Called at once.
-            time.sleep(chance.uniform(0, 2 * whole.step))
+            wait(process, goes_on)
+            wait(process, lambda: last_step(run) > seen + 3, chance.uniform(0, 2 * whole.step))  # noqa: B023
         elif moment == 1:  # While a checkpoint is written.
             wait(process, lambda: parts_of(run))
             time.sleep(chance.uniform(0, 0.02))
-        else:  # Before the first step, or a little later.
-            process.join(chance.uniform(0, whole.before + whole.step))
+        else:  # While it starts.
+            wait(process, goes_on, chance.uniform(0, whole.before))
         groups.append(process.pid)
         assert process.is_alive(), whole.log.read_text()[-3000:]
         os.kill(process.pid, signal.SIGKILL)
@@ -169,7 +175,7 @@ def test_its_config_repeats_a_run(whole, root, workplace):
     assert len(first) == whole.steps and again == first
     whole.ends_like(run)
     record = json.loads(next(run.glob('*/run.json')).read_text())
-    assert record['command'] == shlex.join(['train.py', *map(str, arguments)])
+    assert record['command'] == shlex.join(map(str, [forked_training.TOOL, *arguments]))
     head = subprocess.run(
         ['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True
     ).stdout.strip()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,21 @@ def test_resume_goes_on_where_it_stopped(demo_run, run_tool, config, workplace):
     after = torch.load(workplace / 'resumed' / 'iter_3.pth', weights_only=False)
     step = lambda c: next(iter(c['optimizer']['state'].values()))['step']  # noqa: E731
     assert float(step(before)) == 2 and float(step(after)) == 3
+
+
+def test_numbers_that_are_not_finite_stop_it_and_spoil_no_checkpoint(run_tool, config, workplace, demo_run):
+    options = ['--cfg-options', *SHORT, 'optim_wrapper.optimizer.lr=1e35', 'randomness.seed=1']
+    sentence = errors(run_tool('train', config, '--demo', '--work-dir', 'nan', *options))
+    named = re.search(r'step 2: loss\w+ is \w+, .*first in (backbone[\w.]+) \((\w+)\)', sentence)
+    module = build_model(load_config(config, demo=True), None).get_submodule(named[1])
+    assert type(module).__name__ == named[2] and 'train2017' in sentence
+    assert [file.name for file in (workplace / 'nan').glob('*.pth')] == ['iter_1.pth']
+    held = torch.load(workplace / 'nan/iter_1.pth', weights_only=False)['state_dict']
+    assert all(bool(value.isfinite().all()) for value in held.values())
+    code, _, err = run_tool('train', config, '--demo', '--work-dir', 'nan2', '--allow-nan', *options)
+    assert code == 0, err[-3000:]
+    log = next((workplace / 'nan2').glob('*/*.log')).read_text()
+    assert f'first in {named[1]}' in log and 'Iter(train) [2/2]' in log
 
 
 def test_test_and_demo_use_the_checkpoint(demo_run, run_tool, config, workplace):
