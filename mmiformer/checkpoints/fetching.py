@@ -76,7 +76,7 @@ def fetch(url: str, check: Callable[[Path], Any]) -> Path:
                     except UserError as error:
                         raise UserError(str(error).replace(str(part), url)) from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, 'reason', error)
+        reason = ' '.join(str(getattr(error, 'reason', error)).split())
         raise UserError(
             f'{url}: could not be downloaded ({reason}); {_WAYS_OUT.format(path=path)}'
         ) from error
