@@ -201,7 +201,9 @@ def _published_weights(cfg: dict[str, Any]) -> Any:
     name = cfg['model_name']
     published = timm.get_pretrained_cfg(name)
     if published is None or not (published.hf_hub_id or published.url):
-        raise UserError(f'{name}: timm knows no weights of it; name a file as checkpoint_path, with pretrained=False.')
+        raise UserError(
+            f'{name}: timm knows no weights of it; name a file as checkpoint_path, with pretrained=False.'
+        )
     if cfg.get('num_classes', published.num_classes) != published.num_classes:
         raise UserError(
             f'{name} is published with {published.num_classes} classes, so that num_classes='
