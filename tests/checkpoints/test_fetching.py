@@ -187,7 +187,7 @@ def test_chunks_may_come_instead_of_a_length(site):
         (whole(weights()[:-10]), 'truncated, or not a checkpoint'),
         (lambda handler: handler.send_error(404, 'Not Found'), 'Not Found'),
         (lambda handler: handler.wfile.write(b'nonsense\r\n\r\n'), 'could not be downloaded'),
-        (lambda handler: time.sleep(0.5), 'could not be downloaded'),
+        (lambda handler: time.sleep(0.5), 'timed out'),
     ],
     ids=lambda x: x[:20] if isinstance(x, str) else '',
 )
