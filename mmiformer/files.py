@@ -2,13 +2,40 @@
 
 import hashlib
 import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_PART = re.compile(r'part-[0-9a-f]{32}-')
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Gives a name to write to, and what was written the name of ``file`` once it is whole and on the disk.
+
+    Several processes, also of several machines, may do so at once: the last one's file stays. After an
+    exception ``file`` is as it was; a killed process leaves its part behind, under a name of its own.
+
+    Args:
+        file: Its folder exists.
+
+    Yields:
+        A name beside ``file`` that no other process has, of the same suffix.
+    """
+    part = file.with_name(f'part-{uuid.uuid4().hex}-{file.name}')
+    try:
+        yield part
+        with part.open('rb') as stream:
+            os.fsync(stream.fileno())  # Else a power cut may leave the name and lose the content.
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
     """Writes a file so that one of its name is whole at any time: the former one, or the new one.
-
-    It is written as ``NAME.PID.part``, brought to the disk, and renamed. A killed process leaves the part.
 
     Args:
         file: Its folder exists.
@@ -17,17 +44,16 @@ def write_whole(file: Path, content: str | bytes) -> None:
     Raises:
         OSError: If it cannot be written, with the file's name; no part stays then.
     """
-    part = file.with_name(f'{file.name}.{os.getpid()}.part')
     try:
-        with part.open('wb') as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())  # Else a crash of the machine could leave the new name without content.
-        part.replace(file)
+        with replacing(file) as part:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """What killed processes left of files that they were writing to a folder."""
+    return [file for file in folder.glob('part-*') if _PART.match(file.name)]
 
 
 def sha256_of(file: Path) -> str:

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmiformer import distributed
-from mmiformer.checkpoints import reading
+from mmiformer.checkpoints import fetching
 from mmiformer.cli import load_config
 from mmiformer.training.randomness import reseed_each_step
 
@@ -119,8 +119,8 @@ def main() -> None:
 
     asked: list[str] = []
     torch.hub.set_dir(f'{out}/hub')
-    torch.hub.download_url_to_file = lambda url, file, **_: (asked.append(url), Path(file).touch())
-    reading.fetch('https://example.org/weights.pth')
+    fetching._download = lambda url, file: (asked.append(url), file.touch())
+    fetching.fetch('https://example.org/weights.pth', check=Path.stat)
     found['downloads'] = asked
 
     share = slice(2 * rank, 2 * rank + 2)

@@ -12,6 +12,7 @@ from mmiformer import cli
 from mmiformer.backbones import IFormer, MoCoViT
 from mmiformer.checkpoints import read, translate
 from mmiformer.errors import UserError
+from mmiformer.files import replacing
 
 
 def main() -> None:
@@ -34,15 +35,13 @@ def main() -> None:
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     arch = IFormer.arch_of(backbone) or MoCoViT.arch_of(backbone)
     print(f'arch: {arch or "not a published one"}')
-    part = dst.with_name(f'{dst.name}.part')
     try:
-        if dst.suffix == '.safetensors':
-            safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
-        else:
-            torch.save(translation.checkpoint, part)
-        part.replace(dst)
+        with replacing(dst) as part:
+            if dst.suffix == '.safetensors':
+                safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
+            else:
+                torch.save(translation.checkpoint, part)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise UserError(f'{dst}: cannot be written ({error}).') from error
     print(f'written: {dst} ({len(state_dict)} tensors)')
 

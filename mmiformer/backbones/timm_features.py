@@ -31,7 +31,7 @@ class TIMMFeatures(TIMMBackbone):
             so ``norm_eval`` leaves it alone. Defaults to None, no norm.
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` of timm's weights of this network, or
             None for timm's own random start. Defaults to None.
-        kwargs: What ``timm.create_model`` takes beside.
+        kwargs: What ``timm.create_model`` takes beside, but no weights.
 
     Raises:
         UserError: If the weights cannot be read, or are those of another network.
@@ -46,6 +46,11 @@ class TIMMFeatures(TIMMBackbone):
         init_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get('pretrained') or kwargs.get('checkpoint_path'):
+            raise UserError(
+                f"TIMMFeatures of {model_name}: name its weights as init_cfg=dict(type='Pretrained', "
+                'checkpoint=FILE_OR_URL), in place of pretrained or checkpoint_path.'
+            )
         super().__init__(
             model_name, features_only=True, out_indices=tuple(out_indices), init_cfg=init_cfg, **kwargs
         )

@@ -1,12 +1,8 @@
 """The one reader of weight files; it never runs code that a file brings along."""
 
-import ast
-import http.client
-import logging
 import os
 import pickle
 import re
-import urllib.parse
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,20 +10,14 @@ from typing import Any
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import safetensors.torch
 import torch
-from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from mmiformer.checkpoints.stand_ins import STAND_INS
+from mmiformer.checkpoints.contents import check_contents
+from mmiformer.checkpoints.fetching import fetch, is_offline
+from mmiformer.checkpoints.stand_ins import narrowed_globals
 from mmiformer.checkpoints.translation import translate
-from mmiformer.distributed import first_process_first
 from mmiformer.errors import UserError
-
-# Texts in a checkpoint that mmengine runs as Python: ``config`` when it resumes, ``cfg`` in its inferencers.
-_CONFIG_NODES = (
-    *(ast.Module, ast.Assign, ast.Name, ast.Load, ast.Store, ast.Constant, ast.keyword, ast.Call),
-    *(ast.Dict, ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.USub),
-)
 
 
 def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
@@ -49,24 +39,32 @@ def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     name = os.fspath(file)
     if '://' not in name:
         return _read_file(Path(name).expanduser(), map_location)
-    path = fetch(name)
+    path = fetch(name, _read_file)
     try:
         return _read_file(path, map_location)
-    except UserError:
-        path.unlink(missing_ok=True)  # So that what was cut off on its way is fetched again.
-        raise
+    except UserError as error:  # It may be the user's own, or be of use to another process: it stays.
+        raise UserError(f'{name}: {str(error).rstrip(".")} (remove it to have it fetched anew).') from error
 
 
-def _read_file(path: Path, map_location: Any) -> Any:
-    if not path.is_file():
+def _read_file(path: Path, map_location: Any = 'cpu') -> Any:
+    if not os.path.isfile(path):  # Path's own fails on a name that is too long.
+        if os.path.exists(path):
+            raise UserError(f'{path}: is a folder or device; expected a checkpoint file.')
         raise UserError(
             f'{path}: no such checkpoint file (looked in {path.absolute().parent}); check the path.'
         )
     try:
         if path.suffix == '.safetensors':
             device = map_location if isinstance(map_location, str) else 'cpu'
-            return safetensors.torch.load_file(path, device=device)
-        return _load_safely(path, map_location)
+            checkpoint = safetensors.torch.load_file(path, device=device)
+        else:
+            _check_archive(path)
+            with narrowed_globals():
+                checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        check_contents(checkpoint, path)
+        return checkpoint
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         wanted = re.search(r'GLOBAL ([\w.]+)', str(error))
         if wanted is None and not zipfile.is_zipfile(path):
@@ -86,45 +84,29 @@ def _read_file(path: Path, map_location: Any) -> Any:
         raise UserError(_unreadable(path)) from error
 
 
-def _load_safely(file: Any, map_location: Any = None, **_: Any) -> Any:
-    # Also takes the place of mmengine's function of these arguments, whose files may be buffers.
-    with torch.serialization.safe_globals(STAND_INS):
-        return _without_code(torch.load(file, map_location=map_location, weights_only=True), file)
-
-
-def _without_code(checkpoint: Any, path: Any) -> Any:
-    """Refuses attributes that pass for methods, and takes out config texts that would do more than assign."""
-    pending, seen = [checkpoint], set()
-    while pending:
-        value = pending.pop()
-        if id(value) in seen or not isinstance(value, (dict, list, tuple)):
-            continue
-        seen.add(id(value))
-        if set(getattr(value, '__dict__', ())) - {'_metadata'}:
-            raise pickle.UnpicklingError('GLOBAL collections.OrderedDict with attributes')
-        if isinstance(value, dict):
-            for key in ('cfg', 'config'):
-                if key in value and isinstance(value[key], str) and not _is_plain_config(value[key]):
-                    del value[key]
-                    text = f"{path}: its text '{key}' is left out, because it does more than assign values."
-                    print_log(text, logger='current', level=logging.WARNING)
-        pending.extend(value.values() if isinstance(value, dict) else value)
-    return checkpoint
-
-
-def _is_plain_config(text: str) -> bool:
-    """Whether a config assigns plain values and ``dict(...)`` of them, and names no other file."""
-    try:
-        nodes = list(ast.walk(ast.parse(text)))
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
-    names = [node.id for node in nodes if isinstance(node, ast.Name)]
-    return (
-        all(isinstance(node, _CONFIG_NODES) for node in nodes)
-        and all(isinstance(function, ast.Name) and function.id == 'dict' for function in calls)
-        and not any(name.startswith('_') for name in names)
-    )
+def _check_archive(path: Path) -> None:
+    """Holds the records of a zip, which torch.save writes, against their checksums, as torch does not."""
+    if not zipfile.is_zipfile(path):  # torch.save's format before 1.6, which has no checksums.
+        return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(record.filename.endswith('/constants.pkl') for record in records):
+            raise UserError(
+                f'{path}: is a TorchScript program; expected weights by torch.save, such as it was made from.'
+            )
+        if not any(record.filename.endswith('/data.pkl') for record in records):
+            raise UserError(_unreadable(path))
+        stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        if not stored or sum(record.file_size for record in records) > path.stat().st_size:
+            raise UserError(
+                f'{path}: is a compressed archive; expected a file of torch.save, so unpack it first.'
+            )
+        # Without torch.serialization.set_crc32_options(True) all of them are 0.
+        damaged = archive.testzip() if any(record.CRC for record in records) else None
+        if damaged:
+            raise UserError(
+                f'{path}: damaged, because {damaged} in it does not fit its checksum; fetch or copy it again.'
+            )
 
 
 def _unreadable(path: Path) -> str:
@@ -132,42 +114,6 @@ def _unreadable(path: Path) -> str:
         f'{path}: truncated, or not a checkpoint ({path.stat().st_size} bytes); expected a file of '
         'torch.save or .safetensors, so fetch or copy it again.'
     )
-
-
-def fetch(url: str) -> Path:
-    """Downloads a file once into torch's cache of checkpoints, completely or not at all.
-
-    In a distributed run rank 0 goes first; the others find the file, or fetch it on their own node.
-
-    Args:
-        url: An https address.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        UserError: If the address is not https or cannot be reached.
-    """
-    if not url.startswith('https://'):
-        raise UserError(f'{url}: refused, because weights are only fetched over https.')
-    # By its whole address: many files on one host are called model.safetensors.
-    address = urllib.parse.urlparse(url)
-    path = Path(torch.hub.get_dir(), 'checkpoints', address.netloc, address.path.lstrip('/'))
-    try:
-        with first_process_first():
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                print_log(f'Downloading {url} to {path}', logger='current')
-                torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, 'reason', error)
-        raise UserError(
-            f'{url}: could not be downloaded ({reason}); fetch it elsewhere and put it at {path}, or name '
-            'your copy with --cfg-options model.backbone.init_cfg.checkpoint=FILE (or model.backbone.'
-            'init_cfg=None to start from scratch, and model.backbone.norm_eval=False where it has one; '
-            'tools/train.py CONFIG --demo needs no download).'
-        ) from error
-    return path
 
 
 def load(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
@@ -195,17 +141,21 @@ def install() -> None:
 
     mmengine of the OneDL line falls back to ``weights_only=False``; the original line refuses its own
     resume files. Both hand every name to ``CheckpointLoader``: the schemes for paths and addresses are
-    replaced, and so are the two module functions that the schemes of model zoos and object stores call.
+    replaced, and so are the two module functions that the schemes of model zoos call. Object stores, which
+    are not https, are refused.
     """
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    addresses = ('http://', 'https://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
+    CheckpointLoader.register_scheme(prefixes=addresses, loader=load_from_http, force=True)
     mmengine_checkpoint.load_from_http = load_from_http
     if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        mmengine_checkpoint._safe_torch_load = _load_safely
+        mmengine_checkpoint._safe_torch_load = load_from_local
+    if is_offline():
+        os.environ['HF_HUB_OFFLINE'] = '1'  # For models by name, which timm and transformers would fetch.
 
 
 # mmengine's log calls a loader by its function's name after "load_from_".
-def load_from_local(filename: str, map_location: Any = None) -> Any:
+def load_from_local(filename: str, map_location: Any = None, **_: Any) -> Any:
     """Mmengine's scheme for paths."""
     return load(filename, map_location)
 

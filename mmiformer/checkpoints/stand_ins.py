@@ -10,10 +10,16 @@ plain data only, and turn into the real thing once they hold it.
 import argparse
 import pickle
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
 from mmengine.logging import HistoryBuffer
+from torch import _weights_only_unpickler
 
 
 class PlainDtype:
@@ -109,17 +115,54 @@ class PlainNamespace(argparse.Namespace):
         self.__class__ = argparse.Namespace  # type: ignore[assignment]
 
 
+def latin_bytes(text: Any, encoding: Any = None) -> bytes:
+    """Takes the place of ``_codecs.encode``, by which pickles of protocol 2 write bytes.
+
+    Other encodings than theirs make their input longer each time they are called.
+    """
+    if not isinstance(text, str) or encoding != 'latin1':
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode to {encoding!r}')
+    return text.encode('latin1')
+
+
 # Name in a pickle to stand-in. numpy renamed its core package in version 2; files name either.
-STAND_INS: list[Any] = [
-    PlainDtype,
-    (history_method, 'builtins.getattr'),
-    (PlainHistory, 'mmengine.logging.history_buffer.HistoryBuffer'),
-    (PlainNamespace, 'argparse.Namespace'),
-    (PlainDtype, 'numpy.dtype'),
-    (PlainArray, 'numpy.ndarray'),
-    *(
-        (function, f'numpy.{core}.multiarray.{name}')
+_STAND_INS: dict[str, Any] = {
+    'builtins.getattr': history_method,
+    'mmengine.logging.history_buffer.HistoryBuffer': PlainHistory,
+    'argparse.Namespace': PlainNamespace,
+    'numpy.dtype': PlainDtype,
+    'numpy.ndarray': PlainArray,
+    '_codecs.encode': latin_bytes,
+    **{
+        f'numpy.{core}.multiarray.{name}': function
         for name, function in (('scalar', scalar), ('_reconstruct', reconstruct))
         for core in ('core', '_core')
-    ),
-]
+    },
+}
+# Of what torch lets in by default, what files of weights need. The rest can be called with a number to fill
+# the memory (bytearray, the classes of tensors), or calls what else it is given (_rebuild_from_type_v2).
+_KEPT = (
+    *('builtins.set', 'builtins.complex', 'collections.OrderedDict', 'collections.Counter'),
+    *('torch.Size', 'torch.device', 'torch.serialization._get_layout'),
+    *('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_tensor_v3'),
+    # So that a refusal can name the tensor.
+    *('torch._utils._rebuild_parameter', 'torch._utils._rebuild_meta_tensor_no_storage'),
+    *('torch._utils._rebuild_sparse_tensor', 'torch._utils._rebuild_qtensor'),
+    'torch.storage.UntypedStorage',  # Of 8-bit floats. Called, it takes addresses, not memory.
+)
+_ALLOWED = {
+    name: value
+    for name, value in _weights_only_unpickler._get_allowed_globals().items()
+    if name in _KEPT or isinstance(value, (torch.dtype, torch.qscheme, torch.serialization.StorageType))
+} | _STAND_INS
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def narrowed_globals() -> Iterator[None]:
+    """Has ``torch.load(weights_only=True)`` let in what honest training files hold, and nothing else.
+
+    torch's own ``safe_globals`` can add to its list, but neither replace what is on it nor take it away.
+    """
+    with _LOCK, mock.patch.object(_weights_only_unpickler, '_get_allowed_globals', lambda: _ALLOWED):
+        yield

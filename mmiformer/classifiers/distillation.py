@@ -13,6 +13,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
 
+from mmiformer.checkpoints import read
 from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
 from mmiformer.inference import load_strictly
@@ -172,29 +173,45 @@ def _build(cfg: dict[str, Any]) -> BaseModel:
     checkpoint = cfg.pop('pretrained', None) if isinstance(cfg.get('pretrained'), str) else None
     if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
         checkpoint, cfg['init_cfg'] = init_cfg['checkpoint'], None
+    is_timm = cfg['type'].endswith('TimmClassifier')
+    if is_timm:
+        checkpoint = cfg.pop('checkpoint_path', None) or checkpoint
+        if cfg.get('pretrained'):
+            cfg['pretrained_cfg_overlay'] = dict(state_dict=_published_weights(cfg))
     model: BaseModel = MODELS.build(cfg)
-    if cfg['type'].endswith('TimmClassifier'):
-        published = model.model.pretrained_cfg.get('num_classes')
-        if cfg.get('pretrained') and published != model.model.num_classes:
-            raise UserError(
-                f'{cfg["model_name"]} is published with {published} classes, so that num_classes='
-                f'{model.model.num_classes} leaves its classifier untrained; name a file of your own weights '
-                'as checkpoint_path, with pretrained=False.'
-            )
+    if is_timm:
+        model.model.pretrained_cfg.pop('state_dict', None)
         model.model.is_init = True  # timm has filled it already; some of its networks would start anew.
     model.init_weights()
     if checkpoint:
         load_strictly(model, checkpoint)
-    elif not any(
-        part.get('type') == 'Pretrained' or part.get('pretrained') or part.get('checkpoint_path')
-        for _, part in walk(cfg)
-    ):
+    elif not any(part.get('type') == 'Pretrained' or part.get('pretrained') for _, part in walk(cfg)):
         print_log(
             'The teacher has no weights of its own: what it teaches means nothing.',
             logger='current',
             level=logging.WARNING,
         )
     return model
+
+
+def _published_weights(cfg: dict[str, Any]) -> Any:
+    """The weights that timm would fetch by itself, by our reader."""
+    import timm
+
+    name = cfg['model_name']
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not (published.hf_hub_id or published.url):
+        raise UserError(
+            f'{name}: timm knows no weights of it; name a file as checkpoint_path, with pretrained=False.'
+        )
+    if cfg.get('num_classes', published.num_classes) != published.num_classes:
+        raise UserError(
+            f'{name} is published with {published.num_classes} classes, so that num_classes='
+            f'{cfg["num_classes"]} leaves its classifier untrained; name a file of your own weights '
+            'as checkpoint_path, with pretrained=False.'
+        )
+    on_hub = f'https://huggingface.co/{published.hf_hub_id}/resolve/main/model.safetensors'
+    return read(on_hub if published.hf_hub_id else published.url)
 
 
 def _normalisation(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor, bool] | None:

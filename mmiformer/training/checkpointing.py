@@ -4,7 +4,6 @@ mmengine writes a checkpoint under its final name, deletes the older one before,
 ``last_checkpoint`` to fill it anew: a run killed in between leaves half a file, or none.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmiformer.files import write_whole
+from mmiformer.files import parts_in, write_whole
 
 
 class WholeFilesBackend(LocalBackend):
@@ -55,9 +54,8 @@ class WholeCheckpointHook(CheckpointHook):
         """Clears away what a killed run left half written, and validates where a resumed run has to."""
         super().before_train(runner)
         if is_main_process():
-            for part in Path(runner.work_dir).glob('*.part'):
-                if re.search(r'\.\d+\.part$', part.name):
-                    part.unlink(missing_ok=True)
+            for part in parts_in(Path(runner.work_dir)):
+                part.unlink(missing_ok=True)
         loop, validation = runner.train_loop, runner.val_loop
         by_iter = isinstance(loop, IterBasedTrainLoop)
         done, last = (loop.iter, loop.max_iters) if by_iter else (loop.epoch, loop.max_epochs)

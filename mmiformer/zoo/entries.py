@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.errors import UserError
 from mmiformer.results import DOWNSTREAM, IMAGENET, METRICS
 from mmiformer.results.downstream import SOURCE
 from mmiformer.zoo.peers import PEERS
-from mmiformer.zoo.weights import RELEASED, Weights
 
 # Configs, tools and metafiles are installed here, where OpenMMLab's tools look for them.
 MIM = Path(__file__).resolve().parents[1] / '.mim'

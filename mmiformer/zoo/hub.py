@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
 
+from mmiformer.checkpoints.released import RELEASED
 from mmiformer.errors import UserError
 from mmiformer.zoo.entries import MIM, config_file
-from mmiformer.zoo.weights import RELEASED
 
 
 def get_config(name: str) -> Config:

@@ -55,6 +55,12 @@ def test_weights_of_another_network_are_told(tmp_path):
             build('mobilenetv3_small_050', (2,), init_cfg=dict(type='Pretrained', checkpoint=file))
 
 
+def test_weights_are_named_in_one_way():
+    for option in (dict(pretrained=True), dict(checkpoint_path='x.pth')):
+        with pytest.raises(UserError, match='mobilenetv3_small_050: name its weights as init_cfg=dict'):
+            build('mobilenetv3_small_050', (2,), **option)
+
+
 def test_norms_stay_on_their_statistics():
     net = build('mobilenetv3_small_050', (2,), norm_eval=True).train()
     before = {k: v.clone() for k, v in net.state_dict().items() if 'running' in k}

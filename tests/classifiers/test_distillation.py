@@ -2,12 +2,14 @@ import copy
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
 from mmiformer import IFormer
+from mmiformer.classifiers.distillation import Teacher
 from mmiformer.deploy import fold
 from mmiformer.errors import UserError
 
@@ -222,6 +224,26 @@ def test_timm_weights_whose_classifier_is_left_out_are_refused(monkeypatch):
     assert timm.create_model('test_vit').pretrained_cfg['num_classes'] == 1000
     with pytest.raises(UserError, match='test_vit is published with 1000 classes.*num_classes=5'):
         student(teacher=teacher).loss(*batch())
+
+
+def test_timm_weights_come_by_the_one_reader(tmp_path, monkeypatch):
+    timm = pytest.importorskip('timm')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    monkeypatch.setenv('MMIFORMER_OFFLINE', '1')
+    teacher = dict(type='TimmClassifier', model_name='test_vit', pretrained=True)
+    arguments = (teacher, student().data_preprocessor, torch.device('cpu'))
+    with pytest.raises(UserError) as error:
+        Teacher(*arguments)
+    url = 'https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors'
+    place = tmp_path / 'hub' / 'checkpoints' / url.removeprefix('https://')
+    assert f'{url}: not fetched' in str(error.value) and f'put it at {place}' in str(error.value)
+    weights = timm.create_model('test_vit').state_dict()
+    place.parent.mkdir(parents=True)
+    safetensors.torch.save_file(weights, place)
+    inner = Teacher(*arguments).model.model
+    assert all(torch.equal(v, weights[k]) for k, v in inner.state_dict().items())
+    assert 'state_dict' not in inner.pretrained_cfg
 
 
 def test_copies_leave_the_teacher_behind():

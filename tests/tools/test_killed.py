@@ -18,6 +18,8 @@ import pytest
 import torch
 from helpers import CONFIG, SHORT, SHORT_SEG
 
+from mmiformer.files import parts_in
+
 CONFIGS = dict(
     det=(CONFIG, SHORT),
     seg=('configs/segmentation/fpn_iformer_t_ade20k.py', SHORT_SEG),
@@ -36,12 +38,8 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-def parts_of(run: Path) -> list[Path]:
-    return list(run.glob('*.part'))
-
-
 def written(run: Path) -> list[Path]:
-    return sorted(run.glob('*.pth'))
+    return sorted(run.glob('iter_*.pth'))
 
 
 def last_step(run: Path) -> int:
@@ -142,7 +140,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
             wait(process, goes_on)
             wait(process, lambda: last_step(run) > seen + 3, chance.uniform(0, 2 * whole.step))  # noqa: B023
         elif moment == 1:  # While a checkpoint is written.
-            wait(process, lambda: parts_of(run))
+            wait(process, lambda: parts_in(run))
             time.sleep(chance.uniform(0, 0.02))
         else:  # While it starts.
             wait(process, goes_on, chance.uniform(0, whole.before))
@@ -150,7 +148,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
         assert process.is_alive(), whole.log.read_text()[-3000:]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        while_writing += bool(parts_of(run))
+        while_writing += bool(parts_in(run))
         files = written(run)
         for file in files:
             torch.load(file, weights_only=False)
@@ -159,7 +157,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
             assert Path(pointer.read_text()) in files and len(files) <= 2
     whole.finish(whole.start(run))
     print(f'{whole.task}: {kills} kills in {whole.steps} steps, {while_writing} of them while writing')
-    assert not parts_of(run) and len(written(run)) == 1, 'nothing is left lying about'
+    assert not parts_in(run) and len(written(run)) == 1, 'nothing is left lying about'
     whole.ends_like(run)
     deadline = time.monotonic() + 30
     while any(map(alive, groups)) and time.monotonic() < deadline:

@@ -94,7 +94,7 @@ def _here(tmp_path, monkeypatch) -> None:
 
 
 def names() -> list[str]:
-    return sorted(path.name for path in Path('run').glob('*.p[at]*'))
+    return sorted(path.name for path in Path('run').glob('*.pth'))
 
 
 def latest() -> str | None:
@@ -141,12 +141,12 @@ def test_a_validation_that_a_kill_cut_off_is_made_up_for():
     with pytest.raises(Stopped):
         runner(stop_before=4, max_keep_ckpts=1, save_best='score', rule='greater').train()
     assert names() == ['best_score_iter_2.pth', 'iter_4.pth'] and not Path('validated_4').exists()
-    Path('run/iter_4.pth.123.part').touch()
-    Path('run/notes.part').touch()
+    Path('run', f'part-{32 * "a"}-iter_4.pth').touch()
+    Path('run/part-time.pth').touch()
     resumed = runner(resume=True, max_keep_ckpts=1, save_best='score', rule='greater')
     resumed.train()
     assert Path('validated_4').exists() and resumed.iter == 4
-    assert names() == ['best_score_iter_4.pth', 'iter_4.pth', 'notes.part'], 'leftovers are cleared away'
+    assert names() == ['best_score_iter_4.pth', 'iter_4.pth', 'part-time.pth'], 'leftovers are cleared away'
 
 
 def test_resume_takes_the_latest_that_is_intact(capsys):

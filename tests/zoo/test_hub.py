@@ -41,7 +41,7 @@ def test_model_with_weights_of_a_file_and_without(tmp_path):
 
 @pytest.mark.parametrize('nothing', [False, None, ''])
 def test_without_weights_nothing_is_fetched(nothing, monkeypatch):
-    monkeypatch.setattr('mmiformer.checkpoints.reading.fetch', lambda url: pytest.fail(url))
+    monkeypatch.setattr('mmiformer.checkpoints.reading.fetch', lambda url, _: pytest.fail(url))
     assert mmiformer.get_model('fpn_iformer_t_ade20k', nothing).backbone.arch == 't'
 
 

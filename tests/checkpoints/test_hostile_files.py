@@ -1,0 +1,528 @@
+"""Files that are broken or mean harm: each is read rightly, or refused with a sentence that names it."""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import golden
+import pytest
+import safetensors.torch
+import torch
+from helpers import Bomb
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch._utils import _rebuild_tensor_v2
+
+from mmiformer import IFormer
+from mmiformer.checkpoints import load, read
+from mmiformer.errors import UserError
+
+pytestmark = [  # Of torch, about what it is made to read here.
+    pytest.mark.filterwarnings('ignore:Detected pickle protocol:UserWarning'),
+    pytest.mark.filterwarnings('ignore:.*[Ss]parse:UserWarning'),
+    pytest.mark.filterwarnings('ignore:.*quantiz:UserWarning'),
+]
+KEY = 'stem.0.conv.weight'
+# The same examples each time: a suite that fails once in a while is of no use.
+EXAMPLES = settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+class Call:
+    """Pickles to a call of a function, with a state to be set if there is one."""
+
+    def __init__(self, *reduced) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+class NewBomb(Bomb):
+    """Pickles to ``__new__`` of a class, by the opcode for that."""
+
+    def __reduce_ex__(self, protocol):
+        return object.__reduce_ex__(self, 2)
+
+
+def saved(file: Path, value, **kwargs) -> Path:
+    torch.save(value, file, **kwargs)
+    return file
+
+
+def archive(file: Path, program: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+    """A file of torch.save whose pickle is written by hand."""
+    with zipfile.ZipFile(file, 'w', compression) as target:
+        target.writestr('archive/data.pkl', program)
+        target.writestr('archive/version', '3\n')
+    return file
+
+
+def safe(file: Path, header: dict | bytes, data: bytes = b'', length: int | None = None) -> Path:
+    """A safetensors file whose header is written by hand."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file.write_bytes(struct.pack('<Q', len(text) if length is None else length) + text + data)
+    return file
+
+
+def entry(dtype: str = 'F32', shape: tuple = (1,), begin: int = 0, end: int = 4) -> dict:
+    return dict(dtype=dtype, shape=shape, data_offsets=[begin, end])
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load(file)
+    text = str(error.value)
+    assert str(file) in text and '\n' not in text and len(text) < 400 + 2 * len(str(file))
+    return text
+
+
+# Code.
+
+HOLDERS: dict[str, Callable] = {
+    'list': lambda bomb: dict(state_dict={}, x=[[bomb]]),
+    'tuple': lambda bomb: dict(state_dict={}, x=((bomb,), 1)),
+    'key': lambda bomb: {bomb: 1},
+    'optimizer': lambda bomb: dict(state_dict={}, optimizer=dict(state={0: dict(exp_avg=bomb)})),
+    'alone': lambda bomb: bomb,
+    'beside a tensor': lambda bomb: {KEY: torch.ones(1), 'bias': bomb},
+    'state of a dict': lambda bomb: Call(OrderedDict, (), dict(x=bomb)),
+    'by type': lambda bomb: dict(x=Call(torch._tensor._rebuild_from_type_v2, (bomb, torch.Tensor, (), {}))),
+}
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('holder', HOLDERS)
+def test_code_is_not_run_wherever_it_hides(tmp_path, holder, legacy):
+    mark = tmp_path / 'mark'
+    value = HOLDERS[holder](Bomb(mark))
+    file = saved(tmp_path / 'x.pth', value, _use_new_zipfile_serialization=not legacy)
+    assert 'refused, because reading it would run code' in refusal(file) and not mark.exists()
+    with contextlib.suppress(Exception):  # Of what is made of the folder.
+        torch.load(file, weights_only=False)
+    assert mark.exists(), 'the file is live'
+
+
+def _tar(file: Path, program: bytes) -> None:
+    """torch.save's format before 0.1.10."""
+    with tarfile.open(file, 'w') as target:
+        for name in ('sys_info', 'pickle', 'storages', 'tensors'):
+            info = tarfile.TarInfo(name)
+            info.size = len(program)
+            target.addfile(info, io.BytesIO(program))
+
+
+@pytest.mark.parametrize('protocol', range(6))
+@pytest.mark.parametrize('bomb', [Bomb, NewBomb])
+def test_other_files_with_pickles_are_refused(tmp_path, bomb, protocol):
+    mark = tmp_path / 'mark'
+    program = pickle.dumps({KEY: bomb(mark)}, protocol)
+    (tmp_path / 'plain.pkl').write_bytes(program)
+    _tar(tmp_path / 'old.tar', program)
+    archive(tmp_path / 'new.pth', program)
+    for name in ('plain.pkl', 'old.tar', 'new.pth'):
+        refusal(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_old_opcodes_for_calls_are_refused(tmp_path):
+    mark = tmp_path / 'mark'
+    for program in (
+        f"(S'{mark}'\nios\nmkdir\n.",  # INST
+        f"(cos\nmkdir\nS'{mark}'\no.",  # OBJ
+        f"cos\nmkdir\n(S'{mark}'\ntR.",
+    ):
+        file = archive(tmp_path / 'x.pth', program.encode())
+        refusal(file)
+        assert not mark.exists()
+        pickle.loads(program.encode())
+        mark.rmdir()
+
+
+def test_a_pickle_beside_the_weights_is_not_looked_at(tmp_path):
+    mark, file = tmp_path / 'mark', saved(tmp_path / 'x.pth', {KEY: torch.ones(2)})
+    with zipfile.ZipFile(file, 'a') as target:
+        target.writestr('x/code/evil.pkl', pickle.dumps(Bomb(mark)))
+    assert torch.equal(read(file)[KEY], torch.ones(2)) and not mark.exists()
+
+
+def test_torchscript_is_named(tmp_path):
+    torch.jit.script(torch.nn.Conv2d(1, 1, 1)).save(tmp_path / 'x.pt')
+    assert 'is a TorchScript program' in refusal(tmp_path / 'x.pt')
+
+
+# Memory and time.
+
+ONE = torch.storage.TypedStorage(
+    wrap_storage=torch.zeros(1).untyped_storage(), dtype=torch.float, _internal=True
+)
+HUGE: dict[str, tuple[Callable, str]] = {
+    'expanded': (lambda: {KEY: torch.zeros(1).expand(10**6, 10**6)}, f'{KEY} is (1000000, 1000000), more'),
+    'many times': (lambda: dict.fromkeys(map(str, range(9)), torch.zeros(1).expand(10**6)), 'more than a'),
+    'beyond its storage': (
+        lambda: {KEY: Call(_rebuild_tensor_v2, (ONE, 0, (1000,), (1,), False, OrderedDict()))},
+        'truncated, or not a checkpoint',
+    ),
+    'offset': (
+        lambda: {KEY: Call(_rebuild_tensor_v2, (ONE, 10**12, (1,), (1,), False, OrderedDict()))},
+        'truncated, or not a checkpoint',
+    ),
+    'no data': (lambda: {KEY: torch.empty(10**6, 10**6, device='meta')}, f'{KEY} is torch.float32, without'),
+    'sparse': (
+        lambda: {KEY: torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (10**6, 10**6))},
+        f'{KEY} is torch.float32, torch.sparse_coo',
+    ),
+    'bytes': (lambda: dict(x=Call(bytearray, (10**9,))), 'would run code (bytearray)'),
+    'tensor': (lambda: dict(x=Call(torch.Tensor, (10**9,))), 'would run code (torch.Tensor)'),
+}
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('case', HUGE)
+def test_huge_shapes(tmp_path, case, legacy):
+    make, words = HUGE[case]
+    file = saved(tmp_path / 'x.pth', make(), _use_new_zipfile_serialization=not legacy)
+    assert file.stat().st_size < 10_000 and words in refusal(file)
+
+
+def test_a_storage_that_claims_more_than_its_record(tmp_path):
+    for legacy in (False, True):
+        file = saved(tmp_path / 'x.pth', {KEY: torch.zeros(77)}, _use_new_zipfile_serialization=not legacy)
+        parts = {'data': file.read_bytes()}
+        if not legacy:
+            with zipfile.ZipFile(file) as source:
+                parts = {name: source.read(name) for name in source.namelist()}
+        # 77 as a byte, in the storage and in the shape, becomes 2 ** 40.
+        lies = {
+            name: part.replace(b'K\x4d', b'\x8a\x06' + bytes(5) + b'\x01') for name, part in parts.items()
+        }
+        assert sum(map(len, lies.values())) > sum(map(len, parts.values())) + 10
+        if legacy:
+            file.write_bytes(lies['data'])
+        else:
+            with zipfile.ZipFile(file, 'w') as target:
+                for name, part in lies.items():
+                    target.writestr(name, part)
+        assert 'truncated, or not a checkpoint' in refusal(file)
+
+
+def test_bytes_that_grow_by_encoding(tmp_path):
+    program = b'\x80\x02}X\x01\x00\x00\x00x' + b'c_codecs\nencode\n' * 40 + b'X\x02\x00\x00\x00ab'
+    program += b'X\x03\x00\x00\x00hex\x86R' * 40 + b's.'
+    assert '_codecs.encode' in refusal(archive(tmp_path / 'x.pth', program))
+
+
+def test_compressed_archives_are_refused_before_they_are_unpacked(tmp_path):
+    file = archive(tmp_path / 'x.pth', bytes(10**8), zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 10**6 and 'is a compressed archive' in refusal(file)
+
+
+def test_nesting(tmp_path):
+    deep = b'\x80\x02' + b'}X\x01\x00\x00\x00x' * 10**4 + b'N' + b's' * 10**4 + b'.'
+    itself = b'\x80\x02}q\x00X\x01\x00\x00\x00xh\x00s.'
+    hashed = b'\x80\x02}' + b'N' + b'\x85' * 10**5 + b'Ns.'
+    for program, words in ((deep, 'nested too'), (itself, 'nested too'), (hashed, 'a key is tuple')):
+        assert words in refusal(archive(tmp_path / 'x.pth', program))
+
+
+def test_what_is_twice_in_a_list_that_is_twice_in_a_list(tmp_path, monkeypatch):
+    """Thirty lines of a pickle for 2 ** 30 paths, which a recursive reader would all walk."""
+    monkeypatch.setattr('mmiformer.checkpoints.contents._VALUES', 10**4)
+    doubled = [1]
+    for _ in range(30):
+        doubled = [doubled, doubled]
+    assert 'nested too' in refusal(saved(tmp_path / 'x.pth', dict(state_dict={}, x=doubled)))
+
+
+def test_names_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.pth')
+    (tmp_path / 'zero.safetensors').symlink_to('/dev/zero')
+    (tmp_path / 'folder.pth').mkdir()
+    for name in ('fifo.pth', 'zero.safetensors', 'folder.pth'):
+        assert 'is a folder or device' in refusal(tmp_path / name)
+    for name in ('dangling.pth', 'x' * 300):
+        if name == 'dangling.pth':
+            (tmp_path / name).symlink_to(tmp_path / 'gone')
+        with pytest.raises(UserError, match='no such checkpoint file'):
+            read(tmp_path / name)
+
+
+# Form.
+
+
+@pytest.mark.parametrize(
+    ('value', 'words'),
+    [
+        ([torch.ones(1)], 'holds list'),
+        (torch.ones(1), 'holds Tensor'),
+        (None, 'holds NoneType'),
+        ({1: torch.ones(1)}, 'a key is int'),
+        (dict(state_dict={None: torch.ones(1)}), 'a key is NoneType'),
+        (dict(state_dict=[torch.ones(1)]), 'its weights are list'),
+        (dict(model=None), 'its weights are NoneType'),
+        (dict(state_dict={KEY: 'x'}), f'{KEY} is str'),
+        (dict(state_dict={KEY: [1.0]}), f'{KEY} is list'),
+    ],
+    ids=lambda x: x if isinstance(x, str) else '',
+)
+def test_what_is_no_dict_of_tensors(tmp_path, value, words):
+    assert words in refusal(saved(tmp_path / 'x.pth', value))
+
+
+def test_versions_of_modules(tmp_path):
+    honest = torch.nn.BatchNorm2d(2).state_dict()
+    assert read(saved(tmp_path / 'x.pth', honest))._metadata == honest._metadata != {}
+    for versions in ([1], {'': [1]}, {'': dict(version='two')}):
+        honest._metadata = versions
+        assert '_metadata' in refusal(saved(tmp_path / 'x.pth', dict(state_dict=honest)))
+
+
+# Numbers.
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_other_floats_are_converted(tmp_path, dtype, suffix):
+    net = IFormer('t', out_indices=(0,))
+    net.init_weights()
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    file = tmp_path / f'x{suffix}'
+    safetensors.torch.save_file(weights, file) if suffix == '.safetensors' else torch.save(weights, file)
+    other = IFormer('t', out_indices=(0,), init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    other.init_weights()
+    for key, value in other.state_dict().items():
+        own = net.state_dict()[key]
+        assert value.dtype == own.dtype and torch.equal(value, own.to(weights[key].dtype).to(own.dtype)), key
+
+
+@pytest.mark.parametrize(
+    'dtype', ['int64', 'int8', 'uint8', 'bool', 'complex64', 'float8_e4m3fn', 'float8_e5m2']
+)
+def test_other_numbers_are_refused_for_weights(tmp_path, dtype):
+    weights = {KEY: torch.ones(3).to(getattr(torch, dtype))}
+    torch.save(dict(state_dict=weights), tmp_path / 'x.pth')
+    safetensors.torch.save_file(weights, tmp_path / 'x.safetensors')
+    for file in sorted(tmp_path.iterdir()):
+        text = refusal(file)
+        assert KEY in text and f'torch.{dtype};' in text
+    if dtype in ('int64', 'bool'):  # Buffers of such numbers are in honest files.
+        honest = dict(state_dict={'norm.num_batches_tracked': weights[KEY]})
+        assert read(saved(tmp_path / 'x.pth', honest))['state_dict']['norm.num_batches_tracked'].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ('make', 'kind'),
+    [
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), 'torch.qint8'),
+        (lambda x: x.to_sparse_csr(), 'torch.sparse_csr'),
+        (lambda x: x.to_sparse(), 'torch.sparse_coo'),
+        (lambda x: x.to('meta'), 'without numbers'),
+    ],
+)
+def test_other_tensors_are_refused(tmp_path, make, kind):
+    text = refusal(saved(tmp_path / 'x.pth', dict(state_dict={'x': make(torch.eye(3))})))
+    assert 'state_dict.x is' in text and kind in text
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_numbers_that_are_none(tmp_path, value, dtype):
+    weights = torch.full((3, 4), torch.finfo(dtype).max, dtype=dtype)
+    assert torch.equal(read(saved(tmp_path / 'x.pth', {KEY: weights}))[KEY], weights)
+    weights[1, 2] = value
+    whole = dict(state_dict={'head.bias': weights}, optimizer=dict(state={}))
+    assert 'state_dict.head.bias holds NaN or infinity (1 of 12' in refusal(saved(tmp_path / 'x.pth', whole))
+    moments = dict(state_dict={KEY: torch.ones(1)}, optimizer=dict(state={0: dict(exp_avg=weights)}))
+    assert 'optimizer.state.0.exp_avg holds NaN' in refusal(saved(tmp_path / 'x.pth', moments))
+    safetensors.torch.save_file({KEY: weights}, tmp_path / 'x.safetensors')
+    assert f'{KEY} holds NaN' in refusal(tmp_path / 'x.safetensors')
+
+
+# Damage.
+
+
+@pytest.fixture(scope='module')
+def honest(tmp_path_factory) -> dict[str, Path]:
+    """Files of ours and of an official one's names, small enough to be read some hundred times."""
+    folder = tmp_path_factory.mktemp('honest')
+    net = torch.nn.Sequential(OrderedDict(conv=torch.nn.Conv2d(1, 2, 3), norm=torch.nn.BatchNorm2d(2)))
+    own = dict(meta=dict(epoch=1), state_dict=net.state_dict(), optimizer=dict(state={0: torch.ones(9)}))
+    names = ('downsample_layers.0.0.c.weight', 'downsample_layers.0.2.conv_exp_bn1.c.weight')
+    official = dict(model={name: golden.made_up(name, [4, 3, 3, 3]) for name in names}, epoch=299)
+    return {
+        'ours.pth': saved(folder / 'ours.pth', own),
+        'official.pth': saved(folder / 'official.pth', official),
+        'ours.safetensors': _safetensors(folder / 'ours.safetensors', own['state_dict']),
+        'official.safetensors': _safetensors(folder / 'official.safetensors', official['model']),
+    }
+
+
+def _safetensors(file: Path, weights: dict) -> Path:
+    safetensors.torch.save_file(weights, file)
+    return file
+
+
+def tensors(value, key: tuple = ()) -> dict:
+    if isinstance(value, dict):
+        return {k: v for name, child in value.items() for k, v in tensors(child, (*key, name)).items()}
+    return {key: value}
+
+
+def same(one, other) -> bool:
+    one, other = tensors(one), tensors(other)
+    return one.keys() == other.keys() and all(
+        torch.equal(v, other[k]) if isinstance(v, torch.Tensor) else v == other[k] for k, v in one.items()
+    )
+
+
+@pytest.mark.parametrize('name', ['ours.pth', 'official.pth', 'ours.safetensors', 'official.safetensors'])
+def test_truncated_anywhere(honest, tmp_path, name):
+    whole = honest[name].read_bytes()
+    file = tmp_path / name
+
+    @EXAMPLES
+    @given(st.integers(0, len(whole) - 1))
+    def check(size: int) -> None:
+        file.write_bytes(whole[:size])
+        assert 'truncated, or not a checkpoint' in refusal(file)
+
+    check()
+
+
+@pytest.mark.parametrize('name', ['ours.pth', 'official.pth'])
+def test_a_flipped_bit_anywhere_changes_nothing_or_is_told(honest, tmp_path, name):
+    whole, expected = honest[name].read_bytes(), read(honest[name])
+    file = tmp_path / name
+
+    @EXAMPLES
+    @given(st.integers(0, len(whole) - 1), st.integers(0, 7))
+    def check(place: int, bit: int) -> None:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        file.write_bytes(damaged)
+        try:
+            back = read(file)
+        except UserError as error:
+            assert str(file) in str(error)
+        else:
+            assert same(back, expected)
+
+    check()
+
+
+def test_a_flipped_bit_among_the_weights(honest, tmp_path):
+    """torch.load returns it; and so do we where a file has no checksums, unless no number is left."""
+    file = tmp_path / 'ours.pth'
+    with zipfile.ZipFile(honest['ours.pth']) as source:
+        record = next(i for i in source.infolist() if i.filename.endswith('data/0'))
+        weights = source.read(record)
+    whole = honest['ours.pth'].read_bytes()
+    place = whole.index(weights)
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert not same(torch.load(file)['state_dict'], read(honest['ours.pth'])['state_dict'])
+    assert 'damaged, because ours/data/0 in it does not fit its checksum' in refusal(file)
+
+
+@pytest.mark.parametrize('name', ['ours.safetensors', 'official.safetensors'])
+def test_a_flipped_bit_in_a_file_without_checksums_is_a_file_or_a_sentence(honest, tmp_path, name):
+    whole = honest[name].read_bytes()
+    length = 8 + struct.unpack('<Q', whole[:8])[0]
+    file = tmp_path / name
+
+    @EXAMPLES
+    @given(st.integers(0, length - 1), st.integers(0, 7))
+    def check(place: int, bit: int) -> None:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        file.write_bytes(damaged)
+        try:
+            back = read(file)
+        except UserError as error:
+            assert str(file) in str(error)
+        else:
+            assert all(v.isfinite().all() for v in back.values())
+
+    check()
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = saved(tmp_path / 'x.pth', {KEY: torch.arange(3.0)})
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert torch.equal(read(file)[KEY], torch.arange(3.0))
+
+
+# safetensors.
+
+HEADERS: dict[str, tuple] = {
+    'length beyond the file': ({}, b'', 10**6),
+    'length of 2 ** 63': ({}, b'', 2**63),
+    'no JSON': (b'hello', b''),
+    'no UTF-8': (b'\xff\xfe', b''),
+    'not a dict': (b'[1]', b''),
+    'nested': (b'{"a":' * 10**5, b''),
+    'terabytes': ({KEY: entry(shape=(10**6, 10**6), end=4 * 10**12)}, b''),
+    'overflow': ({KEY: entry(shape=(2**32, 2**32), end=0)}, b''),
+    'negative': ({KEY: entry(shape=(-1,))}, bytes(4)),
+    'another shape than its bytes': ({KEY: entry(shape=(3,))}, bytes(4)),
+    'overlap': ({KEY: entry(), 'b': entry(shape=(2,), begin=0, end=8)}, bytes(8)),
+    'same place': ({KEY: entry(), 'b': entry()}, bytes(4)),
+    'hole before': ({KEY: entry(begin=4, end=8)}, bytes(8)),
+    'hole between': ({KEY: entry(), 'b': entry(begin=8, end=12)}, bytes(12)),
+    'bytes after': ({KEY: entry()}, bytes(8)),
+    'absurd dtype': ({KEY: entry('F31')}, bytes(4)),
+    'duplicate keys': (
+        b'{"a":%(a)s,"a":%(b)s}'
+        % {b'a': json.dumps(entry()).encode(), b'b': json.dumps(entry(begin=4, end=8)).encode()},
+        bytes(8),
+    ),
+    'above 100 MB': (b'{' + b' ' * 101_000_000 + b'}', b''),
+}
+
+
+@pytest.mark.parametrize('case', HEADERS)
+def test_bad_headers_of_safetensors(tmp_path, case):
+    header, data, *length = HEADERS[case]
+    file = safe(tmp_path / 'x.safetensors', header, data, *length)
+    assert 'truncated, or not a checkpoint' in refusal(file)
+
+
+@EXAMPLES
+@given(
+    st.dictionaries(
+        st.sampled_from([KEY, 'a', '__metadata__', '']),
+        st.fixed_dictionaries(
+            dict(
+                dtype=st.sampled_from(['F32', 'F16', 'BF16', 'I64', 'F8_E4M3', 'F4', 'BOOL', 'x', '']),
+                shape=st.lists(st.integers(-1, 2**64), max_size=3),
+                data_offsets=st.lists(st.integers(0, 40), min_size=1, max_size=3),
+            )
+        ),
+        max_size=3,
+    ),
+    st.integers(0, 40),
+)
+def test_any_header_of_safetensors_gives_tensors_of_its_size_or_a_sentence(tmp_path, header, size):
+    file = safe(tmp_path / 'x.safetensors', header, bytes(size))
+    try:
+        back = read(file)
+    except UserError as error:
+        assert str(file) in str(error)
+    else:
+        assert sum(v.numel() * v.element_size() for v in back.values()) == size
