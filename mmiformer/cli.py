@@ -26,8 +26,9 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
-        sentence = str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
-        print(f'error: {sentence}', file=sys.stderr)
+        sentence = str(error).rpartition(f'{UserError.__module__}.UserError: ')[2]
+        # Names of files may hold line breaks.
+        print(f'error: {" ".join(sentence.split())}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

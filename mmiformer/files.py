@@ -4,6 +4,18 @@ import hashlib
 import os
 from pathlib import Path
 
+from mmiformer.errors import UserError
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises where a path leads to something else than a file; to read a pipe may take for ever.
+
+    Raises:
+        UserError: Naming it; not where there is nothing.
+    """
+    if not os.path.isfile(path) and os.path.exists(path):
+        raise UserError(f'{path}: is a folder, a pipe or a device, expected a file; remove it.')
+
 
 def write_whole(file: Path, text: str) -> None:
     """Writes a text so that a file of the name is whole at any time: the former one, or the new one.

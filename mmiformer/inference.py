@@ -126,8 +126,14 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
 
     Returns:
         The data sample with the prediction, in the image's own coordinates.
+
+    Raises:
+        UserError: If the image cannot be read, or is too small for the network; it is named.
     """
     pipeline = Compose([TRANSFORMS.build(step) for step in image_steps(cfg)])
     data = pipeline(dict(img_path=str(image), img_id=0))
-    with torch.no_grad():
-        return model.test_step(pseudo_collate([data]))[0]
+    try:
+        with torch.no_grad():
+            return model.test_step(pseudo_collate([data]))[0]
+    except UserError as error:  # Of a network that it is too small for.
+        raise UserError(f'{image}: {error}') from None

@@ -109,7 +109,7 @@ def test_faults_are_named(data, told, tmp_path):
     (tmp_path / 'Annotations' / 'b.xml').unlink()
     expect(r'b\.xml: cannot be read \(No such file.*list\.txt lists it')
     (tmp_path / 'JPEGImages' / 'a.jpg').write_bytes(b'no image')
-    expect(r'a\.jpg: cannot be read \(no image\)')
+    expect(r'a\.jpg: cannot be read \(no image, expected one of .*list\.txt lists it')
     (tmp_path / 'JPEGImages' / 'a.jpg').unlink()
     expect(r'a\.jpg: cannot be read \(No such file')
     for line in ('', 'good  1'):
