@@ -15,7 +15,7 @@ from mmengine.dist import is_main_process
 
 from mmiformer import distributed
 from mmiformer.config_tree import walk
-from mmiformer.datasets.checks import check_classes, check_files
+from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
 
@@ -102,8 +102,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         The config, ready for mmengine's runner.
 
     Raises:
-        UserError: If data is missing, its classes are not the heads', a GPU is asked for and absent, or the
-            launcher did not start this process, or a package is missing.
+        UserError: If data is missing, its classes are not the heads', a metric reads another file, a GPU is
+            asked for and absent, or the launcher did not start this process, or a package is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -123,6 +123,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     check_packages(cfg)
     check_files(cfg, splits)
+    check_evaluators(cfg, splits)
     check_classes(cfg, splits)
     return cfg
 

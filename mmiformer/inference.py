@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
@@ -114,6 +115,20 @@ def quicken(model: Model, compiled: bool = False) -> Model:
 def image_steps(cfg: Config) -> list[ConfigDict]:
     """The test pipeline of a config without the transforms that read annotations."""
     return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _TRUTH]
+
+
+def read_image(cfg: Config, image: str | Path) -> np.ndarray:
+    """An image as a config's networks see it: RGB, H x W x 3, turned by its EXIF data or not.
+
+    Args:
+        cfg: The config.
+        image: Path of the image.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    load = TRANSFORMS.build(image_steps(cfg)[0])
+    return np.ascontiguousarray(load(dict(img_path=str(image)))['img'][..., ::-1])
 
 
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
