@@ -2,8 +2,9 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from torch.utils.data import DataLoader, Dataset
 
-from mmiformer.cli import check_packages, load_config
+from mmiformer.cli import check_packages, load_config, run
 from mmiformer.errors import UserError
 
 
@@ -26,3 +27,23 @@ def test_a_package_that_a_config_needs_is_named(root, monkeypatch, missing, conf
 
 def test_types_of_the_scope_need_nothing(root):
     check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
+
+
+def test_a_sentence_is_one_line_also_out_of_a_worker_and_with_a_name_of_two(capsys):
+    def fail() -> None:
+        raise UserError('two\nlines.jpg: truncated.')
+
+    class Failing(Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> None:
+            fail()
+
+    def fail_in_a_worker() -> None:
+        list(DataLoader(Failing(), num_workers=1))
+
+    for main in (fail, fail_in_a_worker):
+        with pytest.raises(SystemExit):
+            run(main)
+        assert capsys.readouterr().err == 'error: two lines.jpg: truncated.\n'

@@ -10,7 +10,7 @@ from mmdet.datasets import XMLDataset
 from mmiformer.datasets.annotations import NO_AREA
 from mmiformer.datasets.coco import warn_of_skipped
 from mmiformer.datasets.loading import BROKEN, open_image, shown_size
-from mmiformer.errors import UserError, first_line
+from mmiformer.errors import UserError, first_line, unreadable
 from mmiformer.files import check_regular
 
 
@@ -30,12 +30,11 @@ class CheckedXMLDataset(XMLDataset):
         """Reads the list of images and their XML files; warns, with names, of what is skipped."""
         self._empty_boxes: list[str] = []
         self._unknown: list[str] = []
+        check_regular(self.ann_file)
         try:
-            lines = Path(self.ann_file).read_text().splitlines()
+            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
         except (OSError, UnicodeError) as error:
-            raise UserError(
-                f'{self.ann_file}: cannot be read ({first_line(error)}); expected a list of images, in UTF-8.'
-            ) from error
+            raise unreadable(error, self.ann_file) from error
         for number, line in enumerate(lines, start=1):
             if len(line.split()) != 1:
                 raise UserError(

@@ -2,13 +2,12 @@
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from helpers import png_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.transforms import Compose
@@ -187,17 +186,6 @@ def test_exif_turns_an_image_as_viewers_do(file, orientation):
         with pytest.raises(UserError, match='picture: holds EXIF data that turn it'):
             read(file)
     assert np.array_equal(read(file, 'pillow'), PIXELS)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-
-
-def png_of(width: int, height: int) -> bytes:
-    """Declares a size and ends after a few pixels."""
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    data = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'\0' * 99)) + chunk(b'IEND', b'')
-    return b'\x89PNG\r\n\x1a\n' + data
 
 
 def unmarked_cmyk() -> bytes:
