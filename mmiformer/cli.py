@@ -17,7 +17,7 @@ from mmengine.dist import is_main_process
 
 from mmiformer import distributed
 from mmiformer.config_tree import walk
-from mmiformer.datasets.checks import check_classes, check_files
+from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
 from mmiformer.workers import leave_no_workers
@@ -33,8 +33,9 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
-        sentence = str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
-        print(f'error: {sentence}', file=sys.stderr)
+        sentence = str(error).rpartition(f'{UserError.__module__}.UserError: ')[2]
+        # Names of files may hold line breaks.
+        print(f'error: {" ".join(sentence.split())}', file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in _FULL_DISK:
@@ -118,8 +119,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         The config, ready for mmengine's runner.
 
     Raises:
-        UserError: If data is missing, its classes are not the heads', a GPU is asked for and absent, or the
-            launcher did not start this process, or a package is missing.
+        UserError: If data is missing, its classes are not the heads', a metric reads another file, a GPU is
+            asked for and absent, or the launcher did not start this process, or a package is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -140,6 +141,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     leave_no_workers(cfg, splits)
     check_packages(cfg)
     check_files(cfg, splits)
+    check_evaluators(cfg, splits)
     check_classes(cfg, splits)
     return cfg
 

@@ -8,7 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmiformer.errors import UserError
+
 _PART = re.compile(r'part-[0-9a-f]{32}-')
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises where a path leads to something else than a file; to read a pipe may take for ever.
+
+    Raises:
+        UserError: Naming it; not where there is nothing.
+    """
+    if not os.path.isfile(path) and os.path.exists(path):
+        raise UserError(f'{path}: is a folder, a pipe or a device, expected a file; remove it.')
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
@@ -116,6 +117,20 @@ def image_steps(cfg: Config) -> list[ConfigDict]:
     return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _TRUTH]
 
 
+def read_image(cfg: Config, image: str | Path) -> np.ndarray:
+    """An image as a config's networks see it: RGB, H x W x 3, turned by its EXIF data or not.
+
+    Args:
+        cfg: The config.
+        image: Path of the image.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    load = TRANSFORMS.build(image_steps(cfg)[0])
+    return np.ascontiguousarray(load(dict(img_path=str(image)))['img'][..., ::-1])
+
+
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     """Runs a model on one image file, through the test pipeline of the config.
 
@@ -126,8 +141,14 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
 
     Returns:
         The data sample with the prediction, in the image's own coordinates.
+
+    Raises:
+        UserError: If the image cannot be read, or is too small for the network; it is named.
     """
     pipeline = Compose([TRANSFORMS.build(step) for step in image_steps(cfg)])
     data = pipeline(dict(img_path=str(image), img_id=0))
-    with torch.no_grad():
-        return model.test_step(pseudo_collate([data]))[0]
+    try:
+        with torch.no_grad():
+            return model.test_step(pseudo_collate([data]))[0]
+    except UserError as error:  # Of a network that it is too small for.
+        raise UserError(f'{image}: {error}') from None

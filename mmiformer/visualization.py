@@ -104,7 +104,10 @@ class Painter:
         Returns:
             The picture, RGB, of the same size.
         """
-        options = dict(with_labels=False) if 'pred_sem_seg' in sample else dict(pred_score_thr=self.score_thr)
+        options = dict(pred_score_thr=self.score_thr)
+        if 'pred_sem_seg' in sample:
+            options = dict(with_labels=False)
+            sample = sample.numpy()  # mmseg would take a tensor of one pixel for an index.
         self.visualizer.add_datasample(
             'mmiformer', image, sample, draw_gt=truth, draw_pred=not truth, show=False, **options
         )
@@ -187,9 +190,8 @@ def save_prediction(painter: Painter, image: np.ndarray, sample: Any, out: Path)
 
 def _save_classified(image: np.ndarray, best: list[tuple[str, float]], out: Path) -> None:
     height, width = image.shape[:2]
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(5 * width / height + 5, 5), dpi=100, width_ratios=(5 * width / height, 3)
-    )
+    inches = min(5 * width / height, 20)  # A panorama is shown smaller.
+    figure, (left, right) = plt.subplots(1, 2, figsize=(inches + 5, 5), dpi=100, width_ratios=(inches, 3))
     left.imshow(image)
     left.axis('off')
     names, shares = zip(*best, strict=True)

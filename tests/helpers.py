@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,16 @@ class Bomb:
 
     def __reduce__(self):
         return os.mkdir, (str(self.mark),)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that declares a size and ends after a few pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(b'\0' * 99)) + chunk(b'IEND', b'')
 
 
 def trained_looking(model: nn.Module) -> nn.Module:

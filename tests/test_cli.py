@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from torch.utils.data import DataLoader, Dataset
 
 from mmiformer.cli import check_packages, load_config, run
 from mmiformer.errors import UserError
@@ -42,3 +43,23 @@ def test_a_full_disk_is_a_sentence_and_other_faults_are_not(capsys):
     assert 'cannot be written (No space left on device); make room' in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
         run(lambda: os.listdir('/nowhere'))
+
+
+def test_a_sentence_is_one_line_also_out_of_a_worker_and_with_a_name_of_two(capsys):
+    def fail() -> None:
+        raise UserError('two\nlines.jpg: truncated.')
+
+    class Failing(Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> None:
+            fail()
+
+    def fail_in_a_worker() -> None:
+        list(DataLoader(Failing(), num_workers=1))
+
+    for main in (fail, fail_in_a_worker):
+        with pytest.raises(SystemExit):
+            run(main)
+        assert capsys.readouterr().err == 'error: two lines.jpg: truncated.\n'

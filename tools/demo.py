@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import mmcv
 from mmengine.config import DictAction
 from rich.bar import Bar
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.table import Table
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
 from mmiformer.errors import UserError
-from mmiformer.inference import build_model, predict, quicken
+from mmiformer.inference import build_model, predict, quicken, read_image
 from mmiformer.visualization import Painter, best_classes, class_shares, save_prediction
 
 
@@ -40,7 +39,7 @@ def main() -> None:
     model = quicken(build_model(cfg, args.checkpoint, device), args.compile)
     sample = predict(model, cfg, args.image)
     painter = Painter(cfg, model.dataset_meta, args.score_thr)
-    save_prediction(painter, mmcv.imread(args.image, channel_order='rgb'), sample, out)
+    save_prediction(painter, read_image(cfg, args.image), sample, out)
     if 'pred_label' in sample:
         print_bars(best_classes(sample, model.dataset_meta['classes']))
         print(out)

@@ -129,6 +129,31 @@ def _audit_hint(dataset: ConfigDict) -> str:
     return f'; `{command}` says what else is amiss'
 
 
+def check_evaluators(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Raises unless COCO's metric reads the annotation file of the data set that it is to measure on.
+
+    With another one it counts what was not looked at as not found, or compares images of equal ids.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain.
+        splits: Data loaders to look at, out of ``train``, ``val``, ``test``; the first has no evaluator.
+
+    Raises:
+        UserError: Naming both files.
+    """
+    for split in splits:
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        datasets = datasets_of(cfg, split)
+        read = [os.path.join(one.get('data_root') or '', one.get('ann_file') or '') for one in datasets]
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            file = evaluator.get('ann_file')
+            if file and read and os.path.realpath(file) not in map(os.path.realpath, read):
+                raise UserError(
+                    f'{split}_evaluator.ann_file: {file}, but the {split}_dataloader reads {read[0]}; set '
+                    'both to the same file.'
+                )
+
+
 def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
     """Raises unless the heads have as many classes as the data sets.
 

@@ -10,7 +10,8 @@ from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, unreadable
+from mmiformer.files import check_regular
 
 
 class CheckedFolderDataset(CustomDataset):
@@ -24,7 +25,7 @@ class CheckedFolderDataset(CustomDataset):
 
     Raises:
         UserError: If no classes are declared, a class has no folder or no image, a folder no class, or a
-            line of the ``ann_file`` no label among them.
+            line of the ``ann_file`` no label among them; if a folder or that file cannot be read.
     """
 
     # Whether folders have the names of the classes; else their alphabetical order is that of the classes.
@@ -40,9 +41,13 @@ class CheckedFolderDataset(CustomDataset):
                 f'{self.ann_file or self.img_prefix}: its dataset declares no classes; set metainfo=dict('
                 'classes=(...)) to their names, in the order of the labels and alike in all splits.'
             )
-        if self.with_label and self.ann_file:
-            self._check_lines()
-        return super().load_data_list()
+        check_regular(self.ann_file)
+        try:
+            if self.with_label and self.ann_file:
+                self._check_lines()
+            return super().load_data_list()
+        except (OSError, UnicodeError) as error:
+            raise unreadable(error, self.ann_file or self.img_prefix) from error
 
     def _check_lines(self) -> None:
         lines, last = list_from_file(self.ann_file), len(self.metainfo['classes']) - 1

@@ -4,62 +4,57 @@ import logging
 from typing import Any
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.logging import print_log
 
+from mmiformer.datasets.annotations import check_coco, read_coco
 from mmiformer.errors import UserError
-
-EMPTY = 'boxes without area (below 1 pixel, or outside of the image)'
 
 
 class CheckedCocoDataset(CocoDataset):
     """mmdet's ``CocoDataset`` that tells what it cannot use.
 
     mmdet's own drops a class that the file lacks, which shifts every label after it, and skips boxes
-    without area, all silently. Configs name this class by its import path, so that importing mmiformer
-    does not need mmdet.
+    without area, all silently; what else pycocotools takes on trust is in
+    :mod:`mmiformer.datasets.annotations`. Configs name this class by its import path, so that importing
+    mmiformer does not need mmdet.
 
     Raises:
-        UserError: If a class of the config is not in the file, or the file names them in another order.
+        UserError: If a class of the config is not in the file, or the file names them in another order; if
+            an image or annotation is broken, see :func:`mmiformer.datasets.annotations.check_coco`.
     """
 
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """Reads the annotation file; warns once, with a name, about boxes without area."""
-        self._empty_boxes: list[str] = []
-        self._unknown: list[str] = []
-        self._checked_classes = False
-        data_list = super().load_data_list()
-        warn_of_skipped(self.ann_file, self._empty_boxes, EMPTY)
-        warn_of_skipped(self.ann_file, self._unknown, 'boxes of a category that the file does not declare')
-        return data_list
+    def COCOAPI(self, file: str) -> COCO:
+        """What mmdet calls to read the annotation file; warns once, with names, of what is skipped."""
+        content = read_coco(file, self.ann_file)
+        masks = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
+        for what, names in check_coco(self.ann_file, content, masks, evaluated=self.test_mode).items():
+            warn_of_skipped(self.ann_file, names, what)
+        coco = COCO()
+        coco.dataset = content
+        coco.createIndex()
+        coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+        self._check_classes(content['categories'])
+        return coco
 
-    def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Parses the annotations of one image as mmdet does, noting those that mmdet will skip."""
-        if not self._checked_classes:
-            self._check_classes()
-        image = raw_data_info['raw_img_info']
-        for ann in raw_data_info['raw_ann_info']:
-            if ann['category_id'] not in self.coco.cats:
-                self._unknown.append(image['file_name'])
-                continue
-            x, y, w, h = ann['bbox']
-            inside_w = min(x + w, image['width']) - max(x, 0)
-            inside_h = min(y + h, image['height']) - max(y, 0)
-            if w < 1 or h < 1 or ann['area'] <= 0 or inside_w <= 0 or inside_h <= 0:
-                self._empty_boxes.append(image['file_name'])
-        return super().parse_data_info(raw_data_info)
-
-    def _check_classes(self) -> None:
-        self._checked_classes = True
+    def _check_classes(self, categories: list[dict[str, Any]]) -> None:
         wanted = list(self.metainfo['classes'])
-        found = [self.coco.cats[i]['name'] for i in self.cat_ids]
+        known = [category['name'] for category in categories]
+        found = [name for name in known if name in wanted]
         absent = [name for name in wanted if name not in found]
+        twice = [name for name in wanted if found.count(name) > 1]
         if absent:
-            known = ', '.join(c['name'] for c in self.coco.cats.values())
             raise UserError(
                 f"{self.ann_file}: has no category '{absent[0]}'"
-                f'{f" (and {len(absent) - 1} more of the classes)" if absent[1:] else ""}; it has {known}; '
-                "set the datasets' metainfo=dict(classes=...) and the heads' num_classes to those you want."
+                f'{f" (and {len(absent) - 1} more of the classes)" if absent[1:] else ""}; it has '
+                f"{', '.join(known)}; set the datasets' metainfo=dict(classes=...) and the heads' "
+                'num_classes to those you want.'
+            )
+        if twice:
+            raise UserError(
+                f"{self.ann_file}: has several categories '{twice[0]}', of which mmdet would take each for a "
+                'class; give their annotations one category_id, and remove the others.'
             )
         if found != wanted:
             raise UserError(

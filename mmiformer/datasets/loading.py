@@ -1,7 +1,8 @@
 """Loading images and masks, and stopping at a broken one by its name."""
 
 import io
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import cv2
 import mmcv
@@ -9,13 +10,16 @@ import mmengine.fileio
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
+from mmiformer.files import check_regular
 
 IGNORED, UNDECLARED = 255, -1  # in a label table; 255 is what mmseg's losses and metrics leave out
 # In lower case.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+# What is taken for an image. Pillow would hand some of the others, such as PostScript, to another program.
+FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # What Pillow and OpenCV raise at data that they cannot decode.
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
 JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
@@ -23,33 +27,90 @@ JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 @TRANSFORMS.register_module()
 class LoadIntactImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that names the file which cannot be read or was cut off.
+    """mmcv's ``LoadImageFromFile`` that names the file which cannot be read as what it shows.
 
-    mmcv's own fails on a broken file without its name, and OpenCV fills the missing part of a truncated
-    JPEG with grey and goes on. Takes the same arguments and gives the same result: ``img`` as
-    H x W x 3 BGR, ``img_shape``, ``ori_shape``.
+    mmcv's own fails on a broken file without its name, OpenCV fills the missing part of a truncated JPEG
+    with grey and goes on, and both decoders make another picture of some rare kinds. Takes the same
+    arguments and gives the same result, apart from such kinds: ``img`` as H x W x 3 BGR, ``img_shape``,
+    ``ori_shape``. Of several frames it is the first one, and transparency is left away.
+
+    Args:
+        max_ratio: Of the longer to the shorter side, at most. A longer strip would be resized to nothing or,
+            where the shorter side is what is resized, to gigabytes. Defaults to 100.
 
     Raises:
-        UserError: If the file is missing, is no image, or is a JPEG without its end.
+        UserError: If the file is missing or no file; if it is no whole image of :data:`FORMATS`; if it
+            declares more pixels than twice Pillow's ``MAX_IMAGE_PIXELS``, or is too long a strip; if its
+            kind is one that decoders misread; if its size is not that of its annotations.
     """
 
+    def __init__(self, *args: Any, max_ratio: float = 100, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_ratio = max_ratio
+
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Reads ``results['img_path']`` into ``results['img']``."""
+        """Reads ``results['img_path']`` into ``results['img']``.
+
+        Where ``results`` holds ``width`` and ``height``, as mmdet's data sets have it, they are compared.
+        """
         path = results['img_path']
         data = _read(path, self.backend_args)
         if data.startswith(JPEG_START) and not has_jpeg_end(data):
             raise UserError(f'{path}: truncated JPEG ({len(data)} bytes); fetch or copy the image again.')
-        image, why = None, f'{len(data)} bytes'
+        image, why = None, 'empty'
         if data:
             try:
-                image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+                backend = self._backend_for(path, data)
+                image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
+                why = f'{len(data)} bytes'
+            except UserError:
+                raise
             except BROKEN as error:
-                why = f'{why}, {error}'
+                why = f'{len(data)} bytes, {first_line(error)}'
         if image is None:
             raise UserError(f'{path}: not a readable image ({why}); fetch it again or remove it.')
+        declared = results.get('height'), results.get('width')
+        if None not in declared and image.shape[:2] != declared:
+            turned = ' as its EXIF data turn it' if image.shape[1::-1] == declared else ''
+            raise UserError(
+                f'{path}: {image.shape[1]}x{image.shape[0]} pixels{turned}, but its annotations are of '
+                f'{declared[1]}x{declared[0]}; restore the image, or scale the boxes and correct the size.'
+            )
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+    def _backend_for(self, path: str, data: bytes) -> str:
+        """The decoder to take, once the header shows nothing that it would misread."""
+        with open_image(io.BytesIO(data)) as image:
+            kind, mode, (width, height) = image.format, image.mode, image.size
+            adobe = 'adobe' in image.info
+            orientation = _orientation(image) if kind in ('AVIF', 'WEBP') else 1
+        if max(width, height) > self.max_ratio * min(width, height):
+            raise UserError(
+                f'{path}: {width}x{height} pixels, one side above {self.max_ratio} times the other, the '
+                'max_ratio of LoadIntactImage; cut the image into pieces, or remove it.'
+            )
+        if self.color_type == 'unchanged':  # Whoever asks for raw numbers gets them.
+            return self.imdecode_backend
+        faults = {
+            'floating-point numbers of unknown range': mode == 'F',
+            'colours as Lab, which decoders read differently': mode == 'LAB',
+            "CMYK without Adobe's mark, so that black and white may be swapped": (
+                kind in ('JPEG', 'MPO') and mode == 'CMYK' and not adobe
+            ),
+            f'EXIF data that turn it, which not every version of OpenCV does for {kind}': (
+                orientation > 1 and self.imdecode_backend == 'cv2' and 'ignore' not in self.color_type
+            ),
+        }
+        for fault, found in faults.items():
+            if found:
+                raise UserError(f'{path}: holds {fault}; save it upright, as RGB of 8 bits a channel.')
+        if mode.startswith('I'):  # 16 bits of grey, of which Pillow would make all above 255 white.
+            return 'cv2'
+        if kind == 'TIFF' and mode == 'RGBA' and self.imdecode_backend == 'cv2':
+            return 'pillow'  # OpenCV would lay it on black, but nothing else with transparent parts.
+        return self.imdecode_backend
 
 
 @TRANSFORMS.register_module()
@@ -81,10 +142,12 @@ class LoadIntactSegMap(BaseTransform):
         path = results['seg_map_path']
         data = _read(path, self.backend_args)
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                labels = np.array(image)
+            with open_image(io.BytesIO(data)) as image:
+                labels = np.array(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image)
         except BROKEN as error:
-            raise UserError(f'{path}: not a readable mask ({error}); restore the file.') from error
+            raise UserError(
+                f'{path}: not a readable mask ({first_line(error)}); restore the file.'
+            ) from error
         if labels.dtype == bool:  # One bit a pixel.
             labels = labels.astype(np.uint8)
         if labels.ndim != 2:
@@ -125,20 +188,43 @@ def has_jpeg_end(data: bytes) -> bool:
     return data.rfind(_JPEG_END) > data.rfind(_SCAN_START)
 
 
+def open_image(file: BinaryIO | Path) -> Image.Image:
+    """Opens an image of :data:`FORMATS` with Pillow, which reads its header.
+
+    Raises:
+        OSError, ValueError, SyntaxError, Image.DecompressionBombError: See :data:`BROKEN`.
+    """
+    unknown = UnidentifiedImageError(f'expected one of {", ".join(FORMATS)}')
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError:
+        raise unknown from None
+    if image.format not in FORMATS:
+        raise unknown
+    return image
+
+
 def shown_size(image: Image.Image) -> tuple[int, int]:
     """Width and height in which OpenCV loads an image: turned as its EXIF data say."""
+    return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """How an image is to be turned: 1, upright, to 8."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # At broken EXIF data, which OpenCV passes over, Pillow raises nearly anything.
-        orientation = None
-    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
+    check_regular(path)
     try:
         data = mmengine.fileio.get(path, backend_args=backend_args)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror or error}); restore the file.') from error
+    except (OSError, ValueError, LookupError, ImportError) as error:  # Also of names that no file can have.
+        reason = getattr(error, 'strerror', None) or first_line(error)
+        raise UserError(f'{path}: cannot be read ({reason}); restore the file.') from error
     if data is None:  # A key that an LMDB lacks.
         raise UserError(f'{path}: not in {backend_args}; the names in both must be the same.')
     return data

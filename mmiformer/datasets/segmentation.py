@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
 from mmiformer.datasets.loading import IGNORED, UNDECLARED
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, unreadable
+from mmiformer.files import check_regular
 
 
 class CheckedSegDataset(BaseSegDataset):
@@ -49,6 +50,13 @@ class CheckedSegDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lists the images and their masks; every one of them is looked for."""
+        check_regular(self.ann_file)
+        try:
+            return self._list_pairs()
+        except (OSError, UnicodeError) as error:
+            raise unreadable(error, self.ann_file or self.data_prefix['img_path']) from error
+
+    def _list_pairs(self) -> list[dict[str, Any]]:
         data_list = super().load_data_list()
         images, masks = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
         if not data_list:

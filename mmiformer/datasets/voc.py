@@ -6,11 +6,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmdet.datasets import XMLDataset
-from PIL import Image
 
-from mmiformer.datasets.coco import EMPTY, warn_of_skipped
-from mmiformer.datasets.loading import shown_size
-from mmiformer.errors import UserError
+from mmiformer.datasets.annotations import NO_AREA
+from mmiformer.datasets.coco import warn_of_skipped
+from mmiformer.datasets.loading import BROKEN, open_image, shown_size
+from mmiformer.errors import UserError, first_line, unreadable
+from mmiformer.files import check_regular
 
 
 class CheckedXMLDataset(XMLDataset):
@@ -29,14 +30,19 @@ class CheckedXMLDataset(XMLDataset):
         """Reads the list of images and their XML files; warns, with names, of what is skipped."""
         self._empty_boxes: list[str] = []
         self._unknown: list[str] = []
-        for number, line in enumerate(Path(self.ann_file).read_text().splitlines(), start=1):
+        check_regular(self.ann_file)
+        try:
+            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeError) as error:
+            raise unreadable(error, self.ann_file) from error
+        for number, line in enumerate(lines, start=1):
             if len(line.split()) != 1:
                 raise UserError(
                     f"{self.ann_file}: line {number} is '{line}'; expected the name of one image, without "
                     'its ending.'
                 )
         data_list = super().load_data_list()
-        warn_of_skipped(self.ann_file, self._empty_boxes, EMPTY)
+        warn_of_skipped(self.ann_file, self._empty_boxes, NO_AREA)
         warn_of_skipped(self.ann_file, self._unknown, 'boxes whose name is none of the classes')
         if not any(data['instances'] for data in data_list):
             raise UserError(
@@ -49,18 +55,19 @@ class CheckedXMLDataset(XMLDataset):
     def parse_data_info(self, img_info: dict[str, Any]) -> dict[str, Any]:
         """Parses one image's XML, without the boxes that cannot be learnt."""
         path, image = Path(img_info['xml_path']), Path(self.sub_data_root, img_info['file_name'])
+        check_regular(path)
+        check_regular(image)
         try:
             root = ElementTree.parse(path).getroot()
-            with Image.open(image) as opened:
-                width, height = shown_size(opened)
-        except ElementTree.ParseError as error:
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        except (ElementTree.ParseError, ValueError, LookupError) as error:  # The latter of odd encodings.
             raise UserError(f'{path}: broken XML ({error}); restore the file.') from error
-        except OSError as error:  # PIL's for what is no image, too.
-            name = error.filename or image
-            raise UserError(
-                f'{name}: cannot be read ({error.strerror or "no image"}); {self.ann_file} lists it, so '
-                'restore it or take it off the list.'
-            ) from error
+        try:
+            with open_image(image) as opened:
+                width, height = shown_size(opened)
+        except BROKEN as error:
+            raise self._unreadable(image, error) from error
         declared = [int(_number(root, path, f'size/{side}', 0)) for side in ('width', 'height')]
         if all(declared) and declared != [width, height]:
             raise UserError(
@@ -92,6 +99,13 @@ class CheckedXMLDataset(XMLDataset):
             width=width,
             height=height,
             instances=instances,
+        )
+
+    def _unreadable(self, file: Path, error: Exception) -> UserError:
+        reason = getattr(error, 'strerror', None) or f'no image, {first_line(error)}'
+        return UserError(
+            f'{file}: cannot be read ({reason}); {self.ann_file} lists it, so restore it or take it off the '
+            'list.'
         )
 
 

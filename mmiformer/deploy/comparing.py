@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 import numpy as np
 import torch
 
+from mmiformer.datasets import LoadIntactImage
 from mmiformer.deploy.detectors import shared
 from mmiformer.deploy.programs import FromPixels, Normalisation, Program
 from mmiformer.deploy.runtimes import Session
@@ -144,14 +144,9 @@ def real_images(
     files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _ENDINGS and not f.is_dir())
     if not files:
         raise UserError(f'{folder}: no images in it; expected files that end in {", ".join(_ENDINGS)}.')
-    images = []
+    images, load = [], LoadIntactImage()
     for file in files[:count]:
-        try:
-            image = mmcv.imread(file)
-        except (OSError, cv2.error):
-            image = None
-        if image is None:
-            raise UserError(f'{file}: cannot be read as an image; take it out of the folder.')
+        image = load(dict(img_path=str(file)))['img']
         images.append(torch.from_numpy(mmcv.bgr2rgb(mmcv.imresize(image, size[::-1])))[None])
     return images if pixels else normalise(images, preprocessor)
 

@@ -6,6 +6,7 @@ metafiles, and their inferencers only know their own loading transform.
 """
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
+from mmengine.registry import TRANSFORMS
 
 from mmiformer.checkpoints.released import RELEASED
 from mmiformer.errors import UserError
@@ -102,16 +104,24 @@ def inferencer(
     # The rest of it is of no use to them, and mmseg's cannot draw with it.
     meta = {key: model.dataset_meta[key] for key in ('classes', 'palette') if key in model.dataset_meta}
     model.dataset_meta = meta
-    # They look for the loading transforms by their names in mmcv and mmdet.
-    cfg.test_dataloader.dataset.pipeline = [
-        dict(type='LoadImageFromFile') if step.type == 'LoadIntactImage' else step
-        for step in image_steps(cfg)
-    ]
+    # They look for the loading transforms by their names in mmcv and mmdet, and take their own instead, which
+    # would fill what a truncated image lacks.
+    steps = image_steps(cfg)
+    load = TRANSFORMS.build(steps[0])
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps[1:]]
     if cfg.default_scope == 'mmpretrain':
         from mmpretrain import ImageClassificationInferencer
 
         model._config, model._dataset_meta = cfg, meta
-        return ImageClassificationInferencer(model, **kwargs)
+        result = ImageClassificationInferencer(model, **kwargs)
+        theirs = result.preprocess
+
+        def preprocess(inputs: list[Any], batch_size: int = 1) -> Iterator[Any]:
+            images = (load(dict(img_path=one))['img'] if isinstance(one, str) else one for one in inputs)
+            return theirs(images, batch_size)
+
+        result.preprocess = preprocess
+        return result
     with warnings.catch_warnings():
         # That no checkpoint is loaded into the model which they build, and which is replaced here.
         warnings.simplefilter('ignore')
@@ -126,6 +136,9 @@ def inferencer(
             if 'palette' in kwargs:
                 meta['palette'] = kwargs['palette']
             result.visualizer.dataset_meta = meta
+    for step in result.pipeline.transforms:
+        if hasattr(step, 'from_file'):
+            step.from_file = load
     model.cfg = cfg
     result.model = model
     return result

@@ -169,30 +169,39 @@ MISTAKES = {
         'coco: is an empty folder; unpack COCO 2017',
     ),
     # COCO: what is in the files
-    'no JSON': ('coco', lambda r: cut(r / VAL, 100), r'val2017.json: no JSON \(.*line 1.*\); unpack'),
-    'empty JSON': ('coco', lambda r: cut(r / VAL, 0), r'val2017.json: no JSON \(empty\); unpack'),
+    'no JSON': (
+        'coco',
+        lambda r: cut(r / VAL, 100),
+        r'val2017.json: no JSON \(.*line 1.*\).*, or unpack anno',
+    ),
+    'empty JSON': ('coco', lambda r: cut(r / VAL, 0), r'val2017.json: no JSON \(.*\).*, or unpack anno'),
     'captions': (
         'coco',
         lambda r: edit(r / VAL, lambda c: [a.pop('category_id') for a in c['annotations']]),
-        "val2017.json: JSON, but without 'category_id'",
+        r'val2017.json: annotation \d+ of image \d+ lacks category_id; correct it, or unpack anno',
     ),
     **{
         f'instances without {field}': (
             'coco',
             lambda r, field=field: edit(r / VAL, lambda c: c['annotations'][0].pop(field)),
-            f"val2017.json: JSON, but without '{field}', so no instances",
+            rf'val2017.json: annotation \d+ of image \d+ lacks {field}; correct it',
         )
-        for field in ('bbox', 'area', 'iscrowd', 'segmentation')
+        for field in ('bbox', 'area', 'iscrowd')
     },
+    'instances without segmentation': (
+        'coco',
+        lambda r: edit(r / VAL, lambda c: c['annotations'][0].pop('segmentation')),
+        r'val2017.json: annotation \d+ of 900000000001.jpg has the segmentation None, expected polygons',
+    ),
     'image without a name': (
         'coco',
         lambda r: edit(r / VAL, lambda c: c['images'][0].update(file_name=None)),
-        'val2017.json: JSON, but in another form',
+        r"val2017.json: has the image {.*'file_name': None.*}; expected an id, a file_name",
     ),
     'image with a list for an id': (
         'coco',
         lambda r: edit(r / VAL, lambda c: c['images'][0].update(id=[1])),
-        'val2017.json: JSON, but in another form',
+        r"val2017.json: has the image {'id': \[1\].*}; expected an id, a file_name",
     ),
     'links to nowhere': (
         'coco',
@@ -209,7 +218,7 @@ MISTAKES = {
         lambda r: (shutil.rmtree(r / 'val2017'), (r / 'val2017').symlink_to('nowhere')),
         '/val2017: is a link that leads nowhere; unpack val2017.zip',
     ),
-    'other JSON': ('coco', lambda r: (r / VAL).write_text('[1]'), 'val2017.json: JSON, but in another form'),
+    'other JSON': ('coco', lambda r: (r / VAL).write_text('[1]'), 'val2017.json: JSON, but no object with'),
     'no instances': (
         'coco',
         lambda r: edit(r / TRAIN, lambda c: c.update(annotations=[])),
@@ -225,10 +234,15 @@ MISTAKES = {
         lambda r: edit(r / VAL, lambda c: c['categories'].reverse()),
         "categories are COCO's, but in another order",
     ),
-    'instances of nothing': (
+    'instances of no image': (
         'coco',
         lambda r: edit(r / VAL, lambda c: c['annotations'][0].update(image_id=77, id=5000)),
-        r'an image or category that it does not declare, by id: 1 \(5000\)',
+        'val2017.json: annotation 5000 is of image 77, which the file does not list; correct it, or unpack',
+    ),
+    'instances of no category': (
+        'coco',
+        lambda r: edit(r / VAL, lambda c: c['annotations'][0].update(category_id=5000)),
+        r'a category that annotations/instances_val2017.json does not declare: 1 \(900000000001.jpg\)',
     ),
     'missing image': (
         'coco',
@@ -248,7 +262,7 @@ MISTAKES = {
     ),
     'another size': (
         'coco',
-        lambda r: edit(r / TRAIN, lambda c: c['images'][0].update(width=30)),
+        lambda r: cv2.imwrite(str(r / IMAGE_1), np.zeros((20, 30, 3), np.uint8)),
         r'Images of another size than annotated in train2017: 1 \(000000000001.jpg\); unpack',
     ),
     # ADE20K
@@ -584,6 +598,7 @@ def test_an_image_that_its_exif_turns_has_the_size_of_the_turned_one(copy):
 
     put(exif)
     assert cv2.imread(str(root / IMAGE_1)).shape == (30, 20, 3)
+    edit(root / TRAIN, lambda content: [a.update(segmentation=[[0] * 6]) for a in content['annotations']])
     edit(root / TRAIN, lambda content: content['images'][0].update(width=20, height=30))
     assert audit('coco', root).usable
     edit(root / TRAIN, lambda content: content['images'][0].update(width=30, height=20))

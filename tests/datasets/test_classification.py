@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import cv2
@@ -90,6 +91,21 @@ def test_labels_in_an_annotation_file(data):
         build(data, ann_file='val.txt')
     with pytest.raises(UserError, match=r'val\.txt: its dataset declares no classes'):
         build(data, ann_file='val.txt', classes=None)
+
+
+def test_what_the_system_cannot_read_is_named(data):
+    (data / 'val' / 'ant' / 'loop').symlink_to('../ant')
+    with pytest.raises(
+        UserError, match=r'val/ant/loop.*: cannot be read \(Too many levels of symbolic links'
+    ):
+        build(data)
+    (data / 'val.txt').write_bytes(b'cat/\xff.jpg 2')
+    with pytest.raises(UserError, match=r"val\.txt: cannot be read \('utf-8' codec"):
+        build(data, ann_file='val.txt')
+    (data / 'val.txt').unlink()
+    os.mkfifo(data / 'val.txt')
+    with pytest.raises(UserError, match=r'val\.txt: is a folder, a pipe'):
+        build(data, ann_file='val.txt')
 
 
 def test_files_that_are_no_images_are_told(data, monkeypatch):

@@ -127,6 +127,16 @@ def test_missing_files_are_told_before_the_first_step(data, tmp_path, monkeypatc
         DATASETS.build(data)
 
 
+def test_what_the_system_cannot_read_is_named(data, tmp_path):
+    (tmp_path / 'img' / 'loop').symlink_to('../img')
+    with pytest.raises(UserError, match=r'img/loop.*: cannot be read \(Too many levels of symbolic links'):
+        DATASETS.build(data)
+    (tmp_path / 'img' / 'loop').unlink()
+    (tmp_path / 'val.txt').write_bytes(b'a\xff')
+    with pytest.raises(UserError, match=r"val\.txt: cannot be read \('utf-8' codec"):
+        DATASETS.build(dict(data, ann_file='val.txt'))
+
+
 def test_masks_below_a_linked_folder_are_found_as_images_are(data, tmp_path):
     for folder in ('img', 'ann'):
         (tmp_path / f'{folder}2').mkdir()

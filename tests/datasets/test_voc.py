@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from helpers import png_of
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import ExifTags, Image
 
@@ -93,6 +95,46 @@ def test_sizes_are_those_of_the_image_as_it_is_shown(data, told, tmp_path):
         DATASETS.build(data)
 
 
+LAUGHS = ''.join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10))
+XMLS = {
+    'entities of entities': f'<!DOCTYPE a [<!ENTITY a0 "ha">{LAUGHS}]><annotation>&a9;</annotation>',
+    'a file as an entity': '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hosts">]><annotation>&x;</annotation>',
+    'an unknown encoding': '<?xml version="1.0" encoding="none"?><annotation/>',
+    'an odd encoding': '<?xml version="1.0" encoding="utf-7"?><annotation/>',
+    'no text': '',
+}
+
+
+@pytest.mark.parametrize('kind', XMLS)
+def test_hostile_xml_is_named(data, told, tmp_path, kind):
+    (tmp_path / 'Annotations' / 'b.xml').write_text(XMLS[kind])
+    with pytest.raises(UserError, match=r'b\.xml: broken XML \('):
+        DATASETS.build(data)
+
+
+@pytest.mark.parametrize('number', ['nan', 'inf', '-inf', '1e999', '', 'left'])
+def test_numbers_that_are_none_are_named(data, told, tmp_path, number):
+    rewrite(tmp_path, 'b', '<xmin>10</xmin>', f'<xmin>{number}</xmin>')
+    with pytest.raises(UserError, match=rf"b\.xml: <bndbox><xmin> is '{number}'; expected a number"):
+        DATASETS.build(data)
+
+
+def test_pipes_bombs_and_other_lists_are_named(data, told, tmp_path):
+    def expect(words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            DATASETS.build(data)
+
+    (tmp_path / 'JPEGImages' / 'b.jpg').write_bytes(png_of(100_000, 100_000))
+    expect(r'b\.jpg: cannot be read \(no image, .* exceeds limit')
+    (tmp_path / 'Annotations' / 'b.xml').unlink()
+    os.mkfifo(tmp_path / 'Annotations' / 'b.xml')
+    expect(r'b\.xml: is a folder, a pipe or a device')
+    (tmp_path / 'list.txt').write_bytes(b'\xff\xfe')
+    expect(r'list\.txt: cannot be read \(.*codec')
+    (tmp_path / 'list.txt').unlink()
+    expect(r'list\.txt: cannot be read \(.*No such file')
+
+
 def test_faults_are_named(data, told, tmp_path):
     def expect(words: str) -> None:
         with pytest.raises(UserError, match=words):
@@ -109,7 +151,7 @@ def test_faults_are_named(data, told, tmp_path):
     (tmp_path / 'Annotations' / 'b.xml').unlink()
     expect(r'b\.xml: cannot be read \(No such file.*list\.txt lists it')
     (tmp_path / 'JPEGImages' / 'a.jpg').write_bytes(b'no image')
-    expect(r'a\.jpg: cannot be read \(no image\)')
+    expect(r'a\.jpg: cannot be read \(no image, expected one of .*list\.txt lists it')
     (tmp_path / 'JPEGImages' / 'a.jpg').unlink()
     expect(r'a\.jpg: cannot be read \(No such file')
     for line in ('', 'good  1'):

@@ -258,6 +258,27 @@ def test_a_broken_training_image_stops_the_run_by_its_name(run_tool, config, dem
         victim.write_bytes(original)
 
 
+def test_broken_annotations_stop_the_run_by_their_name(run_tool, config, demo_run, workplace):
+    folder = workplace / 'data/demo/coco/annotations'
+    content = json.loads((folder / 'instances_val2017.json').read_text())
+    content['annotations'][3]['bbox'][0] = float('nan')
+    (folder / 'nan.json').write_text(json.dumps(content))
+    wrong = 'test_dataloader.dataset.ann_file=annotations/nan.json'
+    metric = f'test_evaluator.ann_file={folder / "nan.json"}'
+    options = [config, demo_run / 'iter_2.pth', '--demo', '--cfg-options', *SHORT, wrong]
+    assert 'test_evaluator.ann_file: ' in errors(run_tool('test', *options))
+    sentence = errors(run_tool('test', *options, metric))
+    assert sentence.startswith('error: data/demo/coco/annotations/nan.json: annotation ')
+    assert ' has bbox [nan, ' in sentence
+
+
+def test_a_broken_image_is_named_by_the_demo(run_tool, config, demo_run, tmp_path):
+    saved, weights = next(demo_run.glob('*.py')), demo_run / 'iter_2.pth'
+    (tmp_path / 'two\nlines.jpg').write_bytes(b'\xff\xd8' * 50)
+    call = run_tool('demo', tmp_path / 'two\nlines.jpg', saved, weights)
+    assert errors(call).startswith(f'error: {tmp_path}/two lines.jpg: truncated JPEG')
+
+
 def test_an_error_in_a_new_process_has_no_traceback(root, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != 'MMIFORMER_DATA'} | {'PYTHONPATH': str(root)}
     command = [sys.executable, root / 'tools/train.py', root / 'configs/detection/maskrcnn_iformer_m_coco.py']

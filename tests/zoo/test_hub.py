@@ -107,6 +107,10 @@ def test_inferencer_is_the_toolboxs_own_and_predicts_as_the_model(name, tmp_path
         np.testing.assert_allclose(own['bboxes'], boxes.bboxes.numpy(), atol=1e-2)
         assert own['labels'] == boxes.labels.tolist()
         assert inferencer.visualizer.dataset_meta['classes'][0] == 'person'
+    data = cv2.imencode('.jpg', cv2.imread(str(image)))[1].tobytes()
+    (tmp_path / 'cut.jpg').write_bytes(data[:-100])
+    with pytest.raises(UserError, match=r'cut\.jpg: truncated JPEG'):
+        inferencer(str(tmp_path / 'cut.jpg'))
 
 
 def test_weights_that_do_not_fit_are_an_error(tmp_path):

@@ -1,9 +1,11 @@
 # ADE20K at 512x512 crops, tested on the whole image. The data root follows MMIFORMER_DATA when it is set.
 data_root = '{{$MMIFORMER_DATA:data}}/ade/ADEChallengeData2016/'
 crop_size = (512, 512)
+# The network wants 32 pixels at least, also of what --tta makes half as large: 1024 / 32.
+load_image = dict(type='LoadIntactImage', max_ratio=32)
 
 train_pipeline = [
-    dict(type='LoadIntactImage'),
+    load_image,
     dict(type='LoadIntactSegMap'),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -13,14 +15,14 @@ train_pipeline = [
 ]
 # The truth is loaded after resizing: predictions are brought back to the image's own size.
 test_pipeline = [
-    dict(type='LoadIntactImage'),
+    load_image,
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='LoadIntactSegMap'),
     dict(type='PackSegInputs'),
 ]
 # tools/test.py --tta: mmseg's usual six scales, each of them flipped too.
 tta_pipeline = [
-    dict(type='LoadIntactImage'),
+    load_image,
     dict(
         type='TestTimeAug',
         transforms=[

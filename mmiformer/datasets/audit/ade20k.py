@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mmiformer.datasets.audit.images import DamagedError, damage, examine, read_size
 from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders
 from mmiformer.datasets.audit.report import Audit, Flaw, Splits
-from mmiformer.datasets.loading import BROKEN
+from mmiformer.datasets.loading import BROKEN, open_image
 
 OFFICIAL = {'training': 20_210, 'validation': 2_000}
 _FOLDERS = {'train': 'training', 'val': 'validation'}
@@ -102,7 +101,7 @@ def _check_pairs(audit: Audit, split: str, stems: set[str], decode: bool) -> Non
 def _flaw_of_mask(path: Path, size: tuple[int, int] | None) -> Flaw | None:
     """What is wrong with a mask, whose image has a size, unknown if None."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             labels = np.array(image)
     except BROKEN as error:
         raise damage(path, error) from error

@@ -1,19 +1,19 @@
 """COCO 2017, for detection."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
+from mmiformer.datasets.annotations import NO_CATEGORY, check_coco, read_coco
 from mmiformer.datasets.audit.images import DamagedError, examine, read_size
 from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders, tell_missing
 from mmiformer.datasets.audit.report import Audit, Flaw, Splits, first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
+from mmiformer.errors import UserError
+from mmiformer.files import sha256_of
 
 Sizes = dict[str, tuple[int, int]]  # Width and height by the image's name.
 
@@ -46,8 +46,6 @@ CLASSES = (
     'teddy bear', 'hair drier', 'toothbrush',
 )
 # fmt: on
-# What training or testing a Mask R-CNN reads of an instance.
-_FIELDS = itemgetter('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')
 _ARCHIVE = 'annotations_trainval2017.zip'
 _UNPACK = f'unpack {_ARCHIVE} of COCO 2017 again'
 _OTHER_SIZE = Flaw(
@@ -114,26 +112,16 @@ def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Siz
             tell_missing(audit, entry, _UNPACK)
         return None, 0
     with Console(stderr=True).status(f'Reading {path.name}'):
-        data = path.read_bytes()
         try:
-            content = json.loads(data)
-            images = [(image['id'], image['file_name']) for image in content['images']]
-            sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
-            objects = [_FIELDS(one)[:3] for one in content['annotations']]
-            names = {category['id']: category['name'] for category in content['categories']}
-            ids = {number for number, _ in images}
-            stray = [str(one) for one, image, kind in objects if image not in ids or kind not in names]
-            if not all(isinstance(name, str) for name in (*sizes, *names.values())):
-                raise TypeError('a name that is none')
-        except ValueError as error:  # Of the JSON or of its encoding.
-            audit.tell(f'{path}: no JSON ({"empty" if not data else error}); {_UNPACK}.')
+            content = read_coco(path)
+            skipped = check_coco(str(path), content, masks=True, evaluated=True)
+        except UserError as error:
+            audit.tell(f'{str(error).removesuffix(".")}, or {_UNPACK}.')
             return None, 0
-        except (KeyError, TypeError) as error:
-            lacks = f'without {error}' if isinstance(error, KeyError) else 'in another form'
-            audit.tell(f'{path}: JSON, but {lacks}, so no instances in the format of COCO; {_UNPACK}.')
-            return None, 0
-        whole = (len(images), len(objects)) == (official.images, official.instances)
-        if whole and hashlib.sha256(data).hexdigest() != official.sha256:
+        sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
+        number = len(content.get('annotations', []))
+        whole = (len(content['images']), number) == (official.images, official.instances)
+        if whole and sha256_of(path) != official.sha256:
             audit.tell(
                 f'{path}: has the official numbers of images and instances, but is not the official file '
                 f'(SHA-256 {official.sha256[:8]}...); unless it was changed on purpose, {_UNPACK}.',
@@ -142,13 +130,13 @@ def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Siz
     former_names = [name for name in sizes if re.match('COCO_(train|val)2014_', name)]
     if former_names:
         audit.tell_of(f'Images of COCO 2014 that {entry} names', former_names, _UNPACK)
-        return None, len(objects)
-    if not sizes or not objects:
-        audit.tell(f'{path}: holds {len(sizes)} images and {len(objects)} instances; {_UNPACK}.')
-    _check_categories(audit, path, list(names.values()))
-    what = f'Instances in {entry} of an image or category that it does not declare, by id'
-    audit.tell_of(what, stray, _UNPACK)
-    return sizes, len(objects)
+        return None, number
+    if not sizes or not number:
+        audit.tell(f'{path}: holds {len(sizes)} images and {number} instances; {_UNPACK}.')
+    _check_categories(audit, path, [category['name'] for category in content['categories']])
+    what = f'Images with instances of a category that {entry} does not declare'
+    audit.tell_of(what, set(skipped.get(NO_CATEGORY, ())), _UNPACK)
+    return sizes, number
 
 
 def _check_categories(audit: Audit, path: Path, names: list[str]) -> None:

@@ -6,12 +6,12 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from mmiformer.datasets.audit.report import Audit, Flaw
-from mmiformer.datasets.loading import BROKEN, JPEG_START, has_jpeg_end, shown_size
+from mmiformer.datasets.loading import BROKEN, JPEG_START, has_jpeg_end, open_image, shown_size
+from mmiformer.files import check_regular
 
 _THREADS = 16  # More than cores: most of the time goes into waiting for the disk.
 _TAIL = 1 << 12  # Bytes in which nearly every file has its end.
@@ -48,7 +48,8 @@ def read_size(path: Path, decode: bool, turned: bool = True) -> tuple[int, int]:
         OSError: If the system does not let it be read.
     """
     try:
-        with path.open('rb') as file, Image.open(file) as image:
+        check_regular(path)
+        with path.open('rb') as file, open_image(file) as image:
             if not _has_end(file):
                 raise DamagedError(_TRUNCATED)
             size = shown_size(image) if turned else image.size
