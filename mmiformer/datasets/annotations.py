@@ -5,6 +5,7 @@ is not listed, and a mask with a NaN or with too few pixels ends the process, or
 whatever was in memory.
 """
 
+import gc
 import json
 import re
 from collections import Counter, defaultdict
@@ -49,12 +50,17 @@ def read_coco(file: str | Path, name: str | None = None) -> dict[str, Any]:
     """
     name = name or str(file)
     check_regular(file)
+    collecting = gc.isenabled()
+    gc.disable()  # Half of the time would go into looking for garbage among what is read.
     try:
         content = json.loads(Path(file).read_bytes())
     except OSError as error:
         raise UserError(f'{name}: cannot be read ({error.strerror}); restore the file.') from error
     except (ValueError, RecursionError) as error:  # Of the JSON or of its encoding.
         raise UserError(f'{name}: no JSON ({first_line(error)}); fetch or write the file again.') from error
+    finally:
+        if collecting:
+            gc.enable()
     parts = {'annotations': [], **content} if isinstance(content, dict) else {}
     if not all(isinstance(parts.get(key), list) for key in ('images', 'categories', 'annotations')):
         raise UserError(
@@ -85,23 +91,24 @@ def check_coco(
     categories = _categories_of(path, content['categories'])
     annotations = content.get('annotations', [])
     skipped: dict[str, list[str]] = defaultdict(list)
+    ids = []
     for annotation in annotations:
         try:
+            ids.append(annotation['id'])
             name, width, height = images[annotation['image_id']]
             (x, y, w, h), area = annotation['bbox'], annotation['area']
             known = annotation['category_id'] in categories
             crowd = annotation['iscrowd'] if evaluated else annotation.get('iscrowd', 0)
             sound = abs(x) + abs(y) + abs(w) + abs(h) < _FAR and abs(area) < _FAR**2 and crowd in (0, 1)
-            sound = sound and isinstance(annotation['id'], int)
+            sound = sound and isinstance(ids[-1], int)
         except (LookupError, TypeError, ValueError, ArithmeticError):
             sound = False
         if not sound:
             raise UserError(f'{path}: {_fault(annotation, images, evaluated)}; correct it.')
         if not known:
             skipped[NO_CATEGORY].append(name)
-        elif w < 1 or h < 1 or area <= 0 or min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        elif w < 1 or h < 1 or area <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
             skipped[NO_AREA].append(name)
-    ids = [annotation['id'] for annotation in annotations]
     _check_ids(path, 'annotation', ids)
     if evaluated and 0 in ids:
         raise UserError(
