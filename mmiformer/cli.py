@@ -29,6 +29,11 @@ def run(main: Callable[[], None]) -> None:
         sentence = str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
         print(f'error: {sentence}', file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as error:
+        if not (sentence := distributed.lost_contact(error)):
+            raise
+        print(f'error: {sentence}', file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -14,6 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--every-config', action='store_true', help='train and evaluate with all peers, not a third of them'
     )
+    parser.addoption(
+        '--every-fault', action='store_true', help='lose processes of all tasks at all moments, not at some'
+    )
 
 
 @pytest.fixture(scope='session')

@@ -1,46 +1,22 @@
 """Two processes on one machine, on CPUs over gloo, against one."""
 
 import json
-import os
 import re
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import two_processes
-from helpers import CONFIG, SHORT, SHORT_SEG
+from helpers import CONFIG
+from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
 
-CONFIGS = dict(
-    det=CONFIG,
-    seg='configs/segmentation/fpn_iformer_t_ade20k.py',
-    cls='configs/classification/iformer_t_in1k.py',
-)
-OPTIONS = dict(det=SHORT, seg=SHORT_SEG, cls=SHORT[:8])
 # An odd number of images, which two processes cannot share evenly; of ImageNet's some of each class.
 TESTED = dict(
     det=('test_dataloader.dataset.indices=7', 'test_evaluator.outfile_prefix={out}'),
     seg=('test_dataloader.dataset.indices=7',),
     cls=('test_dataloader.dataset.indices=[5,35,65,95,125,155,175]', 'test_dataloader.batch_size=2'),
 )
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return str(listener.getsockname()[1])
-
-
-def environment(**variables: object) -> dict[str, str]:
-    """This process's, without GPUs and real data, and with the checkout's package."""
-    path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
-    made = dict(
-        os.environ, PYTHONPATH=path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'
-    )
-    made.pop('MMIFORMER_DATA', None)
-    return made | {name: str(value) for name, value in variables.items()}
 
 
 def arguments_of_test(task: str, config: str, out: Path) -> list[str]:
@@ -80,27 +56,8 @@ def found(root, workplace, configs, launched, tmp_path_factory) -> tuple[Path, l
         ['train', saved, '--resume', 'two_det/iter_1.pth', '--work-dir', 'two_resumed'],
         *(['test', *arguments_of_test(task, config, out / task)] for task, config in configs.items()),
     ]
-    variables = dict(SLURM_NTASKS=2, SLURM_NODELIST='localhost')
-    variables |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-    processes = []
-    for rank in range(2):
-        with (out / f'{rank}.txt').open('w') as text:
-            processes.append(
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        root / 'tests/two_processes.py',
-                        out,
-                        *configs.values(),
-                        json.dumps(calls),
-                    ],
-                    env=environment(**variables, SLURM_PROCID=rank, SLURM_LOCALID=rank),
-                    cwd=workplace,
-                    stdout=text,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    for rank, process in enumerate(processes):
+    arguments = [root / 'tests/two_processes.py', out, *configs.values(), json.dumps(calls)]
+    for rank, process in start_as_slurm(arguments, {0: workplace, 1: workplace}, out).items():
         assert process.wait(timeout=600) == 0, (out / f'{rank}.txt').read_text()[-3000:]
     return out, [torch.load(out / f'{rank}.pt', weights_only=False) for rank in range(2)]
 
