@@ -21,7 +21,7 @@ from mmiformer.errors import UserError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command line; a :class:`UserError` becomes one sentence on stderr and exit code 1."""
+    """Runs a command line; what a user can mend becomes one sentence on stderr and exit code 1."""
     try:
         main()
     except UserError as error:
@@ -30,9 +30,9 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {sentence}', file=sys.stderr)
         sys.exit(1)
     except RuntimeError as error:
-        if not (sentence := distributed.lost_contact(error)):
+        if (lost := distributed.lost_contact(error)) is None:
             raise
-        print(f'error: {sentence}', file=sys.stderr)
+        print(f'error: {lost}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

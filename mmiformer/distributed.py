@@ -91,8 +91,8 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
         if not (fault := _fault(error)):
             raise
         raise UserError(
-            f'--launcher {launcher}: the processes did not all come together ({fault}); look for what another '
-            'one says, and whether they reach MASTER_ADDR and MASTER_PORT.'
+            f'--launcher {launcher}: the processes did not all come together ({fault}); look for what '
+            'another one says, and whether they reach MASTER_ADDR and MASTER_PORT.'
         ) from error
 
 

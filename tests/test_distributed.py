@@ -54,8 +54,8 @@ def test_a_process_that_does_not_come_is_told(started, monkeypatch):
         (
             RuntimeError(
                 '[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by '
-                'peer [127.0.0.1]:27013. This is typically caused by a remote worker crashing. Check the logs '
-                'of the remote worker before reporting an error. GLHF!'
+                'peer [127.0.0.1]:27013. This is typically caused by a remote worker crashing. Check the '
+                'logs of the remote worker before reporting an error. GLHF!'
             ),
             r'\(Connection closed by peer \[127.0.0.1\]:27013\)',
         ),
@@ -94,7 +94,7 @@ OF_ITERATIONS, OF_EPOCHS = dict(begin=0, convert_to_iter_based=True), dict(begin
             dict(processes=8, batch_size=4),
             BY_ITERATION,
             OF_EPOCHS,
-            r'batches of 32 .8 processes x 4., this run has 8 .2 x 4.; .* train_dataloader.batch_size=16 goes',
+            r'batches of 32 .8 processes x 4., this run has 8 .2 x 4.; .*dataloader.batch_size=16 goes',
         ),
         (dict(processes=8, batch_size=4), BY_ITERATION, OF_ITERATIONS, 'batch_size=16'),
         (dict(processes=1, batch_size=9), BY_EPOCH, OF_EPOCHS, 'a number of processes that divides 9'),
