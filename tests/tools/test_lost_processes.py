@@ -18,9 +18,7 @@ from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
 
 from mmiformer.cli import load_config
 
-pytestmark = pytest.mark.skipif(
-    not Path('/proc/self/environ').exists(), reason='looks for processes in /proc'
-)
+pytestmark = pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='looks into /proc')
 
 # Task, launcher, moment, what happens to a process, and which one it is.
 EVERY = [
@@ -102,12 +100,9 @@ def test_the_other_process_ends_with_a_sentence(root, at_work, tmp_path, task, l
         if fault != 'fails':
             strike(tmp_path, mark, moment, fault, launcher, rank)
         assert waited_for.wait(PATIENCE) != 0
-        # Data workers look for their parents every five seconds.
-        hung = fault == 'hangs' and launcher == 'slurm'
-        wait(
-            lambda: all(is_rank(rank, v) for v in alive(mark).values()) if hung else not alive(mark),
-            'the end',
-        )
+        # Data workers look for their parents every five seconds. Without a launcher a hung process stays.
+        stays = rank if (launcher, fault) == ('slurm', 'hangs') else None
+        wait(lambda: all(is_rank(stays, variables) for variables in alive(mark).values()), 'the end of all')
     finally:
         for process in alive(mark):
             os.kill(process, signal.SIGKILL)
@@ -127,7 +122,7 @@ def test_the_other_process_ends_with_a_sentence(root, at_work, tmp_path, task, l
             assert len(errors) == 1 and re.search(f'rank {other} of 2 .*--resume', errors[0])
 
 
-def is_rank(rank: int, variables: bytes) -> bool:
+def is_rank(rank: int | None, variables: bytes) -> bool:
     return bool({f'RANK={rank}'.encode(), f'SLURM_PROCID={rank}'.encode()} & {*variables.split(b'\0')})
 
 
