@@ -111,6 +111,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
+    distributed.end_workers_with_this_process()
     if args.launcher != 'none':
         local_rank = distributed.local_rank(args.launcher)
         if not on_cpus:

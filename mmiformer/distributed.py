@@ -5,10 +5,13 @@ for each process, its runner gives the model's wrapper that device, and torch's 
 for the CPU. Here the processes of a CPU meet over gloo, under a wrapper without a device, with BatchNorm.
 """
 
+import ctypes
+import functools
 import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +63,19 @@ def local_rank(launcher: str) -> int:
             f'start it with {_STARTED_BY[launcher]}, or leave --launcher away.'
         )
     return int(os.environ['SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK'])
+
+
+@functools.cache
+def end_workers_with_this_process() -> None:
+    """From now on has data workers end at once when this process ends, however it does (on Linux).
+
+    One that is killed cannot end its workers. They look for it themselves, but not while they wait for
+    somebody to read what they loaded: such a one stays for ever, and with it the connections to the other
+    ranks, which then learn of nothing before their timeout.
+    """
+    if sys.platform == 'linux':
+        prctl, set_signal_of_parents_end = ctypes.CDLL(None).prctl, 1
+        os.register_at_fork(after_in_child=lambda: prctl(set_signal_of_parents_end, signal.SIGKILL))
 
 
 def start(launcher: str, env_cfg: dict[str, Any]) -> None:
