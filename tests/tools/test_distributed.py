@@ -1,6 +1,7 @@
 """Two processes on one machine, on CPUs over gloo, against one."""
 
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,9 @@ import torch
 import two_processes
 from helpers import CONFIG
 from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
+from mmengine.config import Config
+
+from mmiformer.cli import load_config
 
 # An odd number of images, which two processes cannot share evenly; of ImageNet's some of each class.
 TESTED = dict(
@@ -48,12 +52,34 @@ def launched(root, workplace, configs) -> dict[str, subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope='module')
-def found(root, workplace, configs, launched, tmp_path_factory) -> tuple[Path, list[dict]]:
+def by_epoch(configs, workplace) -> str:
+    """A config of classification in two epochs on the miniature data, with ImageNet's schedule."""
+    schedule = Config.fromfile(configs['cls']).param_scheduler
+    for part, (begin, end) in zip(schedule, [(0, 1), (1, 2)], strict=True):
+        part.update(begin=begin, end=end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        cfg = load_config(configs['cls'], demo=True)
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
+    cfg.param_scheduler = schedule
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_processor.by_epoch = True
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_dataloader.dataset.indices = 12
+    cfg.val_dataloader.dataset.indices = 2
+    cfg.dump(workplace / 'by_epoch.py')
+    return 'by_epoch.py'
+
+
+@pytest.fixture(scope='module')
+def found(root, workplace, configs, launched, by_epoch, tmp_path_factory) -> tuple[Path, list[dict]]:
     """Folder that two processes of tests/two_processes.py wrote to, and what they found."""
     out = tmp_path_factory.mktemp('found')
     saved = f'two_det/{Path(CONFIG).name}'  # The config as it was run.
     calls = [
         ['train', saved, '--resume', 'two_det/iter_1.pth', '--work-dir', 'two_resumed'],
+        ['train', by_epoch, '--work-dir', 'two_by_epoch'],
         *(['test', *arguments_of_test(task, config, out / task)] for task, config in configs.items()),
     ]
     arguments = [root / 'tests/two_processes.py', out, *configs.values(), json.dumps(calls)]
@@ -128,6 +154,22 @@ def test_two_processes_resume_as_if_they_had_not_stopped(found, workplace):
     for key, value in whole[2].items():
         if 'loss' in key:  # Proposals are sampled at random.
             assert resumed[2][key] == value, key
+
+
+@pytest.mark.parametrize(
+    ('run', 'checkpoint', 'steps'),
+    [('two_seg', 'iter_1.pth', {2}), ('two_by_epoch', 'epoch_1.pth', {4, 5, 6})],
+)
+def test_one_process_goes_on_where_two_stopped(found, workplace, run_tool, run, checkpoint, steps):
+    config = next((workplace / run).glob('*.py'))
+    arguments = [config, '--resume', f'{run}/{checkpoint}', '--work-dir', f'one_{run}']
+    code, _, err = run_tool('train', *arguments, '--cfg-options', 'train_dataloader.batch_size=4')
+    assert code == 0, err[-3000:]
+    whole, resumed = losses(workplace / run), losses(workplace / f'one_{run}')
+    assert resumed.keys() == steps and max(whole) == max(steps)
+    for step, record in resumed.items():
+        assert record['lr'] == whole[step]['lr'] and record.get('epoch') == whole[step].get('epoch')
+        assert math.isfinite(record['loss'])
 
 
 @pytest.mark.parametrize('task', CONFIGS)
