@@ -3,10 +3,11 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import Config, DictAction
@@ -27,15 +28,19 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
         sentence = str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
-        print(f'error: {sentence}', file=sys.stderr)
-        sys.exit(1)
+        _fail(sentence)
     except RuntimeError as error:
         if (lost := distributed.lost_contact(error)) is None:
             raise
-        print(f'error: {lost}', file=sys.stderr)
-        sys.exit(1)
+        _fail(lost)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # A launcher's, which comes next, needs no second sentence.
+    print(f'error: {sentence}', file=sys.stderr)
+    sys.exit(1)
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
