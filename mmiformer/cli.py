@@ -5,10 +5,11 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import Config, DictAction
@@ -20,35 +21,38 @@ from mmiformer.config_tree import walk
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
-from mmiformer.workers import leave_no_workers
 
 # What a write to a full disk ends in, above a quota, or above the limit of a file's size.
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command line; a :class:`UserError` becomes one sentence on stderr and exit code 1."""
+    """Runs a command line; what a user can mend becomes one sentence on stderr and exit code 1."""
     logging.raiseExceptions = False  # Else a full disk has each line of the log print a traceback.
     try:
         main()
     except UserError as error:
         # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
-        sentence = str(error).rpartition(f'{UserError.__module__}.UserError: ')[2]
-        # Names of files may hold line breaks.
-        print(f'error: {" ".join(sentence.split())}', file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error).rpartition(f'{UserError.__module__}.UserError: ')[2])
     except OSError as error:
         if error.errno not in _FULL_DISK:
             raise
-        where = error.filename or 'a file'
-        print(
-            f'error: {where}: cannot be written ({error.strerror}); make room, and start again; a training '
-            'goes on from its last checkpoint, which is whole, with --resume.',
-            file=sys.stderr,
+        _fail(
+            f'{error.filename or "a file"}: cannot be written ({error.strerror}); make room, and start '
+            'again; a training goes on from its last checkpoint, which is whole, with --resume.'
         )
-        sys.exit(1)
+    except RuntimeError as error:
+        if (lost := distributed.lost_contact(error)) is None:
+            raise
+        _fail(lost)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # A launcher's, which comes next, needs no second sentence.
+    print(f'error: {sentence}', file=sys.stderr)
+    sys.exit(1)
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +128,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
+    distributed.end_workers_with_this_process()
     if args.launcher != 'none':
         local_rank = distributed.local_rank(args.launcher)
         if not on_cpus:
@@ -138,7 +143,6 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    leave_no_workers(cfg, splits)
     check_packages(cfg)
     check_files(cfg, splits)
     check_evaluators(cfg, splits)

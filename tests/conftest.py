@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         '--every-config', action='store_true', help='train and evaluate with all peers, not a third of them'
     )
     parser.addoption('--kills', type=int, default=2, help='how often to kill a training of each task')
+    parser.addoption(
+        '--every-fault', action='store_true', help='lose processes of all tasks at all moments, not at some'
+    )
 
 
 @pytest.fixture(scope='session')

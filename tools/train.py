@@ -13,7 +13,7 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.checkpoints import MisfitError
 from mmiformer.config_tree import walk
-from mmiformer.distributed import check_same_length
+from mmiformer.distributed import check_same_length, warn_of_other_batch
 from mmiformer.errors import UserError
 from mmiformer.memory_format import use_channels_last
 from mmiformer.training import prepare_training
@@ -74,6 +74,7 @@ def main() -> None:
         )
     if checkpoint is not None:
         check_same_model(runner, checkpoint, cfg.load_from)
+        warn_of_other_batch(checkpoint['meta'], cfg)
         del checkpoint
     if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
         use_channels_last(runner.model)

@@ -1,46 +1,26 @@
 """Two processes on one machine, on CPUs over gloo, against one."""
 
 import json
-import os
+import math
 import re
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import two_processes
-from helpers import CONFIG, SHORT, SHORT_SEG
+from helpers import CONFIG
+from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
+from mmengine.config import Config
 
-CONFIGS = dict(
-    det=CONFIG,
-    seg='configs/segmentation/fpn_iformer_t_ade20k.py',
-    cls='configs/classification/iformer_t_in1k.py',
-)
-OPTIONS = dict(det=SHORT, seg=SHORT_SEG, cls=SHORT[:8])
+from mmiformer.cli import load_config
+
 # An odd number of images, which two processes cannot share evenly; of ImageNet's some of each class.
 TESTED = dict(
     det=('test_dataloader.dataset.indices=7', 'test_evaluator.outfile_prefix={out}'),
     seg=('test_dataloader.dataset.indices=7',),
     cls=('test_dataloader.dataset.indices=[5,35,65,95,125,155,175]', 'test_dataloader.batch_size=2'),
 )
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return str(listener.getsockname()[1])
-
-
-def environment(**variables: object) -> dict[str, str]:
-    """This process's, without GPUs and real data, and with the checkout's package."""
-    path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
-    made = dict(
-        os.environ, PYTHONPATH=path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'
-    )
-    made.pop('MMIFORMER_DATA', None)
-    return made | {name: str(value) for name, value in variables.items()}
 
 
 def arguments_of_test(task: str, config: str, out: Path) -> list[str]:
@@ -72,35 +52,38 @@ def launched(root, workplace, configs) -> dict[str, subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope='module')
-def found(root, workplace, configs, launched, tmp_path_factory) -> tuple[Path, list[dict]]:
+def by_epoch(configs, workplace) -> str:
+    """A config of classification in two epochs on the miniature data, with ImageNet's schedule."""
+    schedule = Config.fromfile(configs['cls']).param_scheduler
+    for part, (begin, end) in zip(schedule, [(0, 1), (1, 2)], strict=True):
+        part.update(begin=begin, end=end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        cfg = load_config(configs['cls'], demo=True)
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
+    cfg.param_scheduler = schedule
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_processor.by_epoch = True
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_dataloader.dataset.indices = 12
+    cfg.val_dataloader.dataset.indices = 2
+    cfg.dump(workplace / 'by_epoch.py')
+    return 'by_epoch.py'
+
+
+@pytest.fixture(scope='module')
+def found(root, workplace, configs, launched, by_epoch, tmp_path_factory) -> tuple[Path, list[dict]]:
     """Folder that two processes of tests/two_processes.py wrote to, and what they found."""
     out = tmp_path_factory.mktemp('found')
     saved = f'two_det/{Path(CONFIG).name}'  # The config as it was run.
     calls = [
         ['train', saved, '--resume', 'two_det/iter_1.pth', '--work-dir', 'two_resumed'],
+        ['train', by_epoch, '--work-dir', 'two_by_epoch'],
         *(['test', *arguments_of_test(task, config, out / task)] for task, config in configs.items()),
     ]
-    variables = dict(SLURM_NTASKS=2, SLURM_NODELIST='localhost')
-    variables |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-    processes = []
-    for rank in range(2):
-        with (out / f'{rank}.txt').open('w') as text:
-            processes.append(
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        root / 'tests/two_processes.py',
-                        out,
-                        *configs.values(),
-                        json.dumps(calls),
-                    ],
-                    env=environment(**variables, SLURM_PROCID=rank, SLURM_LOCALID=rank),
-                    cwd=workplace,
-                    stdout=text,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    for rank, process in enumerate(processes):
+    arguments = [root / 'tests/two_processes.py', out, *configs.values(), json.dumps(calls)]
+    for rank, process in start_as_slurm(arguments, {0: workplace, 1: workplace}, out).items():
         assert process.wait(timeout=600) == 0, (out / f'{rank}.txt').read_text()[-3000:]
     return out, [torch.load(out / f'{rank}.pt', weights_only=False) for rank in range(2)]
 
@@ -171,6 +154,22 @@ def test_two_processes_resume_as_if_they_had_not_stopped(found, workplace):
     for key, value in whole[2].items():
         if 'loss' in key:  # Proposals are sampled at random.
             assert resumed[2][key] == value, key
+
+
+@pytest.mark.parametrize(
+    ('run', 'checkpoint', 'steps'),
+    [('two_seg', 'iter_1.pth', {2}), ('two_by_epoch', 'epoch_1.pth', {4, 5, 6})],
+)
+def test_one_process_goes_on_where_two_stopped(found, workplace, run_tool, run, checkpoint, steps):
+    config = next((workplace / run).glob('*.py'))
+    arguments = [config, '--resume', f'{run}/{checkpoint}', '--work-dir', f'one_{run}']
+    code, _, err = run_tool('train', *arguments, '--cfg-options', 'train_dataloader.batch_size=4')
+    assert code == 0, err[-3000:]
+    whole, resumed = losses(workplace / run), losses(workplace / f'one_{run}')
+    assert resumed.keys() == steps and max(whole) == max(steps)
+    for step, record in resumed.items():
+        assert record['lr'] == whole[step]['lr'] and record.get('epoch') == whole[step].get('epoch')
+        assert math.isfinite(record['loss'])
 
 
 @pytest.mark.parametrize('task', CONFIGS)
