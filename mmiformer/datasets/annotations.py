@@ -170,12 +170,13 @@ def _fault(annotation: Any, images: Images, evaluated: bool) -> str:
     if not isinstance(annotation, dict):
         return f'has {str(annotation):.80} among its annotations, expected objects'
     wanted = ('id', 'image_id', 'category_id', 'bbox', 'area', *(('iscrowd',) if evaluated else ()))
-    number, image = annotation.get('id'), annotation.get('image_id')
+    image = annotation.get('image_id')
+    number, of = f'{str(annotation.get("id")):.80}', f'{str(image):.80}'
     lacking = [key for key in wanted if key not in annotation]
     if lacking:
-        return f'annotation {number} of image {image} lacks {", ".join(lacking)}'
+        return f'annotation {number} of image {of} lacks {", ".join(lacking)}'
     if not isinstance(image, int | str) or image not in images:
-        return f'annotation {number} is of image {image}, which the file does not list'
+        return f'annotation {number} is of image {of}, which the file does not list'
     given = ', '.join(f'{key} {str(annotation.get(key)):.80}' for key in ('bbox', 'area', 'iscrowd'))
     return (
         f'annotation {number} of {images[image][0]} has {given}; expected x, y, width and height below '

@@ -93,14 +93,17 @@ class LoadIntactImage(LoadImageFromFile):
             )
         if self.color_type == 'unchanged':  # Whoever asks for raw numbers gets them.
             return self.imdecode_backend
+        as_stored = (
+            'ignore' in self.color_type
+        )  # As for ImageNet, which is read as its networks' authors did.
         faults = {
             'floating-point numbers of unknown range': mode == 'F',
             'colours as Lab, which decoders read differently': mode == 'LAB',
             "CMYK without Adobe's mark, so that black and white may be swapped": (
-                kind in ('JPEG', 'MPO') and mode == 'CMYK' and not adobe
+                kind in ('JPEG', 'MPO') and mode == 'CMYK' and not adobe and not as_stored
             ),
             f'EXIF data that turn it, which not every version of OpenCV does for {kind}': (
-                orientation > 1 and self.imdecode_backend == 'cv2' and 'ignore' not in self.color_type
+                orientation > 1 and self.imdecode_backend == 'cv2' and not as_stored
             ),
         }
         for fault, found in faults.items():

@@ -13,6 +13,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmseg.datasets import ADE20KDataset
+from PIL import Image
 
 from mmiformer.cli import load_config
 from mmiformer.datasets.audit import ade20k, audit, coco, default_root, imagenet
@@ -255,6 +256,16 @@ MISTAKES = {
         lambda r: [cut(r / name, -2) for name in (IMAGE_1, IMAGE_2)],
         r'Truncated files in train2017: 2 \(000000000001.jpg, 000000000002.jpg\); fetch',
     ),
+    'a pipe': (
+        'coco',
+        lambda r: ((r / IMAGE_1).unlink(), os.mkfifo(r / IMAGE_1)),
+        r'Empty files in train2017: 1 \(0+1.jpg\)',
+    ),
+    'PostScript': (
+        'coco',
+        lambda r: Image.new('RGB', (8, 8)).save(r / IMAGE_1, 'EPS'),
+        r'no readable image in train2017: 1 \(',
+    ),
     'no image': (
         'coco',
         lambda r: (r / IMAGE_1).write_text('<html>'),
@@ -333,6 +344,11 @@ MISTAKES = {
         'ade20k',
         lambda r: cut(r / ADE_1, -500),
         r'no readable image in annotations/training: 1',
+    ),
+    'ADE: a pipe': (
+        'ade20k',
+        lambda r: ((r / ADE_1).unlink(), os.mkfifo(r / ADE_1)),
+        r'Empty files in annotations/training: 1 \(ADE',
     ),
     'ADE: empty mask': ('ade20k', lambda r: cut(r / ADE_1, 0), r'Empty files in annotations/training: 1'),
     'ADE: truncated image': (

@@ -214,7 +214,6 @@ REFUSED = {
     'float RGB': (by_opencv('.tiff', PIXELS.astype(np.float32) / 255), 'not a readable image'),
     '32 bits': (encoded('TIFF', Image.fromarray(GREY.astype(np.int32) * 1000)), 'not a readable image'),
     'Lab': (encoded('TIFF', lab()), 'holds colours as Lab'),
-    'CMYK without mark': (unmarked_cmyk(), "holds CMYK without Adobe's mark"),
 }
 
 
@@ -226,6 +225,15 @@ def test_what_decoders_would_misread_is_named(file, kind, backend):
     with pytest.raises(UserError, match=f'picture: {words}') as error:
         read(file, backend)
     assert str(error.value).startswith(f'{file}: ') and '\n' not in str(error.value)
+
+
+def test_cmyk_that_may_be_inverted_is_named_and_read_for_imagenet_as_its_authors_did(file):
+    file.write_bytes(unmarked_cmyk())
+    with pytest.raises(
+        UserError, match="picture: holds CMYK without Adobe's mark, so that black and white may"
+    ):
+        read(file)
+    assert np.array_equal(read(file, 'pillow'), np.array(Image.open(file).convert('RGB')))
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

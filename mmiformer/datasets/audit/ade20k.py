@@ -9,6 +9,7 @@ from mmiformer.datasets.audit.images import DamagedError, damage, examine, read_
 from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders
 from mmiformer.datasets.audit.report import Audit, Flaw, Splits
 from mmiformer.datasets.loading import BROKEN, open_image
+from mmiformer.files import check_regular
 
 OFFICIAL = {'training': 20_210, 'validation': 2_000}
 _FOLDERS = {'train': 'training', 'val': 'validation'}
@@ -101,6 +102,7 @@ def _check_pairs(audit: Audit, split: str, stems: set[str], decode: bool) -> Non
 def _flaw_of_mask(path: Path, size: tuple[int, int] | None) -> Flaw | None:
     """What is wrong with a mask, whose image has a size, unknown if None."""
     try:
+        check_regular(path)
         with open_image(path) as image:
             labels = np.array(image)
     except BROKEN as error:
