@@ -51,7 +51,7 @@ def run(main: Callable[[], None]) -> None:
 
 def _fail(sentence: str) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # A launcher's, which comes next, needs no second sentence.
-    print(f'error: {sentence}', file=sys.stderr)
+    print(f'error: {" ".join(sentence.split())}', file=sys.stderr)  # Names of files may hold line breaks.
     sys.exit(1)
 
 

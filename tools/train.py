@@ -1,6 +1,7 @@
 """Trains a config of any task: ``python tools/train.py CONFIG [--demo]``."""
 
 import argparse
+import copy
 from pathlib import Path
 
 import torch
@@ -15,9 +16,10 @@ from mmiformer.checkpoints import MisfitError
 from mmiformer.config_tree import walk
 from mmiformer.distributed import check_same_length, warn_of_other_batch
 from mmiformer.errors import UserError
+from mmiformer.files import write_whole
 from mmiformer.memory_format import use_channels_last
 from mmiformer.training import prepare_training
-from mmiformer.training.record import write_config, write_record
+from mmiformer.training.record import config_text, write_record
 from mmiformer.training.resuming import check_same_model, resume
 from mmiformer.visualization import draw_predictions, plot_curves
 
@@ -47,19 +49,25 @@ def main() -> None:
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with its base_batch_size.')
-        cfg.auto_scale_lr.enable = True
-        # mmengine does not count the batches that a step adds up.
-        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+        if not cfg.auto_scale_lr.get('enable'):  # As in the config.py of such a run.
+            cfg.auto_scale_lr.enable = True
+            # mmengine does not count the batches that a step adds up.
+            cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
     prepare_training(cfg, args.allow_nan)
+    anew = copy.deepcopy(cfg)
     checkpoint = resume(cfg, args.resume) if args.resume else None
     if cfg.get('randomness', {}).get('seed') is None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=sync_random_seed())
-    if checkpoint is None and is_main_process():
-        write_config(cfg)
+    anew.randomness = cfg.randomness
+    text = config_text(anew, resumed=checkpoint is not None)
     runner = Runner.from_cfg(cfg)
     if is_main_process():
+        # Now, since mmengine may have written its copy of a config.py there, which says that it resumes.
+        write_whole(Path(cfg.work_dir, 'config.py'), text)
         write_record(cfg, Path(runner.log_dir))
+        if checkpoint is None:  # That of a former run is not to be taken for this one's.
+            Path(cfg.work_dir, 'last_checkpoint').unlink(missing_ok=True)
     say_norm(runner, cfg)
     if not args.demo:
         say_batch(runner, cfg)

@@ -1,6 +1,8 @@
 """What a long run needs beside mmengine's loop: going on after a stop, stopping at nonsense, a record."""
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
 
 from mmiformer.training.checkpointing import WholeCheckpointHook
 from mmiformer.training.finite import FiniteHook
@@ -17,8 +19,12 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
         allow_nan: Whether to go on after numbers that are not finite. Defaults to False.
     """
     reseed_each_step(cfg)
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks = cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()
     checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if checkpoint is not None and checkpoint.type == 'CheckpointHook':
-        checkpoint.type = 'WholeCheckpointHook'
-    hooks.finite = ConfigDict(type='FiniteHook', stop=not allow_nan)
+    if checkpoint is not None:
+        kind = checkpoint.type if isinstance(checkpoint.type, type) else HOOKS.get(checkpoint.type)
+        if kind is CheckpointHook:
+            checkpoint.type = 'WholeCheckpointHook'
+    finite = hooks.setdefault('finite', ConfigDict(type='FiniteHook'))
+    if allow_nan:
+        finite.stop = False

@@ -14,7 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from mmiformer.files import parts_in, write_whole
 
@@ -51,39 +51,50 @@ class WholeCheckpointHook(CheckpointHook):
         super().__init__(backend_args=backend_args or (None if remote else dict(backend='whole')), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Clears away what a killed run left half written, and validates where a resumed run has to."""
+        """Clears away what a killed run left, and validates where a resumed run has to."""
         super().before_train(runner)
+        hub = runner.message_hub
         if is_main_process():
-            for part in parts_in(Path(runner.work_dir)):
+            for part in parts_in(Path(self.out_dir)):
                 part.unlink(missing_ok=True)
+            for step in hub.runtime_info.get('obsolete_ckpt_ids', ()):
+                self._remove(self._path(step))
         loop, validation = runner.train_loop, runner.val_loop
-        by_iter = isinstance(loop, IterBasedTrainLoop)
-        done, last = (loop.iter, loop.max_iters) if by_iter else (loop.epoch, loop.max_epochs)
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if loop.iter % counts:
+            runner.logger.warning(
+                f'The checkpoint lies within {counts} batches whose gradients are added up, and those are '
+                f'lost; save at multiples of {counts} iterations.'
+            )
+        done = _done(loop)
         if done and validation is not None and done >= loop.val_begin:
             loop._decide_current_val_interval()
-            if done % loop.val_interval == 0 or done == last:
+            last = loop.max_iters if isinstance(loop, IterBasedTrainLoop) else loop.max_epochs
+            due = done % loop.val_interval == 0 or done == last
+            if due and hub.runtime_info.get('validated') != done:
                 runner.logger.info('The validation after the checkpoint is done, perhaps again.')
                 validation.run()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Adds what a run of another number of processes needs to know."""
-        checkpoint['meta'].update(
-            processes=runner.world_size, batch_size=runner.train_loop.dataloader.batch_sampler.batch_size
-        )
+        batch_size = getattr(runner.train_loop.dataloader.batch_sampler, 'batch_size', None)
+        if batch_size is not None:
+            checkpoint['meta'].update(processes=runner.world_size, batch_size=batch_size)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        obsolete = None
+        obsolete = []
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                obsolete = self.keep_ckpt_ids.popleft()
+                obsolete.append(self.keep_ckpt_ids.popleft())
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        name = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+            # For the next run, if this one is killed before it has removed them.
+            runner.message_hub.update_info('obsolete_ckpt_ids', obsolete)
+        self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir,
-            name,
+            self.filename_tmpl.format(step),
             self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
@@ -94,10 +105,11 @@ class WholeCheckpointHook(CheckpointHook):
         )
         if is_main_process():
             write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
-            if obsolete is not None:
-                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(obsolete)))
+            for former in obsolete:
+                self._remove(self._path(former))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        runner.message_hub.update_info('validated', _done(runner.train_loop))
         with self._removing_later() as obsolete:
             super()._save_best_checkpoint(runner, metrics)
         if self.save_best:
@@ -115,8 +127,16 @@ class WholeCheckpointHook(CheckpointHook):
         ):
             yield obsolete
 
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
     def _remove(self, path: str) -> None:
         if self.file_backend.isdir(path):  # DeepSpeed's checkpoints are folders.
             self.file_backend.rmtree(path)
         elif self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def _done(loop: BaseLoop) -> int:
+    """What a loop counts its validations by."""
+    return loop.iter if isinstance(loop, IterBasedTrainLoop) else loop.epoch

@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmiformer.errors import UserError
+from mmiformer.errors import UserError, first_line
 from mmiformer.training.origin import all_finite, chance_state, find_origin, loss_parts, tensors_in
 
 
@@ -31,6 +31,8 @@ class FiniteHook(Hook):
     Raises:
         UserError: At the first number that is not finite, if ``stop``.
     """
+
+    priority = 'LOW'  # What is saved is looked at when the hook of averaged weights has added its own.
 
     def __init__(self, stop: bool = True) -> None:
         self.stop = stop
@@ -59,10 +61,13 @@ class FiniteHook(Hook):
         self._call = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Looks at the weights that are to be saved."""
-        for name, value in checkpoint['state_dict'].items():
-            if not self._told and not all_finite(value):
-                self._tell(f'{name} is not finite, and is not to be saved')
+        """Looks at all that is to be saved: no run could go on from what is not finite."""
+        if not self._told and not all(map(all_finite, tensors_in(checkpoint))):
+            weights = checkpoint['state_dict']
+            bad = [name for name, value in weights.items() if not all_finite(value)]
+            self._tell(
+                f'{bad[0] if bad else "the state of the optimiser"} is not finite, and is not to be saved'
+            )
 
     def _keep(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if kwargs.get('mode') == 'loss' and not self._told:
@@ -72,7 +77,7 @@ class FiniteHook(Hook):
         if kwargs.get('mode') != 'loss' or self._told:
             return
         parts = {name: part.detach() for name, part in loss_parts(losses).items()}
-        total = torch.stack(list(parts.values())).sum()
+        total = sum(parts.values(), torch.zeros(()))
         all_reduce(total)
         if not all_finite(total):
             bad = [f'{name} is {float(part)}' for name, part in parts.items() if not all_finite(part)]
@@ -90,15 +95,22 @@ class FiniteHook(Hook):
     def _origin(self, backward: bool = False) -> str:
         """Where it came from, as the end of a sentence."""
         self._told = True  # What is done again is not looked at.
-        assert self._call is not None
+        if self._call is None:  # A train_step of the model's own, or one that computes no loss.
+            return ''
         args, kwargs, chance = self._call
-        images = [str(sample.get('img_path')) for sample in kwargs.get('data_samples') or ()]
+        samples = kwargs.get('data_samples')
+        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
+        images = [str(path) for path in paths if path]
         of = f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
+        try:
+            # Also of a bad batch: the other processes do it, and their modules may wait for this one's.
+            found = find_origin(self._model, args, kwargs, chance, backward)
+        except Exception as error:  # As of reentrant checkpointing of activations.
+            return f', and the module could not be found ({first_line(error)}){of}'
         if not all(map(all_finite, tensors_in((args, kwargs)))):
             return f', and so is the batch itself{of}'
-        found = find_origin(self._model, args, kwargs, chance, backward)
         if found is None:
-            return f', but all was when the step was done again{of}'
+            return f', but all was when the last batch was done again{of}'
         where, module = found
         name = next(name for name, other in self._model.named_modules() if other is module)
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -112,7 +124,7 @@ class FiniteHook(Hook):
         text = f'step {runner.iter + 1}: {what}'
         if self.stop:
             raise UserError(
-                f'{text}; lower the learning rate, or look at these images, and go on with --resume from the '
+                f'{text}; lower the learning rate, or look at the images, and go on with --resume from the '
                 f'last checkpoint in {runner.work_dir}, or regardless with --allow-nan.'
             )
         runner.logger.warning(f'{text}; training goes on, and of further ones nothing is said (--allow-nan).')

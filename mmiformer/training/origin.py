@@ -103,7 +103,7 @@ class _Visit:
 def _gradients(model: nn.Module, losses: dict[str, Any]) -> dict[nn.Parameter, torch.Tensor]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     # Not backward(): the wrapper of several processes would begin to exchange gradients.
-    total = torch.stack(list(loss_parts(losses).values())).sum()
+    total = sum(loss_parts(losses).values(), torch.zeros(()))
     found = torch.autograd.grad(total, parameters, allow_unused=True)
     zero = torch.zeros(())
     made = {p: zero if g is None else g for p, g in zip(parameters, found, strict=True)}
@@ -117,7 +117,10 @@ def loss_parts(losses: dict[str, Any]) -> dict[str, torch.Tensor]:
         losses: What a model returns for ``mode='loss'``.
     """
     return {
-        name: sum(part.float().mean() for part in (value if isinstance(value, (list, tuple)) else [value]))
+        name: sum(
+            (part.float().mean() for part in (value if isinstance(value, (list, tuple)) else [value])),
+            torch.zeros(()),
+        )
         for name, value in losses.items()
         if 'loss' in name
     }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
@@ -133,10 +133,16 @@ class SeedStepHook(Hook):
         """Has a resumed run pass over the images that were trained on, which mmengine may load first."""
         loop = runner.train_loop
         loader = loop.dataloader
-        sampler = loader.batch_sampler.sampler
-        # Another batch sampler may have put the images together in its own way.
-        plain = isinstance(sampler, SeededSampler) and type(loader.batch_sampler) is BatchSampler
-        if isinstance(loop, IterBasedTrainLoop) and loop.iter and plain:
+        sampler = getattr(loader.batch_sampler, 'sampler', None)
+        skipping = isinstance(loop, IterBasedTrainLoop) and not getattr(loop, 'fast_forward_on_resume', False)
+        # Others may order or batch the images in their own way, and are passed over one by one.
+        if (
+            isinstance(sampler, SeededSampler)
+            and isinstance(sampler.sampler, (InfiniteSampler, DefaultSampler))
+            and type(loader.batch_sampler) is BatchSampler
+            and skipping
+            and loop.iter
+        ):
             endless = isinstance(sampler.sampler, InfiniteSampler)
             epoch, batches = (0, loop.iter) if endless else divmod(loop.iter, len(loader))
             sampler.start_at(epoch, batches * loader.batch_size)

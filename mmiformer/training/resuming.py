@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmiformer.checkpoints import read
 from mmiformer.errors import UserError
 
-_NEEDED = {'state_dict', 'optimizer', 'message_hub', 'meta'}
+_NEEDED = {'state_dict', 'message_hub', 'meta'}
 
 
 def resume(cfg: Config, file: str) -> dict[str, Any] | None:
@@ -62,7 +62,9 @@ def latest_intact(work_dir: Path) -> str | None:
         UserError: If there are checkpoints, and none is intact.
     """
     pointer = work_dir / 'last_checkpoint'
-    named = pointer.read_text().strip() if pointer.is_file() else ''
+    if not pointer.is_file():  # What else lies there is of a former run.
+        return None
+    named = pointer.read_text().strip()
     written = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
     written.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     files = [Path(named), *written] if named else written

@@ -13,6 +13,7 @@ from mmengine.structures import BaseDataElement
 
 from mmiformer.errors import UserError
 from mmiformer.files import write_whole
+from mmiformer.training import WholeCheckpointHook
 from mmiformer.training.resuming import latest_intact
 
 SCORES = [1, 3, 2, 4]  # Of the validations, in turn.
@@ -52,18 +53,23 @@ class Steps(Hook):
 
     priority = 'LOWEST'
 
-    def __init__(self, stop_before: int | None = None) -> None:
+    def __init__(self, stop_before: int | None, stop_after: int | None) -> None:
         self.stop_before = stop_before
+        self.stop_after = stop_after
 
     def before_val(self, runner) -> None:
         if runner.iter == self.stop_before:
             raise Stopped
 
     def after_val(self, runner) -> None:
+        if runner.iter == self.stop_after:
+            raise Stopped
         Path(f'validated_{runner.iter}').touch()
 
 
-def runner(stop_before: int | None = None, resume: bool = False, **checkpoint) -> Runner:
+def runner(
+    stop_before: int | None = None, stop_after: int | None = None, resume: bool = False, **checkpoint
+) -> Runner:
     loader = dict(
         batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dict(type='Fours')
     )
@@ -79,10 +85,10 @@ def runner(stop_before: int | None = None, resume: bool = False, **checkpoint) -
         val_evaluator=dict(type='Score'),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         default_hooks=dict(checkpoint=hook),
-        custom_hooks=[Steps(stop_before)],
+        custom_hooks=[Steps(stop_before, stop_after)],
         resume=resume,
         randomness=dict(seed=0),
-        experiment_name=f'{stop_before}_{resume}',
+        experiment_name=f'{Path.cwd().name}_{resume}',
     )
     made.val_dataloader  # noqa: B018  Built now: a loop is named "val_loop" only then.
     return made
@@ -147,6 +153,23 @@ def test_a_validation_that_a_kill_cut_off_is_made_up_for():
     resumed.train()
     assert Path('validated_4').exists() and resumed.iter == 4
     assert names() == ['best_score_iter_4.pth', 'iter_4.pth', 'part-time.pth'], 'leftovers are cleared away'
+
+
+def test_a_kill_before_the_removal_leaves_nothing_for_ever(monkeypatch):
+    with monkeypatch.context() as killed, pytest.raises(Stopped):
+        killed.setattr(WholeCheckpointHook, '_remove', lambda self, path: None)
+        runner(stop_before=2, max_keep_ckpts=1).train()
+    assert names() == ['iter_1.pth', 'iter_2.pth']
+    runner(resume=True, max_keep_ckpts=1).train()
+    assert names() == ['iter_4.pth']
+
+
+def test_a_validation_that_is_known_to_be_done_is_not_done_again():
+    best = dict(max_keep_ckpts=1, save_best='score', rule='greater')
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **best).train()
+    runner(resume=True, **best).train()
+    assert not Path('validated_2').exists() and Path('validated_3').exists()
 
 
 def test_resume_takes_the_latest_that_is_intact(capsys):
