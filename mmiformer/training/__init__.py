@@ -19,7 +19,9 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
         allow_nan: Whether to go on after numbers that are not finite. Defaults to False.
     """
     reseed_each_step(cfg)
-    hooks = cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()
+    if not cfg.get('default_hooks'):
+        cfg.default_hooks = ConfigDict()
+    hooks = cfg.default_hooks
     checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if checkpoint is not None:
         kind = checkpoint.type if isinstance(checkpoint.type, type) else HOOKS.get(checkpoint.type)
