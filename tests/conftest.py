@@ -17,6 +17,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--every-fault', action='store_true', help='lose processes of all tasks at all moments, not at some'
     )
+    parser.addoption(
+        '--soak',
+        type=int,
+        default=0,
+        metavar='IMAGES',
+        help='watch the memory over so many predictions a task',
+    )
 
 
 @pytest.fixture(scope='session')

@@ -42,17 +42,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(names, cases, ids=['-'.join(map(str, case)) for case in cases])
 
 
-def alive(mark: str) -> dict[int, bytes]:
-    """Processes that have ``mark`` in their environment, by id; its environment of each."""
+def alive(mark: str) -> dict[int, tuple[int, set[bytes]]]:
+    """Processes that have ``mark`` in their environment, by id; of each its parent and its environment."""
     found = {}
     for folder in Path('/proc').glob('[0-9]*'):
         try:
-            variables = (folder / 'environ').read_bytes()  # That of a zombie is empty.
+            variables = {*(folder / 'environ').read_bytes().split(b'\0')}  # Nothing in that of a zombie.
+            parent = int((folder / 'stat').read_text().rpartition(')')[2].split()[1])
         except OSError:  # Ended meanwhile, or somebody else's.
             continue
-        if mark.encode() in variables.split(b'\0'):
-            found[int(folder.name)] = variables
+        if mark.encode() in variables:
+            found[int(folder.name)] = parent, variables
     return found
+
+
+def of_rank(rank: int | None, variables: set[bytes]) -> bool:
+    return bool({f'RANK={rank}'.encode(), f'SLURM_PROCID={rank}'.encode()} & variables)
 
 
 def wait(condition, what: str):
@@ -80,7 +85,7 @@ def test_the_other_process_ends_with_a_sentence(root, at_work, tmp_path, task, l
     try:
         if launcher == 'torchrun':
             with (tmp_path / 'torchrun.txt').open('w') as file:
-                agent = subprocess.Popen(
+                waited_for = subprocess.Popen(
                     [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
                     + [f'--master_port={free_port()}', *map(str, arguments)],
                     env=environment(TEST_OF_LOST_PROCESSES=tmp_path),
@@ -88,7 +93,11 @@ def test_the_other_process_ends_with_a_sentence(root, at_work, tmp_path, task, l
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )
-            waited_for = agent
+            struck = lambda: [  # noqa: E731
+                process
+                for process, (parent, variables) in alive(mark).items()
+                if parent == waited_for.pid and of_rank(rank, variables)
+            ]
         else:
             folders = {rank: at_work, other: at_work}
             if fault == 'fails':
@@ -97,12 +106,18 @@ def test_the_other_process_ends_with_a_sentence(root, at_work, tmp_path, task, l
                 del folders[rank]  # As one that was killed before it did anything.
             started = start_as_slurm(arguments, folders, tmp_path, TEST_OF_LOST_PROCESSES=tmp_path)
             waited_for = started[other]
-        if fault != 'fails':
-            strike(tmp_path, mark, moment, fault, launcher, rank)
+            struck = lambda: [started[rank].pid]  # noqa: E731
+        if fault != 'fails' and moment != 'start':
+            wait(lambda: f'Iter({moment}) [' in text(tmp_path), 'the first step')
+        if fault != 'fails' and (launcher, moment) != ('slurm', 'start'):
+            (process,) = wait(struck, 'the process')
+            os.kill(process, signal.SIGKILL if fault == 'killed' else signal.SIGSTOP)
         assert waited_for.wait(PATIENCE) != 0
         # Without a launcher a hung process stays.
         stays = rank if (launcher, fault) == ('slurm', 'hangs') else None
-        wait(lambda: all(is_rank(stays, variables) for variables in alive(mark).values()), 'the end of all')
+        wait(
+            lambda: all(of_rank(stays, variables) for _, variables in alive(mark).values()), 'the end of all'
+        )
     finally:
         for process in alive(mark):
             os.kill(process, signal.SIGKILL)
@@ -121,21 +136,6 @@ def test_the_other_process_ends_with_a_sentence(root, at_work, tmp_path, task, l
         assert said.count('Traceback') == 1 and 'ChildFailedError' in said, "torchrun's own report alone"
         if moment != 'start':  # There the other one is ended before it can say anything.
             assert len(errors) == 1 and re.search(f'rank {other} of 2 .*--resume', errors[0])
-
-
-def is_rank(rank: int | None, variables: bytes) -> bool:
-    return bool({f'RANK={rank}'.encode(), f'SLURM_PROCID={rank}'.encode()} & {*variables.split(b'\0')})
-
-
-def strike(out: Path, mark: str, moment: str, fault: str, launcher: str, rank: int) -> None:
-    """Kills or stops a process at a moment of the run, but none of its data workers."""
-    if moment == 'start' and launcher == 'slurm':
-        return
-    mine = lambda: [process for process, variables in alive(mark).items() if is_rank(rank, variables)]  # noqa: E731
-    if moment != 'start':
-        wait(lambda: f'Iter({moment}) [' in text(out), f'the first step\n{text(out)[-3000:]}')
-    wait(mine, 'the process')
-    os.kill(min(mine()), signal.SIGKILL if fault == 'killed' else signal.SIGSTOP)
 
 
 def broken_data(folder: Path, new: Path) -> Path:

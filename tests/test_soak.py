@@ -1,0 +1,59 @@
+"""Memory stays where it is over many images and epochs.
+
+Takes an hour, so only ``pytest tests/test_soak.py --soak 2000`` runs it, with so many images a task. Figures
+are printed, curves are drawn into ``work_dirs/soak``.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import CONFIGS, environment
+from matplotlib import pyplot as plt
+
+EPOCHS = 3  # The first is for everything to have happened once: each worker, a validation, a checkpoint.
+WARM_UP = dict(predict=1 / 5, train=1 / EPOCHS)  # Share of the run.
+MOST_GROWTH = 0.02
+# Has glibc give every larger block back at once. By default it keeps them, and where image sizes change the
+# holes between them add up to far more than what is in use: see docs/trust.md.
+GIVE_BACK = dict(MALLOC_MMAP_THRESHOLD_=131072)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'task'),
+    [('predict', 'det'), ('predict', 'seg'), ('predict', 'cls'), ('train', 'seg'), ('train', 'cls')],
+)
+def test_resident_memory_is_flat(request, root, workplace, capfd, kind, task):
+    images = request.config.getoption('soak')
+    if not images:
+        pytest.skip('a long run: --soak 2000')
+    folder = Path('work_dirs/soak').absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f'{kind}_{task}.json'
+    number = images if kind == 'predict' else EPOCHS
+    with capfd.disabled():  # Its progress bar is to be seen.
+        subprocess.run(
+            [sys.executable, root / 'tests/soaking.py', kind, root / CONFIGS[task], str(number), out],
+            env=environment(**GIVE_BACK) if kind == 'predict' else environment(),
+            cwd=workplace,
+            check=True,
+        )
+    used = np.array(json.loads(out.read_text())) / 2**20
+    warm, tenth = round(len(used) * WARM_UP[kind]), len(used) // 10
+    before, after = np.median(used[warm : warm + tenth]), np.median(used[-tenth:])
+    growth = after / before - 1
+    what = f'{kind} {task}, {len(used)} steps: {before:.0f} MiB after the warm-up, {after:.0f} in the end'
+    with capfd.disabled():
+        print(f'\n{what}, growth {growth:.2%}')
+    figure, axis = plt.subplots(figsize=(9, 4))
+    axis.plot(used, linewidth=0.8)
+    axis.axvline(warm, color='grey', linestyle=':')
+    axis.set(
+        title=what, xlabel='image' if kind == 'predict' else 'step', ylabel='resident MiB', ylim=(0, None)
+    )
+    figure.savefig(out.with_suffix('.png'), dpi=110)
+    plt.close(figure)
+    assert growth < MOST_GROWTH
