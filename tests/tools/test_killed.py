@@ -105,6 +105,7 @@ def whole(request, root, workplace, tmp_path_factory) -> Whole:
         f'train_cfg.max_iters={steps}',
         f'train_cfg.val_interval={steps // 2}',
         'default_hooks.checkpoint.max_keep_ckpts=1',
+        'default_hooks.checkpoint.interval=2',
         'train_dataloader.num_workers=2',
         'train_dataloader.persistent_workers=True',
     ]
