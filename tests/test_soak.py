@@ -19,7 +19,7 @@ WARM_UP = dict(predict=1 / 5, train=1 / EPOCHS)  # Share of the run.
 MOST_GROWTH = 0.02
 # Has glibc give every larger block back at once. By default it keeps them, and where image sizes change the
 # holes between them add up to far more than what is in use: see docs/trust.md.
-GIVE_BACK = dict(MALLOC_MMAP_THRESHOLD_=131072)
+GIVE_BACK = dict(MALLOC_MMAP_THRESHOLD_=65536)
 
 
 @pytest.mark.parametrize(
