@@ -18,6 +18,7 @@ env:
 	@$(PYTHON) tools/setup_env.py --stack $(STACK) --venv $(VENV)
 
 demo: env
+	rm -rf work_dirs/demo
 	$(RUN) tools/train.py configs/detection/maskrcnn_iformer_t_coco.py --demo --work-dir work_dirs/demo
 
 # The linters read the same files on either stack, so once is enough.

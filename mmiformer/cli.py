@@ -22,8 +22,11 @@ from mmiformer.datasets.checks import check_classes, check_evaluators, check_fil
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
 
-# What a write to a full disk ends in, above a quota, or above the limit of a file's size.
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A full disk, a quota, the limit of a file's size; a disk or share that fails; a name that cannot be used.
+_FULL = ('ENOSPC', 'EDQUOT', 'EFBIG')
+_FAILING = ('EROFS', 'EIO', 'ESTALE')
+_NAMES = ('EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'EEXIST', 'ENAMETOOLONG')
+_FAULTS_OF_FILES = {getattr(errno, name) for name in (*_FULL, *_FAILING, *_NAMES)}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -35,11 +38,12 @@ def run(main: Callable[[], None]) -> None:
         # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
         _fail(str(error).rpartition(f'{UserError.__module__}.UserError: ')[2])
     except OSError as error:
-        if error.errno not in _FULL_DISK:
+        if error.errno not in _FAULTS_OF_FILES:
             raise
         _fail(
-            f'{error.filename or "a file"}: cannot be written ({error.strerror}); make room, and start '
-            'again; a training goes on from its last checkpoint, which is whole, with --resume.'
+            f'{error.filename or "a file"}: cannot be written or read ({error.strerror}); make room or '
+            'mend it, and start again; a training goes on from its last checkpoint, which is whole, with '
+            '--resume.'
         )
     except RuntimeError as error:
         if (lost := distributed.lost_contact(error)) is None:
@@ -124,7 +128,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
 
     Raises:
         UserError: If data is missing, its classes are not the heads', a metric reads another file, a GPU is
-            asked for and absent, or the launcher did not start this process, or a package is missing.
+            asked for and absent, the launcher did not start this process, a package is missing, or the
+            work dir cannot be made.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -147,6 +152,12 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     check_files(cfg, splits)
     check_evaluators(cfg, splits)
     check_classes(cfg, splits)
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'{cfg.work_dir}: cannot be made a folder ({error.strerror}); name another --work-dir.'
+        ) from error
     return cfg
 
 

@@ -1,12 +1,15 @@
 """Writing and knowing files."""
 
+import errno
 import hashlib
 import os
 import re
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mmiformer.errors import UserError
 
@@ -61,6 +64,33 @@ def write_whole(file: Path, content: str | bytes) -> None:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def hold(folder: Path) -> BinaryIO:
+    """Has one process alone work in a folder, until it ends, however it does.
+
+    Args:
+        folder: It exists.
+
+    Returns:
+        A file that is to be kept open as long.
+
+    Raises:
+        UserError: If another process holds the folder.
+    """
+    file = (folder / '.lock').open('ab')
+    if sys.platform != 'win32':  # Windows has no such locks.
+        import fcntl
+
+        try:
+            # This kind is not handed on to data workers, which may live longer than what started them.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # Not where a share has no locks.
+                raise UserError(
+                    f'{folder}: another run is at work there; wait for its end, or name another --work-dir.'
+                ) from error
+    return file
 
 
 def parts_in(folder: Path) -> list[Path]:

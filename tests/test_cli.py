@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmiformer.cli import check_packages, load_config, run
 from mmiformer.errors import UserError
+from mmiformer.files import write_whole
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_types_of_the_scope_need_nothing(root):
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')
-def test_a_full_disk_is_a_sentence_and_other_faults_are_not(capsys):
+def test_a_full_disk_is_a_sentence_and_other_faults_are_not(tmp_path, capsys):
     def write() -> None:
         with open('/dev/full', 'w') as file:
             file.write('x')
@@ -40,7 +41,10 @@ def test_a_full_disk_is_a_sentence_and_other_faults_are_not(capsys):
     with pytest.raises(SystemExit) as stop:
         run(write)
     assert stop.value.code == 1
-    assert 'cannot be written (No space left on device); make room' in capsys.readouterr().err
+    assert 'cannot be written or read (No space left on device); make room' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(lambda: write_whole(tmp_path, 'x'))
+    assert f'{tmp_path}: cannot be written or read (Is a directory)' in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
         run(lambda: os.listdir('/nowhere'))
 

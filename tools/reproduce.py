@@ -30,6 +30,7 @@ from mmiformer.errors import UserError
 from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results.comparing import Row, write
 from mmiformer.results.metrics import MAIN_METRICS, METRICS
+from mmiformer.training.resuming import last_checkpoint
 from mmiformer.zoo import reproducing
 from mmiformer.zoo.effort import gpu_hours
 from mmiformer.zoo.entries import TASKS, Entry
@@ -121,7 +122,7 @@ def measure(row: Row, entry: Entry, args: argparse.Namespace, progress: OnProgre
             row.status = 'failed'
             row.remarks.append(reason)
             return
-        checkpoint = reproducing.last_checkpoint(job.training_folder)
+        checkpoint = last_checkpoint(job.training_folder)
     else:
         checkpoint = reproducing.find_checkpoint(entry, args.checkpoints)
     if checkpoint is None:

@@ -16,11 +16,11 @@ from mmiformer.checkpoints import MisfitError
 from mmiformer.config_tree import walk
 from mmiformer.distributed import check_same_length, warn_of_other_batch
 from mmiformer.errors import UserError
-from mmiformer.files import write_whole
+from mmiformer.files import hold, write_whole
 from mmiformer.memory_format import use_channels_last
 from mmiformer.training import prepare_training
-from mmiformer.training.record import config_text, write_record
-from mmiformer.training.resuming import check_same_model, resume
+from mmiformer.training.record import write_record
+from mmiformer.training.resuming import check_same_model, file_to_resume, last_checkpoint, resume
 from mmiformer.visualization import draw_predictions, plot_curves
 
 
@@ -43,6 +43,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
+    if is_main_process():
+        _held = hold(Path(cfg.work_dir))  # Two runs would overwrite each other's files.
     if args.amp:
         cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -55,19 +57,13 @@ def main() -> None:
             cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
     prepare_training(cfg, args.allow_nan)
+    file = file_to_resume(cfg, args.resume)
     anew = copy.deepcopy(cfg)
-    checkpoint = resume(cfg, args.resume) if args.resume else None
+    checkpoint = resume(cfg, file) if file else None
     if cfg.get('randomness', {}).get('seed') is None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=sync_random_seed())
     anew.randomness = cfg.randomness
-    text = config_text(anew, resumed=checkpoint is not None)
     runner = Runner.from_cfg(cfg)
-    if is_main_process():
-        # Now, since mmengine may have written its copy of a config.py there, which says that it resumes.
-        write_whole(Path(cfg.work_dir, 'config.py'), text)
-        write_record(cfg, Path(runner.log_dir))
-        if checkpoint is None:  # That of a former run is not to be taken for this one's.
-            Path(cfg.work_dir, 'last_checkpoint').unlink(missing_ok=True)
     say_norm(runner, cfg)
     if not args.demo:
         say_batch(runner, cfg)
@@ -86,6 +82,10 @@ def main() -> None:
         del checkpoint
     if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
         use_channels_last(runner.model)
+    if is_main_process():
+        # Now, since mmengine may have written its copy of a config.py there, which says that it resumes.
+        write_whole(Path(cfg.work_dir, 'config.py'), anew.pretty_text)
+        write_record(cfg, Path(runner.log_dir))
     try:
         runner.train()
     except MisfitError as error:
@@ -127,9 +127,8 @@ def report(runner: Runner, cfg: Config) -> None:
     if runner.val_loop is not None:
         draw_predictions(runner.model, runner.val_dataloader.dataset, cfg, pictures)
         written.append(f'predictions  {pictures}')
-    last = work_dir / 'last_checkpoint'
-    if last.exists():
-        written.append(f'checkpoint   {last.read_text().strip()}')
+    if last := last_checkpoint(work_dir):
+        written.append(f'checkpoint   {last}')
     print('\n'.join(written), flush=True)
 
 

@@ -15,17 +15,6 @@ from mmiformer.files import write_whole
 from mmiformer.machine import MODULES, describe_machine
 
 
-def config_text(cfg: Config, resumed: bool) -> str:
-    """What is to stand in WORK_DIR/config.py, with which ``tools/train.py`` does the same run again.
-
-    Args:
-        cfg: The config as the runner will get it, before it is set to resume.
-        resumed: Whether the run goes on from a checkpoint; then what its work dir has already, stays.
-    """
-    file = Path(cfg.work_dir, 'config.py')
-    return file.read_text() if resumed and file.is_file() else cfg.pretty_text
-
-
 def write_record(cfg: Config, folder: Path) -> None:
     """Writes FOLDER/run.json: command line, versions, commit, machine, seed, and what was resumed.
 

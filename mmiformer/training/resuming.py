@@ -1,6 +1,8 @@
 """Going on from a checkpoint."""
 
 import logging
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,30 @@ from mmiformer.checkpoints import read
 from mmiformer.errors import UserError
 
 _NEEDED = {'state_dict', 'message_hub', 'meta'}
+_NAME = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+
+
+def file_to_resume(cfg: Config, asked: str | None) -> str | None:
+    """What a run is to go on from: a path, ``'auto'`` for the latest checkpoint, or None to begin.
+
+    Args:
+        cfg: A config with its work dir. mmengine's own wish to resume is taken out of it.
+        asked: What the command line says: as above.
+
+    Raises:
+        UserError: If a run is to begin in the work dir of another one, whose checkpoints it would overwrite.
+    """
+    if asked is None and cfg.get('resume'):
+        asked, cfg.load_from = cfg.get('load_from') or 'auto', None
+    cfg.resume = False
+    if asked == '':
+        raise UserError('--resume: the name is empty; name a checkpoint, or none for the latest one.')
+    if asked is None and (written := checkpoints_in(Path(cfg.work_dir))):
+        raise UserError(
+            f'{written[0]}: is the checkpoint of a former run; go on from it with --resume, or begin anew in '
+            'another --work-dir, or remove that one.'
+        )
+    return asked
 
 
 def resume(cfg: Config, file: str) -> dict[str, Any] | None:
@@ -43,11 +69,40 @@ def resume(cfg: Config, file: str) -> dict[str, Any] | None:
     checkpoint = _read_to_resume(file)
     cfg.resume = True
     cfg.load_from = file
-    if cfg.get('randomness', {}).get('seed') is None and checkpoint['meta'].get('seed') is not None:
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=checkpoint['meta']['seed'])
+    own, seed = cfg.get('randomness', {}).get('seed'), checkpoint['meta'].get('seed')
+    if seed is not None and seed != own:
+        if own is not None and is_main_process():
+            print_log(f'--resume: goes on with seed {seed}, as it began, not {own}.', level=logging.WARNING)
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it; nothing is to be fetched.
     return checkpoint
+
+
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """The checkpoint that was written last by a run, also if its folder was moved; None without one.
+
+    Args:
+        work_dir: Need not exist.
+    """
+    mark = work_dir / 'last_checkpoint'
+    if not mark.is_file():
+        return None
+    file = Path(mark.read_text(errors='replace').strip())
+    return next((path for path in (work_dir / file.name, file) if os.path.isfile(path)), None)
+
+
+def checkpoints_in(work_dir: Path) -> list[Path]:
+    """Checkpoints of the run in a work dir, the latest first.
+
+    Args:
+        work_dir: Need not exist.
+    """
+    # By number, since a copied folder may have lost the times.
+    found = [(match, file) for file in work_dir.glob('*.pth') if (match := _NAME.fullmatch(file.name))]
+    files = [file for _, file in sorted(found, key=lambda pair: int(pair[0][1]), reverse=True)]
+    last = last_checkpoint(work_dir)
+    return list(dict.fromkeys([last, *files] if last else files))
 
 
 def latest_intact(work_dir: Path) -> str | None:
@@ -61,15 +116,8 @@ def latest_intact(work_dir: Path) -> str | None:
     Raises:
         UserError: If there are checkpoints, and none is intact.
     """
-    pointer = work_dir / 'last_checkpoint'
-    if not pointer.is_file():  # What else lies there is of a former run.
-        return None
-    named = pointer.read_text().strip()
-    written = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
-    written.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    files = [Path(named), *written] if named else written
     fault: UserError | None = None
-    for path in dict.fromkeys(files):
+    for path in checkpoints_in(work_dir):
         try:
             _read_to_resume(str(path))
         except UserError as error:

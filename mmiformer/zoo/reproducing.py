@@ -17,6 +17,7 @@ from mmiformer.files import sha256_of, write_whole
 from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results import DOWNSTREAM, METRICS
 from mmiformer.results.comparing import Row
+from mmiformer.training.resuming import last_checkpoint
 from mmiformer.zoo.effort import TEST_IMAGES
 from mmiformer.zoo.entries import Entry, config_file, entries
 from mmiformer.zoo.hub import get_config
@@ -114,15 +115,6 @@ def find_checkpoint(entry: Entry, folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     return last_checkpoint(folder / entry.name)
-
-
-def last_checkpoint(work_dir: Path) -> Path | None:
-    """The checkpoint that a training run ended with, also if its folder was moved; else None."""
-    mark = work_dir / 'last_checkpoint'
-    if not mark.is_file():
-        return None
-    file = Path(mark.read_text().strip())
-    return next((path for path in (work_dir / file.name, file) if path.is_file()), None)
 
 
 def missing_reason(entry: Entry, folder: Path) -> str:

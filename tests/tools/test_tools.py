@@ -13,6 +13,7 @@ import golden
 import pytest
 import torch
 from helpers import SHORT, Bomb
+from mmengine.config import Config
 
 from mmiformer.cli import load_config
 from mmiformer.inference import build_model
@@ -64,14 +65,23 @@ def test_demo_changes_data_and_schedule_never_the_network(demo_run, config):
 
 def test_resume_goes_on_where_it_stopped(demo_run, run_tool, config, workplace):
     shutil.copytree(demo_run, workplace / 'resumed', dirs_exist_ok=True)
+    held = {file: file.read_bytes() for file in (workplace / 'resumed').iterdir() if file.is_file()}
+    anew = ['train', config, '--demo', '--work-dir', 'resumed', '--cfg-options', *SHORT]
+    assert 'resumed/iter_2.pth: is the checkpoint of a former run' in errors(run_tool(*anew))
+    assert all(file.read_bytes() == before for file, before in held.items()), 'a mistaken start costs nothing'
     longer = [o for o in SHORT if 'max_iters' not in o] + [
         'train_cfg.max_iters=3',
         'train_cfg.val_interval=9',
+        'randomness.seed=5',
     ]
     code, out, err = run_tool(
         'train', config, '--demo', '--resume', '--work-dir', 'resumed', '--cfg-options', *longer
     )
     assert code == 0, err[-3000:]
+    assert 'goes on with seed 0, as it began, not 5' in out
+    saved = Config.fromfile(workplace / 'resumed/config.py')
+    assert (saved.train_cfg.max_iters, saved.randomness.seed) == (3, 0)
+    assert (saved.resume, saved.load_from) == (False, None)
     log = sorted((workplace / 'resumed').glob('*/*.log'))[-1].read_text()
     assert (
         'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log and 'Iter(train) [1/3]' not in log
@@ -227,6 +237,10 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     sentence = errors(run_tool('demo', 'x.jpg', config, demo_run / 'iter_2.pth', '--out', 'picture'))
     assert 'picture: expected a name that ends in .png' in sentence
     assert "arch='xl'" in errors(run_tool('train', config, *options, 'model.backbone.arch=xl'))
+    nowhere = ('--demo', '--work-dir', tmp_path / 'broken.py' / 'run', '--cfg-options', *SHORT)
+    assert 'broken.py/run: cannot be made a folder (Not a directory)' in errors(
+        run_tool('train', config, *nowhere)
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
