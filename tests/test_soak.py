@@ -14,8 +14,10 @@ import pytest
 from launching import CONFIGS, environment
 from matplotlib import pyplot as plt
 
-EPOCHS = 3  # The first is for everything to have happened once: each worker, a validation, a checkpoint.
-WARM_UP = dict(predict=1 / 5, train=1 / EPOCHS)  # Share of the run.
+EPOCHS = 3
+# The first part of a run is for everything to have happened once: each worker, a validation, a checkpoint.
+# The second is held against the last, by medians: of many images, for chance to choose small and large ones.
+PARTS = dict(predict=5, train=EPOCHS)
 MOST_GROWTH = 0.02
 # Has glibc give every larger block back at once. By default it keeps them, and where image sizes change the
 # holes between them add up to far more than what is in use: see docs/trust.md.
@@ -42,15 +44,15 @@ def test_resident_memory_is_flat(request, root, workplace, capfd, kind, task):
             check=True,
         )
     used = np.array(json.loads(out.read_text())) / 2**20
-    warm, tenth = round(len(used) * WARM_UP[kind]), len(used) // 10
-    before, after = np.median(used[warm : warm + tenth]), np.median(used[-tenth:])
+    part = len(used) // PARTS[kind]
+    before, after = np.median(used[part : 2 * part]), np.median(used[-part:])
     growth = after / before - 1
     what = f'{kind} {task}, {len(used)} steps: {before:.0f} MiB after the warm-up, {after:.0f} in the end'
     with capfd.disabled():
         print(f'\n{what}, growth {growth:.2%}')
     figure, axis = plt.subplots(figsize=(9, 4))
     axis.plot(used, linewidth=0.8)
-    axis.axvline(warm, color='grey', linestyle=':')
+    axis.axvline(part, color='grey', linestyle=':')
     axis.set(
         title=what, xlabel='image' if kind == 'predict' else 'step', ylabel='resident MiB', ylim=(0, None)
     )
