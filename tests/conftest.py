@@ -14,7 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--every-config', action='store_true', help='train and evaluate with all peers, not a third of them'
     )
-    parser.addoption('--kills', type=int, default=2, help='how often to kill a training of each task')
+    parser.addoption('--kills', type=int, default=3, help='how often to kill a training of each task')
     parser.addoption(
         '--every-fault', action='store_true', help='lose processes of all tasks at all moments, not at some'
     )

@@ -1,5 +1,6 @@
 """Weight files from the network: over https, whole, checked, once; or not at all."""
 
+import hashlib
 import http.client
 import os
 import re
@@ -54,10 +55,12 @@ def fetch(url: str, check: Callable[[Path], Any]) -> Path:
             f'{url}: refused, because weights are only fetched over https; fetch it yourself and name '
             'your copy.'
         )
-    # By its whole address: many files on one host are called model.safetensors.
+    # By its whole address: many files on one host are called model.safetensors, or differ in the query alone.
     address = urllib.parse.urlsplit(url)
-    path = Path(torch.hub.get_dir(), 'checkpoints', address.netloc, address.path.lstrip('/'))
-    if '..' in (address.netloc, *address.path.split('/')) or address.path.endswith('/'):
+    folder, _, name = address.path.lstrip('/').rpartition('/')
+    query = hashlib.sha256(address.query.encode()).hexdigest()[:16] if address.query else ''
+    path = Path(torch.hub.get_dir(), 'checkpoints', address.netloc, folder, query, name)
+    if '..' in (address.netloc, *address.path.split('/')) or not name:
         raise UserError(f'{url}: refused, because it is no address of a file.')
     try:
         with first_process_first():

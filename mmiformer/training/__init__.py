@@ -10,6 +10,8 @@ from mmiformer.training.randomness import reseed_each_step
 
 __all__ = ['FiniteHook', 'WholeCheckpointHook', 'prepare_training', 'reseed_each_step']
 
+_NO_HOOK = 'mmengine.hooks.Hook'  # It does nothing.
+
 
 def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
     """Has a config train so that it can be stopped and trusted; done twice it changes nothing more.
@@ -28,5 +30,8 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
         if kind is CheckpointHook:
             checkpoint.type = 'WholeCheckpointHook'
     finite = hooks.setdefault('finite', ConfigDict(type='FiniteHook'))
-    if allow_nan:
+    if finite is None:
+        # Taken out, it would be back where config.py is run again, and mmengine knows None for its own only.
+        hooks.finite = ConfigDict(type=_NO_HOOK)
+    elif allow_nan and finite.type != _NO_HOOK:
         finite.stop = False

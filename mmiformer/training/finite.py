@@ -26,7 +26,7 @@ class FiniteHook(Hook):
     Several processes find it out together: the losses of a step are summed over them.
 
     Args:
-        stop: False only warns, once. Defaults to True.
+        stop: False only warns: once of steps, once of checkpoints. Defaults to True.
 
     Raises:
         UserError: At the first number that is not finite, if ``stop``.
@@ -36,7 +36,8 @@ class FiniteHook(Hook):
 
     def __init__(self, stop: bool = True) -> None:
         self.stop = stop
-        self._told = False
+        self._told = False  # The same in all processes: whether they sum their losses depends on it.
+        self._told_in_saving = False  # Which rank 0 does alone.
         self._call: tuple[Any, dict[str, Any], Any] | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -62,11 +63,14 @@ class FiniteHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Looks at all that is to be saved: no run could go on from what is not finite."""
-        if not self._told and not all(map(all_finite, tensors_in(checkpoint))):
+        told = self._told or self._told_in_saving
+        if not told and not all(map(all_finite, tensors_in(checkpoint))):
+            self._told_in_saving = True
             weights = checkpoint['state_dict']
             bad = [name for name, value in weights.items() if not all_finite(value)]
             self._tell(
-                f'{bad[0] if bad else "the state of the optimiser"} is not finite, and is not to be saved'
+                f'{bad[0] if bad else "the state of the optimiser"} is not finite, and is '
+                f'{"not to be saved" if self.stop else "saved all the same"}'
             )
 
     def _keep(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -119,7 +123,6 @@ class FiniteHook(Hook):
         return f', first {where} {name or "the model"} ({type(module).__name__}){way}{bad}{of}'
 
     def _tell(self, what: str) -> None:
-        self._told = True
         runner = self._runner
         text = f'step {runner.iter + 1}: {what}'
         if self.stop:
@@ -127,4 +130,4 @@ class FiniteHook(Hook):
                 f'{text}; lower the learning rate, or look at the images, and go on with --resume from the '
                 f'last checkpoint in {runner.work_dir}, or regardless with --allow-nan.'
             )
-        runner.logger.warning(f'{text}; training goes on, and of further ones nothing is said (--allow-nan).')
+        runner.logger.warning(f'{text}; training goes on, and this is said once (--allow-nan).')

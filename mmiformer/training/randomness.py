@@ -27,14 +27,16 @@ from mmiformer.datasets.checks import datasets_of
 def reseed_each_step(cfg: Config) -> None:
     """Has a config train with chance by the step; done twice it changes nothing more.
 
+    A loader without a sampler keeps torch's order, and its samples mmengine's chance.
+
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
     """
     loader = cfg.train_dataloader
-    if loader.sampler.type != 'SeededSampler':
+    if loader.sampler is not None and loader.sampler.type != 'SeededSampler':
         loader.sampler = ConfigDict(type='SeededSampler', sampler=loader.sampler)
     for dataset in datasets_of(cfg, 'train'):
-        if dataset.pipeline[0].type != 'SeedSample':
+        if dataset.get('pipeline') and dataset.pipeline[0].type != 'SeedSample':
             dataset.pipeline = [ConfigDict(type='SeedSample'), *dataset.pipeline]
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(hook.type == 'SeedStepHook' for hook in hooks):

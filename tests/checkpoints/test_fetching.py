@@ -31,7 +31,7 @@ def weights(value: float = 1.0) -> bytes:
 
 
 class Site:
-    """A server whose answers a test sets by path."""
+    """A server whose answers a test sets by path and query."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.answers: dict[str, Answer] = {}
@@ -44,7 +44,7 @@ class Site:
             def do_GET(self) -> None:
                 site.asked.append(self.path)
                 self.close_connection = True
-                site.answers[self.path.partition('?')[0]](self)
+                site.answers[self.path](self)
 
             def log_message(self, *_) -> None:
                 pass
@@ -144,15 +144,17 @@ def refusal(url: str) -> str:
 
 
 def test_a_file_is_fetched_once_and_kept_by_its_whole_address(site, cache):
-    for number in (1, 2):
-        site.answers[f'/{number}/model.pth'] = whole(weights(number))
+    names = ('1/model.pth', '2/model.pth', '2/model.pth?id=3', '2/model.pth?id=4')
+    for number, name in enumerate(names):
+        site.answers[f'/{name}'] = whole(weights(number))
     for _ in range(2):
-        for number in (1, 2):
-            assert read(f'{site.address}/{number}/model.pth?download=true')['x'].mean() == number
-    assert len(site.asked) == 2
-    host = site.address.removeprefix('https://')
-    assert files_of(cache) == [cache / host / '1' / 'model.pth', cache / host / '2' / 'model.pth']
-    assert files_of(cache)[0].read_bytes() == weights(1)
+        for number, name in enumerate(names):
+            assert read(f'{site.address}/{name}')['x'].mean() == number
+    assert site.asked == [f'/{name}' for name in names]
+    folder = cache / site.address.removeprefix('https://')
+    plain, queried = [folder / name for name in names[:2]], [*folder.glob('2/*/model.pth')]
+    assert files_of(cache) == sorted(plain + queried)
+    assert plain[0].read_bytes() == weights(0)
 
 
 def test_redirects_stay_with_https(site, cache):
@@ -258,7 +260,8 @@ def test_addresses_that_are_not_fetched(tmp_path, cache):
             CheckpointLoader.load_checkpoint(f'{scheme}://a.org/net.pth')
     for path in ('../../../net.pth', 'a/../../../../net.pth', '', 'folder/'):
         assert 'no address of a file' in refusal(f'https://a.org/{path}')
-    assert 'no address of a file' in refusal('https://../net.pth')
+    for url in ('https://../net.pth', 'https://a.org?id=1'):
+        assert 'no address of a file' in refusal(url)
     assert files_of(tmp_path) == []
 
 

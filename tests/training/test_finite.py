@@ -1,8 +1,11 @@
 import random
+import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from launching import start_as_slurm
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS
@@ -10,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from mmiformer import distributed
 from mmiformer.errors import UserError
 from mmiformer.training import FiniteHook
 
@@ -150,11 +154,19 @@ def test_it_goes_on_if_it_is_allowed_to_and_says_so_once(tmp_path, caplog):
     assert log.count('first in body.1 (Log)') == log.count('step ') == 1
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+def with_bad_buffer() -> Network:
     model = Network(nn.Identity())
     model.register_buffer('unused', torch.tensor([1.0, float('nan')]))
+    return model
+
+
+def every(interval: int) -> dict:
+    return dict(type='WholeCheckpointHook', by_epoch=False, interval=interval)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(UserError, match='step 2: unused is not finite, and is not to be saved'):
-        train(tmp_path, model, checkpoint=dict(type='WholeCheckpointHook', by_epoch=False, interval=2))
+        train(tmp_path, with_bad_buffer(), checkpoint=every(2))
     assert not list(tmp_path.glob('*.pth'))
 
 
@@ -167,3 +179,18 @@ def test_a_finite_run_is_not_disturbed(tmp_path):
         runs.append(model.state_dict())
     for name, value in runs[0].items():
         assert torch.equal(value, runs[1][name]), name
+
+
+def test_two_processes_stay_in_step_though_one_of_them_alone_saves(tmp_path):
+    processes = start_as_slurm([__file__, tmp_path / 'run'], {0: tmp_path, 1: tmp_path}, tmp_path)
+    for rank, process in processes.items():
+        assert process.wait(timeout=120) == 0, (tmp_path / f'{rank}.txt').read_text()[-3000:]
+    told = re.findall('step .*; training goes on', (tmp_path / '0.txt').read_text())
+    assert told[0] == 'step 1: unused is not finite, and is saved all the same; training goes on'
+    assert told[1].startswith('step 2: a loss of another process is not finite') and len(told) == 2
+    assert len(list(tmp_path.glob('run/*.pth'))) == 4
+
+
+if __name__ == '__main__':  # One of two processes. Image 5 is in the second batch of rank 1.
+    distributed.start('slurm', dict(dist_cfg=dict(backend='gloo', timeout=20)))
+    train(Path(sys.argv[1]), with_bad_buffer(), stop=False, bad=5, checkpoint=every(1))
