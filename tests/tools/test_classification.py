@@ -1,5 +1,6 @@
 import json
 from ast import literal_eval
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -46,9 +47,25 @@ def losses(run: Path) -> dict[int, dict]:
     return records
 
 
+@pytest.fixture(scope='module')
+def runs() -> dict[str, tuple[str, Path]]:
+    """What was printed and left by a short ``--demo`` run of each config that was trained."""
+    return {}
+
+
+@pytest.fixture
+def demo_run(run_tool, cls_config, workplace, runs) -> Callable[[str], tuple[str, Path]]:
+    def get(name: str) -> tuple[str, Path]:
+        if name not in runs:
+            runs[name] = train(run_tool, cls_config(name), f'run_{name}')
+        return runs[name]
+
+    return get
+
+
 @pytest.mark.parametrize('name', ['iformer_t_in1k', 'iformer_t_distill_in1k'])
-def test_demo_trains_evaluates_draws_and_tests(run_tool, cls_config, workplace, name):
-    out, run = train(run_tool, cls_config(name), f'run_{name}')
+def test_demo_trains_evaluates_draws_and_tests(demo_run, run_tool, cls_config, name):
+    out, run = demo_run(name)
     assert 'n02708093 analog clock' in out and 'accuracy of naming one class only' in out
     for picture in ('curves.png', 'predictions.png'):
         assert cv2.imread(str(run / picture)).std() > 5
@@ -61,12 +78,11 @@ def test_demo_trains_evaluates_draws_and_tests(run_tool, cls_config, workplace, 
     assert code == 0 and 'accuracy/top1' in out + err, err[-3000:]
 
 
-def test_demo_prints_and_draws_the_five_best(run_tool, cls_config, workplace):
-    name = 'iformer_t_in1k'
-    train(run_tool, cls_config(name), f'run_{name}')
+def test_demo_prints_and_draws_the_five_best(demo_run, run_tool):
+    _, run = demo_run('iformer_t_in1k')
     image = next(Path('data/demo/imagenet/val').rglob('*.JPEG'))
-    saved = next(Path(f'run_{name}').glob('*.py'))
-    code, out, err = run_tool('demo', image, saved, f'run_{name}/iter_4.pth', '--out', 'new/folder/five.png')
+    saved = next(run.glob('*.py'))
+    code, out, err = run_tool('demo', image, saved, run / 'iter_4.pth', '--out', 'new/folder/five.png')
     assert code == 0, err[-3000:]
     rows = [line for line in out.splitlines() if '%' in line]
     assert len(rows) == 5 and all(any(c in row for c in imagenet.CLASSES) for row in rows)
@@ -140,9 +156,9 @@ def test_a_resumed_distilled_run_goes_on_as_if_it_had_not_stopped(run_tool, cls_
     assert len({record['loss_teacher'] for record in expected.values()}) == 4
 
 
-def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(run_tool, cls_config, workplace):
+def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(demo_run, run_tool, cls_config):
     config = cls_config('iformer_t_in1k')
-    train(run_tool, config, 'run_iformer_t_in1k')
+    demo_run('iformer_t_in1k')  # So that the data is there.
     folder = Path('data/demo/imagenet/val/n02793495')
     hidden = folder.rename(folder.parent.parent / 'hidden')
     arguments = (config, '--demo', '--work-dir', 'bad', '--cfg-options', *SHORT)
