@@ -22,11 +22,12 @@ from mmiformer.datasets.checks import check_classes, check_evaluators, check_fil
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
 
-# A full disk, a quota, the limit of a file's size; a disk or share that fails; a name that cannot be used.
-_FULL = ('ENOSPC', 'EDQUOT', 'EFBIG')
-_FAILING = ('EROFS', 'EIO', 'ESTALE')
-_NAMES = ('EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'EEXIST', 'ENAMETOOLONG')
-_FAULTS_OF_FILES = {getattr(errno, name) for name in (*_FULL, *_FAILING, *_NAMES)}
+_FAULTS_OF_FILES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # A full disk, a quota, the limit of a file's size.
+    *(errno.EROFS, errno.EIO, errno.ESTALE),  # A disk or share that fails.
+    *(errno.EACCES, errno.EPERM),  # Somebody else's file.
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),  # A name that cannot be used.
+}
 
 
 def run(main: Callable[[], None]) -> None:
