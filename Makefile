@@ -7,15 +7,20 @@ PYTHON ?= python3
 STACK ?= onedl
 ifeq ($(STACK),onedl)
 VENV ?= .venv
+OTHER = mmengine
 else
 VENV ?= .venv-$(STACK)
+OTHER = onedl_mmengine
 endif
 RUN = $(VENV)/bin/python
+PACKAGES = $(VENV)/lib/python*/site-packages
+# mmcv-lite would overwrite an mmcv that somebody has compiled in this environment.
+EXTRA = $(STACK)$(if $(wildcard $(PACKAGES)/mmcv-*.dist-info),-toolboxes)
+INSTALL = $(RUN) -m pip install -c constraints/$(STACK).txt -e
 
 .PHONY: env demo test lint clean
 
-env:
-	@$(PYTHON) tools/setup_env.py --stack $(STACK) --venv $(VENV)
+env: $(VENV)/installed
 
 demo: env
 	rm -rf work_dirs/demo
@@ -25,13 +30,27 @@ demo: env
 ifeq ($(STACK),onedl)
 test: lint
 endif
-test: env
+test: $(VENV)/installed-test
 	$(RUN) -m pytest
 
-lint: env
+lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy mmiformer tools
+
+$(VENV)/installed: setup.py constraints/$(STACK).txt
+	@! ls -d $(PACKAGES)/$(OTHER)-*.dist-info 2>/dev/null || \
+	{ echo '$(VENV) holds the other line, which $(STACK) would overwrite: name another VENV.'; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	sys.exit("Python 3.11 or 3.12 is needed, this is %d.%d: set PYTHON=python3.11" % v \
+	if v not in ((3, 11), (3, 12)) else None)' && $(PYTHON) -m venv $(VENV); }
+	$(INSTALL) '.[$(EXTRA)]'
+	@touch $@
+
+# With what the tools export to, several hundred MB.
+$(VENV)/installed-test: $(VENV)/installed
+	$(INSTALL) '.[$(EXTRA),test]'
+	@touch $@
 
 # Environments, data and work_dirs stay: they took long to make.
 clean:

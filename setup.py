@@ -41,26 +41,32 @@ RUNTIMES = {
     'openvino': ['nncf>=3.4', 'openvino>=2026.4'],
 }
 
+ONEDL = [
+    'onedl-mmdetection>=3.5.1',
+    'onedl-mmengine>=0.10.12',
+    'onedl-mmpretrain>=1.3.6',
+    'onedl-mmsegmentation>=1.4.2',
+    *UNDECLARED,
+    *PEERS,
+]
+# mmengine 0.10.7 imports pkg_resources, which newer releases of setuptools lack.
+OPENMMLAB = [
+    'mmdet>=3.3.0',
+    'mmengine>=0.10.7',
+    'mmpretrain>=1.2.0',
+    'mmsegmentation>=1.2.2',
+    'setuptools<81',
+    *UNDECLARED,
+    *PEERS,
+]
+
 EXTRAS = {
-    'onedl': [
-        'onedl-mmcv>=2.3.6',
-        'onedl-mmdetection>=3.5.1',
-        'onedl-mmengine>=0.10.12',
-        'onedl-mmpretrain>=1.3.6',
-        'onedl-mmsegmentation>=1.4.2',
-        *UNDECLARED,
-        *PEERS,
-    ],
-    # mmdet 3.3 refuses mmcv 2.2.
-    'openmmlab': [
-        'mmcv>=2.1.0,<2.2',
-        'mmdet>=3.3.0',
-        'mmengine>=0.10.7',
-        'mmpretrain>=1.2.0',
-        'mmsegmentation>=1.2.2',
-        *UNDECLARED,
-        *PEERS,
-    ],
+    'onedl': ['onedl-mmcv>=2.3.6', *ONEDL],
+    # mmcv without its compiled half, so nothing is compiled here. mmdet 3.3 refuses mmcv 2.2.
+    'openmmlab': ['mmcv-lite>=2.1.0,<2.2', *OPENMMLAB],
+    # For an mmcv that is installed already: pip does not know that mmcv-lite would overwrite mmcv.
+    'onedl-toolboxes': ONEDL,
+    'openmmlab-toolboxes': OPENMMLAB,
     **RUNTIMES,
     'benchmark': ['matplotlib', 'rich', *PEERS],
     'test': [
@@ -69,8 +75,8 @@ EXTRAS = {
     ],
 }
 
-# Tools that work on a checkout alone.
-OF_THE_CHECKOUT = shutil.ignore_patterns('__pycache__', 'generate.py', 'setup_env.py')
+# A tool that works on a checkout alone.
+OF_THE_CHECKOUT = shutil.ignore_patterns('__pycache__', 'generate.py')
 
 
 class BuildWithConfigs(build_py):

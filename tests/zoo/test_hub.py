@@ -170,7 +170,7 @@ def test_the_wheel_brings_configs_metafiles_and_tools(tmp_path):
     tracked = subprocess.run(
         ['git', 'ls-files', 'configs', 'tools'], cwd=ROOT, capture_output=True, text=True
     )
-    of_the_checkout = {'tools/generate.py', 'tools/setup_env.py'}
+    of_the_checkout = {'tools/generate.py'}
     brought = {n.removeprefix(mim) for n in names if n.startswith(mim)} - {'model-index.yml'}
     assert brought == set(tracked.stdout.split()) - of_the_checkout
     code = (
