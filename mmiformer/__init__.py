@@ -1,8 +1,9 @@
 """Mobile hybrid vision backbones for OpenMMLab.
 
 Importing this package registers its backbones in mmengine's root registry, so that ``type='IFormer'``
-works unprefixed in mmdet, mmseg and mmpretrain configs, and puts one safe checkpoint reader before all
-of mmengine's loaders (:mod:`mmiformer.checkpoints`).
+works unprefixed in mmdet, mmseg and mmpretrain configs, gives an mmcv without compiled operators those of
+:mod:`mmiformer.ops`, and puts one safe checkpoint reader before all of mmengine's loaders
+(:mod:`mmiformer.checkpoints`).
 """
 
 import importlib.util
@@ -24,6 +25,10 @@ else:
     from mmiformer import torchvision_ops as _torchvision_ops
 
     _torchvision_ops.declare_if_missing()
+
+    from mmiformer import ops as _ops
+
+    _ops.provide_extension()
 
     from mmiformer import checkpoints as _checkpoints
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.

@@ -29,3 +29,8 @@ def declare_if_missing() -> None:
             _library = torch.library.Library('torchvision', 'DEF')
             _library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
             _library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+
+
+def are_loaded() -> bool:
+    """Whether torchvision's compiled operators are there, beyond the schemas declared here."""
+    return importlib.util.find_spec('torchvision') is not None and hasattr(torch.ops.torchvision, 'roi_align')

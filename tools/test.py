@@ -18,6 +18,7 @@ from mmiformer.errors import UserError
 from mmiformer.files import write_whole
 from mmiformer.inference import load_strictly, quicken
 from mmiformer.machine import MODULES, describe_machine
+from mmiformer.ops.layers import describe_operators
 
 
 def main() -> None:
@@ -65,6 +66,7 @@ def main() -> None:
     # The wrapper for several processes is of no use here: gradients are all that it shares.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     runner.model = quicken(model, args.compile)
+    runner.logger.info(describe_operators(runner.model))
     check_same_length('test_dataloader', len(runner.test_dataloader.dataset))
     start = time.perf_counter()
     metrics = runner.test()

@@ -13,8 +13,7 @@ from torch import nn
 
 from mmiformer.deploy.programs import Program
 from mmiformer.errors import UserError
-
-# mmcv is imported where it is called: mmcv-lite, which classification and segmentation do with, has no ops.
+from mmiformer.ops.roi_align import roi_align as torch_roi_align
 
 
 @torch.library.custom_op('mmiformer::nms', mutates_args=())
@@ -57,12 +56,9 @@ def roi_align(
     Returns:
         N x C x size x size.
     """
-    if not len(boxes):
-        return features.new_empty(0, features.shape[1], size, size)
-    from mmcv.ops import roi_align as mmcv_roi_align
-
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
-    return mmcv_roi_align(features.contiguous(), rois, (size, size), scale, sampling_ratio, 'avg', True)
+    pooled = torch_roi_align(features, rois, (size, size), scale, sampling_ratio)
+    return pooled.contiguous()  # As the fake result below.
 
 
 @roi_align.register_fake
