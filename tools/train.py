@@ -18,10 +18,14 @@ from mmiformer.distributed import check_same_length, warn_of_other_batch
 from mmiformer.errors import UserError
 from mmiformer.files import hold, write_whole
 from mmiformer.memory_format import use_channels_last
+from mmiformer.ops.layers import describe_operators
 from mmiformer.training import prepare_training
+from mmiformer.training.predictions import DrawPredictionsHook
 from mmiformer.training.record import write_record
 from mmiformer.training.resuming import check_same_model, file_to_resume, last_checkpoint, resume
-from mmiformer.visualization import draw_predictions, plot_curves
+from mmiformer.visualization import plot_curves
+
+PREDICTIONS = 'predictions.png'
 
 
 def main() -> None:
@@ -82,6 +86,8 @@ def main() -> None:
         del checkpoint
     if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
         use_channels_last(runner.model)
+    runner.logger.info(describe_operators(runner.model))
+    runner.register_hook(DrawPredictionsHook(Path(cfg.work_dir, PREDICTIONS)))
     if is_main_process():
         # Now, since mmengine may have written its copy of a config.py there, which says that it resumes.
         write_whole(Path(cfg.work_dir, 'config.py'), anew.pretty_text)
@@ -120,13 +126,12 @@ def say_batch(runner: Runner, cfg: Config) -> None:
 
 
 def report(runner: Runner, cfg: Config) -> None:
-    """Draws what the run did into its work dir and says where."""
+    """Draws the curves into the work dir and says where they, the predictions and the weights are."""
     work_dir = Path(cfg.work_dir)
-    curves, pictures = work_dir / 'curves.png', work_dir / 'predictions.png'
+    curves, predictions = work_dir / 'curves.png', work_dir / PREDICTIONS
     written = [f'curves       {curves}'] if plot_curves(work_dir, curves) else []
-    if runner.val_loop is not None:
-        draw_predictions(runner.model, runner.val_dataloader.dataset, cfg, pictures)
-        written.append(f'predictions  {pictures}')
+    if predictions.is_file():
+        written.append(f'predictions  {predictions}')
     if last := last_checkpoint(work_dir):
         written.append(f'checkpoint   {last}')
     print('\n'.join(written), flush=True)
