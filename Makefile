@@ -39,8 +39,7 @@ lint: $(VENV)/installed-test
 	$(RUN) -m mypy mmiformer tools
 
 $(VENV)/installed: setup.py constraints/$(STACK).txt
-	@! ls -d $(PACKAGES)/$(OTHER)-*.dist-info 2>/dev/null || \
-	{ echo '$(VENV) holds the other line, which $(STACK) would overwrite: name another VENV.'; exit 1; }
+	$(if $(wildcard $(PACKAGES)/$(OTHER)-*.dist-info),$(error $(VENV) holds the other line: name another VENV))
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit("Python 3.11 or 3.12 is needed, this is %d.%d: set PYTHON=python3.11" % v \
 	if v not in ((3, 11), (3, 12)) else None)' && $(PYTHON) -m venv $(VENV); }
