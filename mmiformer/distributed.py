@@ -27,8 +27,8 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
 from mmiformer.config_tree import walk
+from mmiformer.cpu import prepare_for_cpu
 from mmiformer.errors import UserError, first_line
-from mmiformer.memory_format import use_channels_last
 
 # What a launcher tells each process it starts, and the line that starts them.
 _LAUNCHERS = {
@@ -225,7 +225,7 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
     def __init__(self, module: nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
         module = revert_sync_batchnorm(module)
-        use_channels_last(module)  # Not later: the buckets of gradients are laid out as the weights are now.
+        prepare_for_cpu(module)  # Not later: the buckets of gradients are laid out as the weights are now.
         super().__init__(module, **kwargs)
         print_log(
             f'torch {torch.__version__} finds no GPU: {get_world_size()} processes run on CPUs over gloo.',

@@ -15,10 +15,10 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmiformer.checkpoints import MisfitError
+from mmiformer.cpu import prepare_for_cpu
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import fold
 from mmiformer.errors import UserError
-from mmiformer.memory_format import use_channels_last
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -103,7 +103,7 @@ def quicken(model: Model, compiled: bool = False) -> Model:
     """
     model = fold(model)
     if next(model.parameters()).device.type == 'cpu':
-        use_channels_last(model)
+        prepare_for_cpu(model)
     if compiled:
         inner: Any = model
         while not hasattr(inner, 'backbone'):  # Test-time augmentation wraps the model.

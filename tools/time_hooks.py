@@ -14,8 +14,8 @@ from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.cpu import prepare_for_cpu
 from mmiformer.errors import UserError
-from mmiformer.memory_format import use_channels_last
 from mmiformer.training import FiniteHook, WholeCheckpointHook, prepare_training
 from mmiformer.training.randomness import SeedStepHook
 
@@ -55,7 +55,7 @@ def main() -> None:
         cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
         cfg.log_processor.by_epoch = False
         runner = Runner.from_cfg(cfg)
-        use_channels_last(runner.model)
+        prepare_for_cpu(runner.model)
         runner.train()
     whole = np.array(runner.message_hub.get_scalar('train/time').data[0])[3:]
     table = Table(title=f'{len(whole)} steps of {1000 * np.median(whole):.0f} ms (median)')

@@ -14,10 +14,10 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.checkpoints import MisfitError
 from mmiformer.config_tree import walk
+from mmiformer.cpu import prepare_for_cpu
 from mmiformer.distributed import check_same_length, warn_of_other_batch
 from mmiformer.errors import UserError
 from mmiformer.files import hold, write_whole
-from mmiformer.memory_format import use_channels_last
 from mmiformer.ops.layers import describe_operators
 from mmiformer.training import prepare_training
 from mmiformer.training.predictions import DrawPredictionsHook
@@ -85,7 +85,7 @@ def main() -> None:
         warn_of_other_batch(checkpoint['meta'], cfg)
         del checkpoint
     if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
-        use_channels_last(runner.model)
+        prepare_for_cpu(runner.model)
     runner.logger.info(describe_operators(runner.model))
     runner.register_hook(DrawPredictionsHook(Path(cfg.work_dir, PREDICTIONS)))
     if is_main_process():

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmiformer.cpu import prepare_for_cpu
 from mmiformer.deploy.runtimes.base import Order, Runtime
-from mmiformer.memory_format import use_channels_last
 
 Call = Callable[[], object]
 
@@ -56,7 +56,7 @@ def _laid_out(program: nn.Module, image: torch.Tensor, precision: str) -> tuple[
     """A program, which is changed, and its image in a precision, channels-last."""
     dtype = TORCH_PRECISIONS[precision]
     program = program.to(dtype)
-    use_channels_last(program)
+    prepare_for_cpu(program)
     return program, image.to(dtype=dtype, memory_format=torch.channels_last)
 
 

@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from mmiformer.memory_format import use_channels_last
+from mmiformer.cpu import prepare_for_cpu, use_channels_last
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 
 
-def test_roi_features_and_gradients_do_not_depend_on_the_layout():
+@pytest.mark.parametrize('change', [use_channels_last, prepare_for_cpu])
+def test_roi_features_and_gradients_do_not_depend_on_the_layout(change):
     plain = nn.ModuleDict(
         dict(conv=nn.Conv2d(3, 8, 3), roi=mmcv_ops.RoIAlign(5, 0.5), head=nn.Conv2d(8, 4, 3))
     )
     last = copy.deepcopy(plain)
-    use_channels_last(last)
+    change(last)
     image = torch.randn(2, 3, 32, 40)
     rois = torch.tensor([[0, 2.0, 3, 40, 30], [1, 10.0, 5, 60, 50]])
     results = []
