@@ -13,6 +13,7 @@ VENV ?= .venv-$(STACK)
 OTHER = onedl_mmengine
 endif
 RUN = $(VENV)/bin/python
+DONE = $(VENV)/installed-$(STACK)
 PACKAGES = $(VENV)/lib/python*/site-packages
 # mmcv-lite would overwrite an mmcv that somebody has compiled in this environment.
 EXTRA = $(STACK)$(if $(wildcard $(PACKAGES)/mmcv-*.dist-info),-toolboxes)
@@ -20,7 +21,7 @@ INSTALL = $(RUN) -m pip install -c constraints/$(STACK).txt -e
 
 .PHONY: env demo test lint clean
 
-env: $(VENV)/installed
+env: $(DONE)
 
 demo: env
 	rm -rf work_dirs/demo
@@ -30,15 +31,15 @@ demo: env
 ifeq ($(STACK),onedl)
 test: lint
 endif
-test: $(VENV)/installed-test
+test: $(DONE)-test
 	$(RUN) -m pytest
 
-lint: $(VENV)/installed-test
+lint: $(DONE)-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy mmiformer tools
 
-$(VENV)/installed: setup.py constraints/$(STACK).txt
+$(DONE): setup.py constraints/$(STACK).txt
 	$(if $(wildcard $(PACKAGES)/$(OTHER)-*.dist-info),$(error $(VENV) holds the other line: name another VENV))
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit("Python 3.11 or 3.12 is needed, this is %d.%d: set PYTHON=python3.11" % v \
@@ -47,7 +48,7 @@ $(VENV)/installed: setup.py constraints/$(STACK).txt
 	@touch $@
 
 # With what the tools export to, several hundred MB.
-$(VENV)/installed-test: $(VENV)/installed
+$(DONE)-test: $(DONE)
 	$(INSTALL) '.[$(EXTRA),test]'
 	@touch $@
 
