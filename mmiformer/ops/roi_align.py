@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -98,6 +99,11 @@ class _Grid:
     ratio: int
     aligned: bool
 
+    @classmethod
+    def of(cls, shape: torch.Size, size: tuple[int, int], scale: float, ratio: int, aligned: bool) -> '_Grid':
+        """The grid of a map of N x C x H x W."""
+        return cls(shape[2], shape[3], size[0], size[1], scale, ratio, aligned)
+
     def samples(self, rois: Tensor) -> tuple[_Samples, _Samples]:
         """Samples along y and x."""
         # The extension takes the scale as a C++ float, and works in the type of the map.
@@ -160,9 +166,12 @@ def _check(rois: Tensor, like: Tensor, batch: int, aligned: bool) -> None:
 
 def _average_pool(features: Tensor, rois: Tensor, grid: _Grid) -> Tensor:
     """RoIAlign by averages: K x C x rows x columns, channels-last."""
+    rois = _exact(rois)
+    if features.shape[1] == 1 and not features.is_cuda:
+        return _average_in_order(features, rois, grid)
     rows = _rows(features)
     out = rows.new_empty(len(rois), grid.rows * grid.columns, features.shape[1])
-    for part, index, weight in grid.bags(_exact(rois)):
+    for part, index, weight in grid.bags(rois):
         summed = embedding_bag(index, rows, mode='sum', per_sample_weights=weight)
         out[part] = summed.view(len(part), *out.shape[1:])
     out = out.to(features.dtype).view(len(rois), grid.rows, grid.columns, features.shape[1])
@@ -196,49 +205,68 @@ def _average_pool_gradient(grad: Tensor, rois: Tensor, batch: int, grid: _Grid) 
     return rows.to(grad.dtype).view(batch, grid.height, grid.width, grad.shape[1]).permute(0, 3, 1, 2)
 
 
+def _one_by_one(features: Tensor, rois: Tensor, grid: _Grid) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """The bilinear samples of one RoI at a time, by the operations and in the order of mmcv.
+
+    Yields:
+        Number of a RoI that has samples; their values, rows x columns x samples x C; their positions along y,
+        rows x samples of a row, and along x, columns x samples of a column.
+    """
+    rows = _rows(features)
+    y, x = grid.samples(rois)
+    counts = torch.cat([y.count, x.count], dim=1).squeeze(2).long().tolist()
+    for roi, (count_y, count_x) in enumerate(counts):
+        if not count_y * count_x:
+            continue
+        low_y, up_y, valid_y = (t[roi, :, :count_y].reshape(-1, 1) for t in (y.low, y.upper, y.valid))
+        low_x, up_x, valid_x = (t[roi, :, :count_x].reshape(1, -1) for t in (x.low, x.upper, x.valid))
+        high_y, high_x = (low_y + 1).clamp(max=grid.height - 1), (low_x + 1).clamp(max=grid.width - 1)
+        above, below = ((rois[roi, 0].long() * grid.height + row) * grid.width for row in (low_y, high_y))
+        valid = valid_y & valid_x
+        value: Any = 0
+        for index, weight in (
+            (above + low_x, (1 - up_y) * (1 - up_x)),
+            (above + high_x, (1 - up_y) * up_x),
+            (below + low_x, up_y * (1 - up_x)),
+            (below + high_x, up_y * up_x),
+        ):
+            value = value + rows[index] * (weight * valid)[:, :, None]
+        value = value.view(grid.rows, count_y, grid.columns, count_x, -1).transpose(1, 2)
+        yield roi, value.flatten(2, 3), y.position[roi, :, :count_y], x.position[roi, :, :count_x]
+
+
+def _average_in_order(mask: Tensor, rois: Tensor, grid: _Grid) -> Tensor:
+    """:func:`_average_pool` of a map of one channel, bit for bit as mmcv does it.
+
+    mmdet pools masks of zeros and ones and compares with 0.5, where ties are common.
+    """
+    out = mask.new_zeros(len(rois), 1, grid.rows, grid.columns, dtype=rois.dtype)
+    for roi, value, _, _ in _one_by_one(mask, rois, grid):
+        samples = value.squeeze(3).permute(2, 0, 1).contiguous()
+        # NumPy adds one sample after the other along the first axis, PyTorch in another order.
+        out[roi, 0] = torch.from_numpy(np.add.reduce(samples.numpy(), axis=0)) / len(samples)
+    return out.to(mask.dtype)
+
+
 def _max_pool(features: Tensor, rois: Tensor, grid: _Grid) -> tuple[Tensor, Tensor, Tensor]:
     """RoIAlign by the largest sample of each bin.
 
     Returns:
         The samples, and their positions along y and x, -1 where a bin has none; each K x C x rows x columns.
     """
-    rows, rois = _rows(features), _exact(rois)
-    channels = features.shape[1]
     # An empty bin gives what mmcv starts its search with.
-    value = rows.new_full((len(rois), grid.rows, grid.columns, channels), -10000)
-    at_y, at_x = torch.full_like(value, -1), torch.full_like(value, -1)
-    for roi in range(len(rois)):
-        y, x = grid.samples(rois[roi : roi + 1])
-        if not y.count * x.count:
-            continue
-        sampled = _sample_rows(rows, rois[roi, 0].long(), y, x, grid)
-        best, which = sampled.masked_fill(sampled.isnan(), -torch.inf).max(dim=2)  # The first of equal ones.
-        found = best > value[roi]
-        value[roi] = torch.where(found, best, value[roi])
-        row, column = which // x.low.shape[2], which % x.low.shape[2]
-        bin_y = y.position[0][:, None].expand(-1, grid.columns, -1)
-        bin_x = x.position[0][None].expand(grid.rows, -1, -1)
-        at_y[roi] = torch.where(found, bin_y.gather(2, row), at_y[roi])
-        at_x[roi] = torch.where(found, bin_x.gather(2, column), at_x[roi])
-    value, at_y, at_x = (t.to(features.dtype).permute(0, 3, 1, 2) for t in (value, at_y, at_x))
-    return value, at_y, at_x
-
-
-def _sample_rows(rows: Tensor, image: Tensor, y: _Samples, x: _Samples, grid: _Grid) -> Tensor:
-    """Bilinear samples of one RoI, grid.rows x grid.columns x (samples of a bin) x C."""
-    low_y, low_x = y.low[0][:, None, :, None], x.low[0][None, :, None, :]
-    up_y, up_x = y.upper[0][:, None, :, None], x.upper[0][None, :, None, :]
-    valid = y.valid[0][:, None, :, None] & x.valid[0][None, :, None, :]
-    index, weight = [], []
-    for step_y, part_y in ((0, 1 - up_y), (1, up_y)):
-        for step_x, part_x in ((0, 1 - up_x), (1, up_x)):
-            row = image * grid.height + (low_y + step_y).clamp(max=grid.height - 1)
-            index.append(row * grid.width + (low_x + step_x).clamp(max=grid.width - 1))
-            weight.append(part_y * part_x * valid)
-    shape = index[0].shape
-    taps, weights = torch.stack(index, -1).view(-1, 4), torch.stack(weight, -1).view(-1, 4)
-    sampled = embedding_bag(taps, rows, mode='sum', per_sample_weights=weights)
-    return sampled.view(shape[0], shape[1], -1, rows.shape[1])
+    out = rois.new_full((len(rois), grid.rows, grid.columns, features.shape[1]), -10000)
+    at_y, at_x = torch.full_like(out, -1), torch.full_like(out, -1)
+    for roi, value, y, x in _one_by_one(features, rois, grid):
+        best, which = value.masked_fill(value.isnan(), -torch.inf).max(dim=2)  # The first of equal ones.
+        found = best > out[roi]
+        out[roi] = torch.where(found, best, out[roi])
+        row, column = which // x.shape[1], which % x.shape[1]
+        y, x = y[:, None].expand(-1, grid.columns, -1), x[None].expand(grid.rows, -1, -1)
+        at_y[roi] = torch.where(found, y.gather(2, row), at_y[roi])
+        at_x[roi] = torch.where(found, x.gather(2, column), at_x[roi])
+    out, at_y, at_x = (t.to(features.dtype).permute(0, 3, 1, 2) for t in (out, at_y, at_x))
+    return out, at_y, at_x
 
 
 def _max_pool_gradient(grad: Tensor, rois: Tensor, at_y: Tensor, at_x: Tensor, out: Tensor) -> None:
@@ -304,7 +332,7 @@ def roi_align(
         IndexError: If a RoI names an image that is not in the batch.
         TypeError: If map and RoIs are of different types.
     """
-    grid = _Grid(*features.shape[2:], *output_size, spatial_scale, sampling_ratio, aligned)
+    grid = _Grid.of(features.shape, output_size, spatial_scale, sampling_ratio, aligned)
     _check(rois, features, len(features), aligned)
     return _AveragePool.apply(features, rois, grid)
 
@@ -344,9 +372,11 @@ def roi_align_forward(
         return
     _check(rois, input, len(input), aligned)
     size = (aligned_height, aligned_width)
-    grid = _Grid(*input.shape[2:], *size, spatial_scale, sampling_ratio, aligned)
+    grid = _Grid.of(input.shape, size, spatial_scale, sampling_ratio, aligned)
     if pool_mode == _MAX_POOLING:
-        for filled, value in zip((output, argmax_y, argmax_x), _max_pool(input, rois, grid), strict=True):
+        for filled, value in zip(
+            (output, argmax_y, argmax_x), _max_pool(input, _exact(rois), grid), strict=True
+        ):
             filled.copy_(value)
     elif input.is_cuda and torchvision_ops.are_loaded():
         from torchvision.ops import roi_align as torchvision_roi_align
@@ -398,5 +428,5 @@ def roi_align_backward(
             out = torchvision_roi_align(zeros, rois, size, spatial_scale, sampling_ratio, aligned)
         grad_input += torch.autograd.grad(out, zeros, grad_output)[0]
     else:
-        grid = _Grid(*grad_input.shape[2:], *size, spatial_scale, sampling_ratio, aligned)
+        grid = _Grid.of(grad_input.shape, size, spatial_scale, sampling_ratio, aligned)
         grad_input += _average_pool_gradient(grad_output, rois, len(grad_input), grid)

@@ -9,6 +9,7 @@ from torch import nn
 from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram, onnx_translations, shared
 from mmiformer.deploy.runtimes.base import Order, trace
 from mmiformer.errors import UserError
+from mmiformer.ops.layers import use_torch_roi_align
 
 FOLDER = Path(__file__).parents[2] / 'configs/detection'
 SIZES = [(160, 256), (97, 131), (224, 224)]
@@ -148,7 +149,8 @@ def test_masks_are_mmdets_before_they_are_pasted(kind):
     if 'masks' not in program.outputs:
         pytest.skip('no masks')
     batch = image(*SIZES[0])
-    # Of the folded copy, so that both have the same boxes in the same order.
+    # Of the folded copy, and with the same RoIAlign, so that both have the same boxes in the same order.
+    use_torch_roi_align(program.model)
     theirs, (boxes, _, _, masks) = predict(program.model, batch), run(program, batch)
     assert masks.shape == (len(boxes), 28, 28)
     assert torch.equal(boxes, theirs.bboxes)

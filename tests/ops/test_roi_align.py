@@ -138,6 +138,16 @@ def test_equals_compiled_on_the_maps_of_a_detector(compiled, stride, count, size
     assert (ours[1] - exact).abs().max() < 1.2 * (theirs[1] - exact).abs().max()
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_masks_are_pooled_as_compiled_bit_for_bit(compiled, dtype):
+    """mmdet takes a mean of zeros and ones of 0.5 for object: a last bit would move the border."""
+    masks = (torch.rand(3, 1, 60, 80).repeat_interleave(2, 2) > 0.5).to(dtype)
+    rois = torch.cat([torch.randint(3, (40, 1)), torch.randint(120, (40, 4)).sort(dim=1)[0]], 1).to(dtype)
+    rois[20:, 1:] += torch.rand(20, 1)
+    ours, theirs = (call(extension, masks, rois, (28, 28), 1.0)[0] for extension in (Ours, compiled))
+    assert torch.equal(ours, theirs) and ((ours - 0.5).abs() < 1e-6).any()
+
+
 @pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
 def test_half_precision_is_the_exact_result_rounded(dtype):
     features = torch.randn(1, 8, 20, 30).to(dtype)
