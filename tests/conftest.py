@@ -1,13 +1,19 @@
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sharing
 import torch
 
 import mmiformer  # noqa: F401  Before mmdet: it makes torchvision importable beside a CPU torch.
+from mmiformer.demo import folder
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+sharing.format_once()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--kills', type=int, default=3, help='how often to kill a training of each task')
     parser.addoption(
         '--every-fault', action='store_true', help='lose processes of all tasks at all moments, not at some'
+    )
+    parser.addoption(
+        '--operator-steps',
+        type=int,
+        default=0,
+        metavar='STEPS',
+        help="train so many steps on mmcv's compiled operators and on ours",
     )
     parser.addoption(
         '--soak',
@@ -43,9 +56,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope='session')
-def workplace(tmp_path_factory) -> Path:
+def workplace(tmp_path_factory) -> Iterator[Path]:
     """Folder that runs are started in; the demo data is made in it once."""
-    return tmp_path_factory.mktemp('workplace')
+    made = tmp_path_factory.mktemp('workplace')
+    session = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        session = session.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, 'make', sharing.drawn_once(session / 'drawn', made, folder.make))
+        yield made
 
 
 @pytest.fixture
