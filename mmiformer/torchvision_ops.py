@@ -20,7 +20,7 @@ def declare_if_missing() -> None:
     """
     global _library
     spec = importlib.util.find_spec('torchvision')
-    if _library is not None or spec is None or not spec.submodule_search_locations:
+    if hasattr(torch.ops.torchvision, 'nms') or spec is None or not spec.submodule_search_locations:
         return
     for compiled in Path(spec.submodule_search_locations[0]).glob('_C*.so'):
         try:
