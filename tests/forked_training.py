@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import sharing
 import torch
 
 TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'train.py'
@@ -36,5 +37,6 @@ def _train(arguments: list[str], folder: str, log: str) -> None:
     os.chdir(folder)
     os.environ.pop('MMIFORMER_DATA', None)
     torch.set_num_threads(1)
+    sharing.format_once()
     sys.argv = ['train.py', *arguments]
     runpy.run_path(str(TOOL), run_name='__main__')
