@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from helpers import trained_looking
+from helpers import forget_visualizers, trained_looking
 from mmcv.cnn import ConvModule
 from mmengine.dist import get_rank
 from mmengine.model import revert_sync_batchnorm
@@ -30,6 +30,7 @@ from mmiformer.training.randomness import reseed_each_step
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 TIMEOUT = 456  # Seconds.
 IMAGES, SEED = 24, 3
+HEADING = '---- {} ----'  # Stands above what a tool prints.
 
 
 def gradients(
@@ -131,6 +132,8 @@ def main() -> None:
 
     distributed.start = lambda *_: None  # The processes have met.
     for tool, *arguments in json.loads(calls):
+        forget_visualizers()
+        print(HEADING.format(' '.join([tool, *arguments])), flush=True)
         sys.argv = [tool, *arguments, '--launcher', 'slurm']
         runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
 
