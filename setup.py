@@ -70,7 +70,8 @@ EXTRAS = {
     **RUNTIMES,
     'benchmark': ['matplotlib', 'rich', *PEERS],
     'test': [
-        *('build', 'fvcore', 'hypothesis', 'lmdb', 'model-index', 'mypy', 'pytest', 'ruff', *PEERS),
+        *('build', 'fvcore', 'hypothesis', 'lmdb', 'model-index', 'mypy', 'pytest', 'pytest-xdist', 'ruff'),
+        *PEERS,
         *(package for packages in RUNTIMES.values() for package in packages),
     ],
 }
