@@ -9,19 +9,17 @@ from pathlib import Path
 
 import yapf.yapflib.yapf_api
 
-from mmiformer.demo import folder
-
 Draw = Callable[..., Path]
 
 
 def drawn_once(drawn: Path, workplace: Path, make: Draw) -> Draw:
-    """A ``folder.make`` that draws the miniature data of runs in ``workplace`` once, and copies it from then on.
+    """A ``mmiformer.demo.folder.make`` that draws the miniature data once for all processes.
 
     To draw it takes half a minute for the three tasks. Each process has a copy, since tests break its files.
 
     Args:
         drawn: Folder that all processes of the session share; it need not exist.
-        workplace: Absolute. Data elsewhere is drawn as ever.
+        workplace: Where runs are started. Data elsewhere is drawn as ever.
         make: What draws.
     """
 

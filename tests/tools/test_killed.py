@@ -18,6 +18,7 @@ import pytest
 import torch
 from helpers import CONFIG, SHORT, SHORT_SEG
 
+from mmiformer.cli import load_config
 from mmiformer.files import parts_in
 
 CONFIGS = dict(
@@ -79,7 +80,7 @@ class Whole:
         folder: Its work dir; those of other runs lie beside it.
         steps: Number of them.
         start: Starts the like in another work dir, or goes on there.
-        before: Seconds from having a work dir, before which demo data is made, to its first checkpoint.
+        before: Seconds from having a work dir to its first checkpoint.
         step: Seconds that a step takes.
     """
 
@@ -126,6 +127,9 @@ def whole(request, root, workplace, tmp_path_factory) -> Whole:
         arguments = (root / config, '--demo', '--resume', '--work-dir', run, '--cfg-options', *options)
         return forked_training.start(arguments, workplace, folder / 'log')
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        load_config(str(root / config), demo=True)  # Makes the data, where it need not be drawn again.
     forked_training.warm_up()
     process = start(folder / 'whole')
     wait(process, (folder / 'whole').exists)
