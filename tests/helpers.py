@@ -11,6 +11,15 @@ import pytest
 from torch import nn
 
 CONFIG = 'configs/detection/maskrcnn_iformer_t_coco.py'
+# An IFormer of a block or two of each kind, with windows and without: exporters take longer for a whole T.
+SMALL_IFORMER = dict(
+    dims=(16, 32, 64, 64),
+    depths=((1, 0, 0), (1, 0, 0), (1, 2, 1), (0, 1, 0)),
+    conv_ratio=2,
+    ffn_ratio=2,
+    qk_divisor=(1, 1, 2, 4),
+    windowed=1,
+)
 # Half of this Mask R-CNN's parameters are in a layer of its box head, and so half of a checkpoint.
 NARROW = {'model.roi_head.bbox_head.fc_out_channels': 64}
 # A run that is over in seconds: tiny images, few of them, few steps, few regions.

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import SMALL_IFORMER
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -22,6 +23,9 @@ KINDS = {
 def config(name: str) -> Config:
     cfg = Config.fromfile(FOLDER / f'{name}.py')
     cfg.model.backbone.pop('init_cfg')
+    if cfg.model.backbone.type == 'IFormer':
+        cfg.model.backbone.arch = SMALL_IFORMER
+        cfg.model.neck.in_channels = list(SMALL_IFORMER['dims'])
     test_cfg = cfg.model.test_cfg
     # Slivers at the border have equal features, so equal scores, and either order is right.
     test_cfg.get('rpn', test_cfg).update(nms_pre=100, max_per_img=60, min_bbox_size=4)
