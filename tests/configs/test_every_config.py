@@ -54,6 +54,10 @@ def read(file: Path) -> Config:
                 step[key] = (SIDE, SIDE)
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (SIDE, SIDE)
+    if 'roi_head' in cfg.model:  # Most of its time is the heads', region by region.
+        cfg.model.train_cfg.rcnn.sampler.num = 8
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 50
+        cfg.model.test_cfg.rpn.max_per_img = 20
     if cfg.model.type == 'RetinaNet':
         cfg.model.test_cfg.score_thr = 0  # An untrained head's scores are all below the threshold.
     return cfg

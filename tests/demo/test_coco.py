@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -175,26 +176,28 @@ def colour_models(root: Path, space: str) -> dict[int, np.ndarray]:
     return {i: np.log(inside[i] / inside[i].sum()) - np.log(outside[i] / outside[i].sum()) for i in inside}
 
 
-def colour_boxes(root: Path, space: str, threshold: float) -> list[dict]:
-    """Connected areas of likely colour on val, scored by their mean likelihood ratio."""
-    models, found = colour_models(root, space), []
+def colour_boxes(root: Path, space: str, thresholds: Sequence[float]) -> dict[float, list[dict]]:
+    """Connected areas of likely colour on val by threshold, scored by their mean likelihood ratio."""
+    models = colour_models(root, space)
+    found: dict[float, list[dict]] = {threshold: [] for threshold in thresholds}
     for picture, annotations, _ in pictures(root, 'val'):
         bins = colour_bins(picture, space)
         for category_id, model in models.items():
             score = cv2.blur(model[bins], (5, 5))  # grain would tear the areas apart
-            likely = (score > threshold).astype(np.uint8)
-            number, labels, stats, _ = cv2.connectedComponentsWithStats(likely)
-            sums = np.bincount(labels.ravel(), score.ravel(), number)
-            for k in range(1, number):
-                if stats[k, cv2.CC_STAT_AREA] >= 100:
-                    found.append(
-                        {
-                            'image_id': annotations[0]['image_id'],
-                            'category_id': category_id,
-                            'bbox': stats[k, :4].astype(float).tolist(),
-                            'score': float(sums[k] / stats[k, cv2.CC_STAT_AREA]),
-                        }
-                    )
+            for threshold in thresholds:
+                likely = (score > threshold).astype(np.uint8)
+                number, labels, stats, _ = cv2.connectedComponentsWithStats(likely)
+                sums = np.bincount(labels.ravel(), score.ravel(), number)
+                for k in range(1, number):
+                    if stats[k, cv2.CC_STAT_AREA] >= 100:
+                        found[threshold].append(
+                            {
+                                'image_id': annotations[0]['image_id'],
+                                'category_id': category_id,
+                                'bbox': stats[k, :4].astype(float).tolist(),
+                                'score': float(sums[k] / stats[k, cv2.CC_STAT_AREA]),
+                            }
+                        )
     return found
 
 
@@ -216,8 +219,8 @@ def test_colour_alone_does_not_solve_it(root: Path) -> None:
     scores = {
         (space, threshold): box_ap50(root, found)
         for space in ('bgr', 'hue')
-        for threshold in (-0.3, 0.0, 0.2, 0.5, 1.0)
-        if (found := colour_boxes(root, space, threshold))
+        for threshold, found in colour_boxes(root, space, (-0.3, 0.0, 0.2, 0.5, 1.0)).items()
+        if found
     }
     best = max(scores, key=scores.get)
     print(f'AP50 of colour alone: {scores[best]:.3f} {best}')
