@@ -64,7 +64,9 @@ def main() -> None:
                 bar.remove_task(inner)
             bar.advance(outer)
             console.print(summary(row), highlight=False)
-            files = write([row for row, _ in rows], args.out, command, circumstances())
+            if row.status in ('measured', 'failed'):  # The others took no time.
+                write([row for row, _ in rows], args.out, command, circumstances())
+    files = write([row for row, _ in rows], args.out, command, circumstances())
     for file in files:
         print(file)
     failed = ', '.join(row.name for row, _ in rows if row.status == 'failed')
