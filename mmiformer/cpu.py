@@ -30,6 +30,8 @@ def use_channels_last(model: nn.Module) -> None:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it.
     for module in model.modules():
         if type(module).__module__.startswith('mmcv.ops.'):
+            # The convolution inside that gives a deformable one its offsets too: they go to the operator.
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             module.register_forward_pre_hook(_contiguous_inputs)
 
 

@@ -38,6 +38,7 @@ SHORT = (
     'model.train_cfg.rpn_proposal.max_per_img=50',
     'model.train_cfg.rcnn.sampler.num=8',
     'model.test_cfg.rpn.max_per_img=20',
+    'model.test_cfg.rcnn.max_per_img=5',
     *(f'{key}={value}' for key, value in NARROW.items()),
 )
 SHORT_SEG = (

@@ -27,3 +27,13 @@ def test_roi_features_and_gradients_do_not_depend_on_the_layout(change):
     assert last['conv'](image).is_contiguous(memory_format=torch.channels_last)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('layer', [mmcv_ops.DeformConv2dPack, mmcv_ops.ModulatedDeformConv2dPack])
+def test_deformable_convolutions_do_not_depend_on_the_layout(layer):
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), layer(8, 8, 3, padding=1))
+    nn.init.normal_(plain[1].conv_offset.weight, std=0.1)
+    last = copy.deepcopy(plain)
+    use_channels_last(last)
+    image = torch.randn(2, 3, 20, 24)
+    torch.testing.assert_close(last(image), plain(image))

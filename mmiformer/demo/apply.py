@@ -59,7 +59,7 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
 
 def _point_at_coco(cfg: Config, data: Path) -> int:
     two_stage = 'rcnn' in cfg.model.get('train_cfg', {})
-    # Most of a step's time are the heads' 3x3 convolutions on the finest map, of stride 4 or 8.
+    # Most of a step's time is spent in the heads' 3x3 convolutions on the finest map, of stride 4 or 8.
     side = 160 if two_stage else 224
     for name in ('train', 'val', 'test'):
         split = 'train' if name == 'train' else 'val'

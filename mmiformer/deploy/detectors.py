@@ -13,7 +13,6 @@ from torch import nn
 
 from mmiformer.deploy.programs import Program
 from mmiformer.errors import UserError
-from mmiformer.ops.roi_align import roi_align as torch_roi_align
 
 
 @torch.library.custom_op('mmiformer::nms', mutates_args=())
@@ -56,8 +55,10 @@ def roi_align(
     Returns:
         N x C x size x size.
     """
+    from mmiformer.ops.layers import TorchRoIAlign  # Imports mmcv.ops, which is slow.
+
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
-    pooled = torch_roi_align(features, rois, (size, size), scale, sampling_ratio)
+    pooled = TorchRoIAlign((size, size), scale, sampling_ratio)(features, rois)
     return pooled.contiguous()  # As the fake result below.
 
 

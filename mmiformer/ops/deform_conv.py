@@ -334,5 +334,8 @@ def _convolve(
         columns = columns * mask.to(dtype).reshape(-1, 1)
     columns = columns.view(deform_groups, kernel_h * kernel_w, out_h * out_w, -1).permute(0, 3, 1, 2)
     groups = geometry.groups
-    output = weight.reshape(groups, len(weight) // groups, -1) @ columns.reshape(groups, -1, out_h * out_w)
+    with torch.autocast(image.device.type, enabled=False):
+        output = weight.reshape(groups, len(weight) // groups, -1) @ columns.reshape(
+            groups, -1, out_h * out_w
+        )
     return output.view(-1, out_h, out_w)

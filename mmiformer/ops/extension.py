@@ -37,11 +37,11 @@ class TorchExtension(ModuleType):
             vars(self).update({function: getattr(module, function) for function in module.EXTENSION})
 
     def get_compiler_version(self) -> str:
-        """What ``mmdet.utils.collect_env`` prints as "MMCV Compiler"."""
+        """What ``mmcv.ops.get_compiler_version`` gives, for reports of the environment."""
         return 'none, the operators are those of mmiformer.ops in PyTorch'
 
     def get_compiling_cuda_version(self) -> str:
-        """What ``mmdet.utils.collect_env`` prints as "MMCV CUDA Compiler"."""
+        """What ``mmcv.ops.get_compiling_cuda_version`` gives."""
         return 'not available'
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -97,11 +97,11 @@ def _complete_toolboxes() -> None:
         for name, value in list(vars(module).items()):
             operator = getattr(operators, name.removeprefix('_'), None)
             absent = value is None and module.__name__.startswith('mmseg.')
-            if callable(operator) and (absent or _raises_for_want_of_operators(value)):
+            if callable(operator) and (absent or _raises_without_operators(value)):
                 setattr(module, name, operator)
 
 
-def _raises_for_want_of_operators(value: Any) -> bool:
+def _raises_without_operators(value: Any) -> bool:
     function = vars(value).get('__init__') if isinstance(value, type) else value
     code = getattr(function, '__code__', None)
     return code is not None and any('mmcv to be compiled' in str(text) for text in code.co_consts)

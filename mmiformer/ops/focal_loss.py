@@ -31,7 +31,6 @@ def sigmoid_focal_loss_forward(
         alpha: Weight of positives; that of negatives is ``1 - alpha``.
 
     Raises:
-        RuntimeError: ``target`` is empty.
         ValueError: A target is above C.
         IndexError: There are weights and a target is background.
     """
@@ -108,7 +107,7 @@ def softmax_focal_loss_backward(
 
 
 def _check_target(target: Tensor, classes: int) -> None:
-    largest = int(target.max())
+    largest = int(target.max()) if len(target) else 0
     if largest > classes:
         raise ValueError(f'target label {largest} with {classes} classes')
 

@@ -22,7 +22,7 @@ from mmiformer import torchvision_ops
 EXTENSION = ('roi_align_forward', 'roi_align_backward')
 
 _MAX_POOLING = 0  # In the extension; 1 is the average.
-_BAG_ROWS = 1 << 22  # Rows of a map that are looked up at a time, which bounds the memory of their indices.
+_BAG_ROWS = 1 << 22  # Rows of a map that are added up at a time, which bounds the memory of their indices.
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,18 @@ class _Grid:
             alike = (kind_of == kind).nonzero().squeeze(1)
             chunk = max(1, _BAG_ROWS // (self.rows * self.columns * height * width))
             for part in alike.split(chunk):
-                row = _cells(y.first[part], height, self.height) * self.width
-                row += rois[part, 0].long()[:, None, None] * (self.height * self.width)
-                column = _cells(x.first[part], width, self.width)
-                index = row[:, :, None, :, None] + column[:, None, :, None, :]
                 weight_y, weight_x = y.weight[part, :, :height], x.weight[part, :, :width]
+                row = _cells(y.first[part], weight_y) + rois[part, 0].long()[:, None, None] * self.height
+                column = _cells(x.first[part], weight_x)
+                index = (row * self.width)[:, :, None, :, None] + column[:, None, :, None, :]
                 weight = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
                 yield part, index.view(-1, height * width), weight.view(-1, height * width)
 
 
-def _cells(first: Tensor, run: int, length: int) -> Tensor:
-    # A run may end one cell outside of the map, with weight 0.
-    return (first[:, :, None] + torch.arange(run, device=first.device)).clamp(max=length - 1)
+def _cells(first: Tensor, weight: Tensor) -> Tensor:
+    """The cells of runs. Those without weight, which may lie outside of the map, are replaced by one with."""
+    cells = first[:, :, None] + torch.arange(weight.shape[2], device=first.device)
+    return torch.where(weight > 0, cells, cells.gather(2, weight.argmax(dim=2, keepdim=True)))
 
 
 def _exact(tensor: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def _check(rois: Tensor, like: Tensor, batch: int, aligned: bool) -> None:
 def _average_pool(features: Tensor, rois: Tensor, grid: _Grid) -> Tensor:
     """RoIAlign by averages: K x C x rows x columns, channels-last."""
     rois = _exact(rois)
-    if features.shape[1] == 1 and not features.is_cuda:
+    if features.shape[1] == 1 and features.device.type == 'cpu':
         return _average_in_order(features, rois, grid)
     rows = _rows(features)
     out = rows.new_empty(len(rois), grid.rows * grid.columns, features.shape[1])
@@ -190,22 +190,36 @@ def _average_pool_gradient(grad: Tensor, rois: Tensor, batch: int, grid: _Grid) 
     Returns:
         batch x C x height x width in channels-last layout.
     """
-    bins = grid.rows * grid.columns
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part, index, weight in grid.bags(_exact(rois)):
-        cell = (part[:, None] * bins + torch.arange(bins, device=part.device)).view(-1, 1).expand_as(index)
-        parts.append((index.flatten(), cell.flatten(), weight.flatten()))
-    if not parts:
+    cells = _rows(grad)
+    total: Tensor | None = None
+    for index, cell, weight in _lots(grid, _exact(rois)):
+        index, order = index.sort()
+        ends = index.bincount(minlength=batch * grid.height * grid.width).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        rows = embedding_bag(cell[order], cells, starts, mode='sum', per_sample_weights=weight[order])
+        total = rows if total is None else total.add_(rows)
+    if total is None:
         return grad.new_zeros(batch, grad.shape[1], grid.height, grid.width)
-    index, cell, weight = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    index, order = index.sort()
-    ends = index.bincount(minlength=batch * grid.height * grid.width).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-    rows = embedding_bag(cell[order], _rows(grad), starts, mode='sum', per_sample_weights=weight[order])
-    return rows.to(grad.dtype).view(batch, grid.height, grid.width, grad.shape[1]).permute(0, 3, 1, 2)
+    return total.to(grad.dtype).view(batch, grid.height, grid.width, grad.shape[1]).permute(0, 3, 1, 2)
 
 
-def _one_by_one(features: Tensor, rois: Tensor, grid: _Grid) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def _lots(grid: _Grid, rois: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of the map, output cells and weights of as many RoIs at a time as memory is meant for."""
+    bins = grid.rows * grid.columns
+    lot: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part, index, weight in grid.bags(rois):
+        if lot and sum(len(rows) for rows, _, _ in lot) + index.numel() > _BAG_ROWS:
+            yield tuple(torch.cat(tensors) for tensors in zip(*lot, strict=True))
+            lot = []
+        cell = (part[:, None] * bins + torch.arange(bins, device=part.device)).view(-1, 1).expand_as(index)
+        lot.append((index.flatten(), cell.flatten(), weight.flatten()))
+    if lot:
+        yield tuple(torch.cat(tensors) for tensors in zip(*lot, strict=True))
+
+
+def _samples_of_each(
+    features: Tensor, rois: Tensor, grid: _Grid
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """The bilinear samples of one RoI at a time, by the operations and in the order of mmcv.
 
     Yields:
@@ -241,7 +255,7 @@ def _average_in_order(mask: Tensor, rois: Tensor, grid: _Grid) -> Tensor:
     mmdet pools masks of zeros and ones and compares with 0.5, where ties are common.
     """
     out = mask.new_zeros(len(rois), 1, grid.rows, grid.columns, dtype=rois.dtype)
-    for roi, value, _, _ in _one_by_one(mask, rois, grid):
+    for roi, value, _, _ in _samples_of_each(mask, rois, grid):
         samples = value.squeeze(3).permute(2, 0, 1).contiguous()
         # NumPy adds one sample after the other along the first axis, PyTorch in another order.
         out[roi, 0] = torch.from_numpy(np.add.reduce(samples.numpy(), axis=0)) / len(samples)
@@ -257,7 +271,7 @@ def _max_pool(features: Tensor, rois: Tensor, grid: _Grid) -> tuple[Tensor, Tens
     # An empty bin gives what mmcv starts its search with.
     out = rois.new_full((len(rois), grid.rows, grid.columns, features.shape[1]), -10000)
     at_y, at_x = torch.full_like(out, -1), torch.full_like(out, -1)
-    for roi, value, y, x in _one_by_one(features, rois, grid):
+    for roi, value, y, x in _samples_of_each(features, rois, grid):
         best, which = value.masked_fill(value.isnan(), -torch.inf).max(dim=2)  # The first of equal ones.
         found = best > out[roi]
         out[roi] = torch.where(found, best, out[roi])
@@ -381,7 +395,9 @@ def roi_align_forward(
     elif input.is_cuda and torchvision_ops.are_loaded():
         from torchvision.ops import roi_align as torchvision_roi_align
 
-        output.copy_(torchvision_roi_align(input, rois, size, spatial_scale, sampling_ratio, aligned))
+        # It has no kernel for bfloat16.
+        maps, boxes = _exact(input), _exact(rois)
+        output.copy_(torchvision_roi_align(maps, boxes, size, spatial_scale, sampling_ratio, aligned))
     else:
         output.copy_(_average_pool(input, rois, grid))
 
@@ -424,9 +440,9 @@ def roi_align_backward(
         from torchvision.ops import roi_align as torchvision_roi_align
 
         with torch.enable_grad():  # RoIAlign is linear: its gradient is the same at any map.
-            zeros = torch.zeros_like(grad_input, requires_grad=True)
-            out = torchvision_roi_align(zeros, rois, size, spatial_scale, sampling_ratio, aligned)
-        grad_input += torch.autograd.grad(out, zeros, grad_output)[0]
+            zeros = torch.zeros_like(_exact(grad_input), requires_grad=True)
+            out = torchvision_roi_align(zeros, _exact(rois), size, spatial_scale, sampling_ratio, aligned)
+        grad_input += torch.autograd.grad(out, zeros, _exact(grad_output))[0]
     else:
         grid = _Grid.of(grad_input.shape, size, spatial_scale, sampling_ratio, aligned)
         grad_input += _average_pool_gradient(grad_output, rois, len(grad_input), grid)

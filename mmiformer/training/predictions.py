@@ -7,6 +7,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmiformer.errors import first_line
 from mmiformer.visualization import draw_predictions
 
 
@@ -25,5 +26,11 @@ class DrawPredictionsHook(Hook):
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Draws, and says where."""
-        draw_predictions(runner.model, runner.val_dataloader.dataset, runner.cfg, self.out)
-        runner.logger.info(f'Predictions are drawn in {self.out}')
+        part = self.out.with_name(f'.{self.out.name}')
+        try:
+            draw_predictions(runner.model, runner.val_dataloader.dataset, runner.cfg, part)
+            part.replace(self.out)  # Whole at any moment, since people look at it.
+        except Exception as error:  # A picture is not worth a training.
+            runner.logger.warning(f'{self.out}: no predictions drawn ({first_line(error)}).')
+        else:
+            runner.logger.info(f'Predictions are drawn in {self.out}')

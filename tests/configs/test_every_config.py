@@ -58,6 +58,7 @@ def read(file: Path) -> Config:
         cfg.model.train_cfg.rcnn.sampler.num = 8
         cfg.model.train_cfg.rpn_proposal.max_per_img = 50
         cfg.model.test_cfg.rpn.max_per_img = 20
+        cfg.model.test_cfg.rcnn.max_per_img = 5
     if cfg.model.type == 'RetinaNet':
         cfg.model.test_cfg.score_thr = 0  # An untrained head's scores are all below the threshold.
     return cfg

@@ -26,7 +26,12 @@ def iformer(arch='t') -> Features:
 
 
 def mocovit() -> Features:
-    return Features(trained_looking(MoCoViT(out_indices=(0, 1, 2, 3))))
+    """With those of its blocks left out that come again."""
+    network = MoCoViT(out_indices=(0, 1, 2, 3))
+    for stage, kept in ((2, (0, 4)), (3, (0, 1, 2))):
+        blocks = network.stages[stage].blocks
+        network.stages[stage].blocks = nn.ModuleList(blocks[i] for i in kept)
+    return Features(trained_looking(network))
 
 
 def classifier() -> Logits:

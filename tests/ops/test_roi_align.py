@@ -159,6 +159,23 @@ def test_half_precision_is_the_exact_result_rounded(dtype):
     torch.testing.assert_close(grad.double(), exact_grad, rtol=step, atol=1e-5)
 
 
+def test_a_cell_that_is_not_finite_stays_in_the_bins_that_it_is_in(compiled):
+    features = torch.randn(1, 2, 30, 40)
+    features[0, :, 12, 17] = torch.inf
+    corner = torch.rand(40, 2) * 30
+    rois = torch.cat([torch.zeros(40, 1), corner, corner + 1 + 20 * torch.rand(40, 2)], dim=1)
+    ours, theirs = (call(extension, features, rois, (7, 7), 1.0)[0] for extension in (Ours, compiled))
+    assert torch.equal(ours.isfinite(), theirs.isfinite()) and not ours.isfinite().all()
+    torch.testing.assert_close(ours[ours.isfinite()], theirs[ours.isfinite()], rtol=0, atol=1e-6)
+
+
+def test_gradients_in_several_lots_are_those_of_one(monkeypatch):
+    rois = torch.tensor([[0, 0.0, 0, 30, 20], [1, 2.0, 3, 9, 9], [1, 0.0, 5, 25, 16]])
+    whole = call(Ours, torch.randn(2, 4, 20, 30), rois, (3, 3), 1.0)[1]
+    monkeypatch.setattr('mmiformer.ops.roi_align._BAG_ROWS', 500)
+    torch.testing.assert_close(call(Ours, torch.randn(2, 4, 20, 30), rois, (3, 3), 1.0)[1], whole)
+
+
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_takes_no_rois(mode):
     features = torch.randn(2, 3, 5, 6)
@@ -205,10 +222,11 @@ def test_compiled_fails_where_ours_does(compiled):
 
 def test_layers_of_a_model_are_replaced_but_for_the_maximum():
     model = nn.ModuleList([mmcv_ops.RoIAlign((3, 2), 0.5, 1), mmcv_ops.RoIAlign(3, 0.5, 0, 'max')])
+    model.append(model[0])
     features, rois = torch.randn(1, 4, 8, 8), torch.tensor([[0, 1.0, 2, 12, 11]])
     expected = [layer(features, rois) for layer in model]
     use_torch_roi_align(model)
-    assert [type(layer) for layer in model] == [TorchRoIAlign, mmcv_ops.RoIAlign]
+    assert [type(layer) for layer in model] == [TorchRoIAlign, mmcv_ops.RoIAlign, TorchRoIAlign]
     assert repr(model[0]) == repr(mmcv_ops.RoIAlign((3, 2), 0.5, 1)).replace('RoIAlign', 'TorchRoIAlign')
     for layer, output in zip(model, expected, strict=True):
         torch.testing.assert_close(layer(features, rois), output)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import SMALL_IFORMER
 
 from mmiformer.deploy.comparing import Difference, compare, normalise, real_images
 from mmiformer.deploy.runtimes import Graph
@@ -54,15 +55,14 @@ def test_a_classifier_is_written_compared_and_described(run_tool, root, workplac
 
 
 def test_a_segmentor_for_all_sizes(run_tool, root, workplace):
-    code, out, err = run_tool(
-        'export',
-        root / 'configs/segmentation/fpn_iformer_t_ade20k.py',
-        *('--to', 'onnx', *SMALL, '--dynamic'),
-        *('--cfg-options', 'model.backbone.init_cfg=None'),
-    )
+    config = root / 'configs/segmentation/fpn_iformer_t_ade20k.py'
+    backbone = dict(arch=dict(SMALL_IFORMER, _delete_=True), init_cfg=None)
+    model = dict(backbone=backbone, neck=dict(in_channels=SMALL_IFORMER['dims']))
+    Path('small_segmentor.py').write_text(f'_base_ = {str(config)!r}\nmodel = {model}\n')
+    code, out, err = run_tool('export', 'small_segmentor.py', '--to', 'onnx', *SMALL, '--dynamic')
     assert code == 0, err
     assert 'noise of 4x97x131' in out and 'No real images at hand' in out
-    assert Path('fpn_iformer_t_ade20k-fp32-onnx.onnx').is_file()
+    assert Path('small_segmentor-fp32-onnx.onnx').is_file()
 
 
 @pytest.mark.parametrize(
