@@ -57,7 +57,7 @@ def test_a_classifier_is_written_compared_and_described(run_tool, root, workplac
 def test_a_segmentor_for_all_sizes(run_tool, root, workplace):
     config = root / 'configs/segmentation/fpn_iformer_t_ade20k.py'
     backbone = dict(arch=dict(SMALL_IFORMER, _delete_=True), init_cfg=None)
-    model = dict(backbone=backbone, neck=dict(in_channels=SMALL_IFORMER['dims']))
+    model = dict(backbone=backbone, neck=dict(in_channels=[*SMALL_IFORMER['dims']]))
     Path('small_segmentor.py').write_text(f'_base_ = {str(config)!r}\nmodel = {model}\n')
     code, out, err = run_tool('export', 'small_segmentor.py', '--to', 'onnx', *SMALL, '--dynamic')
     assert code == 0, err
