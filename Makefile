@@ -31,8 +31,8 @@ demo: env
 ifeq ($(STACK),onedl)
 test: lint
 endif
-# A process a core, each with one thread: more threads than cores make tests slower. The files go out in
-# their order, with those that take longest before the end, and each to one process, which makes its runs once.
+# One process per core with one thread each: more threads than cores make tests slower. Files are handed out
+# in collection order; each file runs in one process, so that its shared runs happen once.
 test: $(DONE)-test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
