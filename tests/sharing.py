@@ -28,9 +28,10 @@ def drawn_once(drawn: Path, workplace: Path, make: Draw) -> Draw:
         root = Path(root)
         if workplace in root.absolute().parents and not root.exists():
             drawn.mkdir(exist_ok=True)
-            with (drawn / 'lock').open('w') as lock:
+            first = drawn / '-'.join(map(str, (generator, *numbers)))
+            with first.with_suffix('.lock').open('w') as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # Until it is closed.
-                first = make(drawn / '-'.join(map(str, (generator, *numbers))), write, generator, *numbers)
+                make(first, write, generator, *numbers)
             root.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(first, root)
         return make(root, write, generator, *numbers)  # Finds it.
