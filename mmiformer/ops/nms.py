@@ -13,7 +13,7 @@ from torch import Tensor
 
 EXTENSION = ('nms', 'softnms', 'nms_match')
 
-_BLOCK = 128
+_BLOCK = 64
 # PyTorch spreads an operation over threads from 32768 elements on. Below, waking them costs more than they
 # save, most of all where other processes use the cores; a matrix of this size also stays in the L2 cache.
 _CHUNK = 30000
@@ -45,19 +45,25 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     better = rank[:, None] < rank
     kept = [order[:0]]
     while len(order):
-        block, rest = corners[:, :_BLOCK], corners[:, _BLOCK:]
+        block = corners[:, :_BLOCK]
         size = block.shape[1]
-        suppresses = (_iou(block, block, offset) > iou_threshold) & better[:size, :size]
+        whole = size * len(order) <= _CHUNK
+        above = _iou(block, corners if whole else block, offset) > iou_threshold
+        suppresses = above[:, :size] & better[:size, :size]
         # Each step settles at least one more box in order of score: what no longer changes is the answer.
-        settled, keep = None, torch.ones_like(suppresses[0])
+        settled, keep = None, ~suppresses.any(0)
         while settled is None or not torch.equal(settled, keep):
             settled, keep = keep, ~(suppresses & keep[:, None]).any(0)
         kept.append(order[:_BLOCK][keep])
-        block = block[:, keep]
-        parts = rest.split(_CHUNK // block.shape[1], dim=1)
-        dropped = torch.cat([(_iou(block, part, offset) > iou_threshold).any(0) for part in parts])
+        rest, order = corners[:, _BLOCK:], order[_BLOCK:]
+        if whole:
+            dropped = above[keep, size:].any(0)
+        else:
+            block = block[:, keep]
+            parts = rest.split(_CHUNK // block.shape[1], dim=1)
+            dropped = torch.cat([(_iou(block, p, offset) > iou_threshold).any(0) for p in parts])
         left = (~dropped).nonzero().squeeze(1)
-        corners, order = rest.index_select(1, left), order[_BLOCK:].index_select(0, left)
+        corners, order = rest.index_select(1, left), order.index_select(0, left)
     return torch.cat(kept)
 
 
