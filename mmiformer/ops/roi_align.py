@@ -204,7 +204,7 @@ def _average_pool_gradient(grad: Tensor, rois: Tensor, batch: int, grid: _Grid) 
 
 
 def _lots(grid: _Grid, rois: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Rows of the map, output cells and weights of as many RoIs at a time as memory is meant for."""
+    """Rows of the map, output cells and weights, at most some _BAG_ROWS of them at a time."""
     bins = grid.rows * grid.columns
     lot: list[tuple[Tensor, Tensor, Tensor]] = []
     for part, index, weight in grid.bags(rois):
