@@ -1,9 +1,9 @@
 """Mobile hybrid vision backbones for OpenMMLab.
 
 Importing this package registers its backbones in mmengine's root registry, so that ``type='IFormer'``
-works unprefixed in mmdet, mmseg and mmpretrain configs, gives an mmcv without compiled operators those of
-:mod:`mmiformer.ops`, and puts one safe checkpoint reader before all of mmengine's loaders
-(:mod:`mmiformer.checkpoints`).
+works unprefixed in mmdet, mmseg and mmpretrain configs. It replaces nothing of other packages and fills in
+two things where they are missing: operators of mmcv without its compiled part (:mod:`mmiformer.ops`), and
+the schemas of a torchvision that does not fit torch.
 """
 
 import importlib.util
@@ -30,14 +30,9 @@ else:
 
     _ops.provide_extension()
 
-    from mmiformer import checkpoints as _checkpoints
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
     from mmiformer import training as _training  # noqa: F401  Registers its sampler, transform and hooks.
     from mmiformer.backbones import IFormer, MoCoViT
-    from mmiformer.zoo import hub as _hub
     from mmiformer.zoo.hub import get_config, get_model, inferencer
-
-    _checkpoints.install()
-    _hub.install()
 
     __all__ = ['IFormer', 'MoCoViT', '__version__', 'get_config', 'get_model', 'inferencer']

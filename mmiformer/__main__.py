@@ -8,11 +8,12 @@ import runpy
 import sys
 from pathlib import Path
 
-import mmiformer  # noqa: F401
+from mmiformer.zoo.hub import allow_own_bases
 
 if __name__ == '__main__':
     if not sys.argv[1:] or not Path(sys.argv[1]).is_file():
         sys.exit('usage: python -m mmiformer SCRIPT [ARGUMENT ...], where SCRIPT is a Python file')
+    allow_own_bases()
     sys.argv = sys.argv[1:]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # As Python does for a script of its own.
     runpy.run_path(sys.argv[0], run_name='__main__')

@@ -17,10 +17,12 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
 from mmiformer import distributed
+from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.config_tree import walk
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.demo import apply_demo
 from mmiformer.errors import UserError
+from mmiformer.zoo.hub import allow_own_bases
 
 _FAULTS_OF_FILES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # A full disk, a quota, the limit of a file's size.
@@ -33,6 +35,9 @@ _FAULTS_OF_FILES = {
 def run(main: Callable[[], None]) -> None:
     """Runs a command line; what a user can mend becomes one sentence on stderr and exit code 1."""
     logging.raiseExceptions = False  # Else a full disk has each line of the log print a traceback.
+    allow_own_bases()
+    if is_offline():
+        os.environ['HF_HUB_OFFLINE'] = '1'  # For models by name, which timm and transformers would fetch.
     try:
         main()
     except UserError as error:

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -97,7 +96,7 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
             # Set just now, where nobody else did: too late for torch to see by itself.
             # OpenMP takes a list, for nested levels.
             torch.set_num_threads(int(os.environ['OMP_NUM_THREADS'].partition(',')[0]))
-            with mock.patch.object(torch.cuda, 'set_device'):
+            with _no_device(launcher):
                 init_dist(launcher, **dict(dist_cfg, backend='gloo'))
         else:
             init_dist(launcher, **dist_cfg)
@@ -110,6 +109,18 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
             f'--launcher {launcher}: the processes did not all come together ({fault}); look for what '
             'another one says, and whether they reach MASTER_ADDR and MASTER_PORT.'
         ) from error
+
+
+@contextmanager
+def _no_device(launcher: str) -> Iterator[None]:
+    """Has ``init_dist`` choose no CUDA device, which ``torch.cuda.set_device`` does for negative numbers."""
+    name = 'SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK'
+    number = os.environ[name]
+    os.environ[name] = '-1'
+    try:
+        yield
+    finally:
+        os.environ[name] = os.environ['LOCAL_RANK'] = number
 
 
 def _stop(*_: Any) -> None:

@@ -11,10 +11,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmiformer.checkpoints import MisfitError
+from mmiformer.checkpoints import load_weights
 from mmiformer.cpu import prepare_for_cpu
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import fold
@@ -23,33 +22,6 @@ from mmiformer.errors import UserError
 Model = TypeVar('Model', bound=nn.Module)
 
 _TRUTH = ('LoadAnnotations', 'LoadIntactSegMap')  # transforms that an image without annotations skips
-
-
-def load_strictly(model: BaseModel, checkpoint: str, device: torch.device | str = 'cpu') -> dict[str, Any]:
-    """Fills a whole model from a checkpoint, with nothing missing and nothing left over.
-
-    Args:
-        model: A detector, segmentor or classifier.
-        checkpoint: Path or address of the weights.
-        device: Where the weights are read to. Defaults to the CPU.
-
-    Returns:
-        The checkpoint's ``meta``, empty if it has none.
-
-    Raises:
-        UserError: If the file cannot be read or does not fit the model; it is named.
-    """
-    try:
-        loaded = load_checkpoint(model, checkpoint, map_location=str(device), strict=True)
-    except MisfitError as error:
-        raise UserError(f'{checkpoint}: {error}') from None
-    except RuntimeError as error:
-        faults = [line.strip() for line in str(error).splitlines() if line.strip()][1:]
-        raise UserError(
-            f'{checkpoint}: does not fit the {type(model).__name__} of the config: '
-            f'{"; ".join(faults)[:400]}; name the checkpoint that was trained with this config.'
-        ) from None
-    return loaded.get('meta', {}) if isinstance(loaded, dict) else {}
 
 
 def bare_model(cfg: Config) -> BaseModel:
@@ -74,19 +46,19 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
         The model, with the data set's names in ``dataset_meta``.
 
     Raises:
-        UserError: See :func:`load_strictly`.
+        UserError: If the file cannot be read or does not fit the model.
     """
     if checkpoint and 'backbone' in cfg.model:
         cfg = copy.deepcopy(cfg)
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
     model = bare_model(cfg)
+    meta = {}
     if checkpoint:
-        meta = load_strictly(model, checkpoint, device)
+        meta = load_weights(model, checkpoint).dataset_meta
     else:
-        meta = {}
         model._dump_init_info = lambda *_: None  # Else mmengine lists every tensor on the terminal.
         model.init_weights()
-    model.dataset_meta = meta.get('dataset_meta') or dataset_meta(cfg, 'test')
+    model.dataset_meta = meta if 'classes' in meta else dataset_meta(cfg, 'test')
     return model.to(device).eval()
 
 

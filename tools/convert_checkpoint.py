@@ -27,11 +27,13 @@ def main() -> None:
     if not dst.absolute().parent.is_dir():
         raise UserError(f'{dst}: its folder does not exist; make it first.')
 
-    translation = translate(read(args.src))
-    print(f'{args.src}: {translation.report()}')
+    checkpoint = read(args.src)
+    translation = translate(checkpoint.state_dict)
+    left_out = ', '.join(sorted(checkpoint.left_out))
+    print(f'{args.src}: {translation.report()}' + (f'; not taken over: {left_out}' if left_out else ''))
     if translation.recognised is None:
         raise UserError(f'{args.src}: holds no network of this package; nothing written.')
-    state_dict = translation.checkpoint['state_dict']
+    state_dict = dict(translation.state_dict)
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     arch = IFormer.arch_of(backbone) or MoCoViT.arch_of(backbone)
     print(f'arch: {arch or "not a published one"}')
@@ -40,7 +42,8 @@ def main() -> None:
             if dst.suffix == '.safetensors':
                 safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
             else:
-                torch.save(translation.checkpoint, part)
+                meta = dict(dataset_meta=checkpoint.dataset_meta)
+                torch.save(dict(state_dict=state_dict, meta=meta), part)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise UserError(f'{dst}: cannot be written ({error}).') from error
     print(f'written: {dst} ({len(state_dict)} tensors)')

@@ -12,11 +12,12 @@ from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
+from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.distributed import check_same_length
 from mmiformer.errors import UserError
 from mmiformer.files import write_whole
-from mmiformer.inference import load_strictly, quicken
+from mmiformer.inference import quicken
 from mmiformer.machine import MODULES, describe_machine
 from mmiformer.ops.layers import describe_operators
 
@@ -62,7 +63,7 @@ def main() -> None:
     model = runner.model
     while hasattr(model, 'module'):  # Wrappers for several processes and for test-time augmentation.
         model = model.module
-    load_strictly(model, args.checkpoint)
+    load_weights(model, args.checkpoint)
     # The wrapper for several processes is of no use here: gradients are all that it shares.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     runner.model = quicken(model, args.compile)

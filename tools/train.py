@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process, sync_random_seed
-from mmengine.runner import Runner
 from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.checkpoints import MisfitError
 from mmiformer.config_tree import walk
 from mmiformer.cpu import prepare_for_cpu
 from mmiformer.distributed import check_same_length, warn_of_other_batch
@@ -23,6 +21,7 @@ from mmiformer.training import prepare_training
 from mmiformer.training.predictions import DrawPredictionsHook
 from mmiformer.training.record import write_record
 from mmiformer.training.resuming import check_same_model, file_to_resume, last_checkpoint, resume
+from mmiformer.training.runner import Runner
 from mmiformer.visualization import plot_curves
 
 PREDICTIONS = 'predictions.png'
@@ -83,6 +82,7 @@ def main() -> None:
     if checkpoint is not None:
         check_same_model(runner, checkpoint, cfg.load_from)
         warn_of_other_batch(checkpoint['meta'], cfg)
+        runner.to_resume = checkpoint
         del checkpoint
     if not torch.cuda.is_available() and not runner.distributed:  # Several processes' wrapper did it before.
         prepare_for_cpu(runner.model)
@@ -92,10 +92,7 @@ def main() -> None:
         # Now, since mmengine may have written its copy of a config.py there, which says that it resumes.
         write_whole(Path(cfg.work_dir, 'config.py'), anew.pretty_text)
         write_record(cfg, Path(runner.log_dir))
-    try:
-        runner.train()
-    except MisfitError as error:
-        raise UserError(f'{cfg.load_from or cfg.work_dir}: {error}') from None
+    runner.train()
     if is_main_process():
         report(runner, cfg)
 

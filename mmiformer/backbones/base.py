@@ -3,7 +3,7 @@
 import copy
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmiformer.checkpoints import check_fit, load_backbone
+from mmiformer.checkpoints import load_backbone, translate
+from mmiformer.checkpoints.fit import filter_backbone_weights
 from mmiformer.errors import UserError
 
 MIN_INPUT = 32  # Pixels: the last of the strides 4, 8, 16, 32.
@@ -96,9 +97,13 @@ class Backbone(BaseModule):
         return fitting[0] if len(fitting) == 1 else None
 
     def finish(self) -> None:
-        """Freezes what is to be frozen, and holds every state dict to come against the network."""
+        """Freezes what is to be frozen; to be called at the end of a subclass's ``__init__``."""
         self._freeze()
-        self.register_load_state_dict_pre_hook(check_fit)
+        self.register_load_state_dict_pre_hook(_translate_names)
+
+    def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See :func:`~mmiformer.checkpoints.fit.filter_backbone_weights`."""
+        return filter_backbone_weights(self, weights)
 
     def init_weights(self) -> None:
         """Initialises as ``init_cfg`` says; a ``Pretrained`` file must fill every parameter.
@@ -157,6 +162,22 @@ class Backbone(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+
+def _translate_names(
+    backbone: Backbone, state_dict: MutableMapping[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Lets ``load_state_dict``, and so mmengine's loaders, fill a detector or bare backbone by foreign names.
+
+    It keeps torch's contract: with ``strict=False`` what does not fit is left out.
+    """
+    if prefix not in ('', 'backbone.'):
+        return
+    translation = translate(state_dict)
+    if translation.recognised:
+        given = {k: v for k, v in translation.state_dict.items() if prefix or k.startswith('backbone.')}
+        state_dict.clear()
+        state_dict.update({k if prefix else k.removeprefix('backbone.'): v for k, v in given.items()})
 
 
 def hold_statistics(model: nn.Module) -> None:

@@ -27,9 +27,12 @@ class EfficientFormerFeatures(TIMMFeatures):
 
     def __init__(self, model_name: str, **kwargs: Any) -> None:
         super().__init__(model_name, **kwargs)
-        for module in self.modules():
-            # The modules keep their parameters and their code, and learn what size the map has.
-            module.__class__ = _ANY_SIZE.get(type(module), type(module))
+        for name, module in list(self.named_modules()):
+            if kind := _ANY_SIZE.get(type(module)):
+                # The same parameters and children under a subclass, which looks at the map's size.
+                resized = kind.__new__(kind)
+                resized.__dict__.update(module.__dict__)
+                self.set_submodule(name, resized)
 
 
 class _ResizedBiases(nn.Module):

@@ -83,7 +83,7 @@ class TIMMFeatures(TIMMBackbone):
 
     def _load(self, file: str) -> None:
         # Tapping a network, timm makes children of some of its containers' children: a.0.b becomes a_0.b.
-        weights = {key.replace('.', '_'): value for key, value in read(file).items()}
+        weights = {key.replace('.', '_'): value for key, value in read(file).state_dict.items()}
         # One that taps itself is wrapped.
         network: nn.Module = getattr(self.timm_model, 'model', None) or self.timm_model
         own = network.state_dict()

@@ -1,16 +1,7 @@
-"""Weight files: read safely, recognised by their keys, translated, held against the network."""
+"""Weight files: fetched, read, their names translated, networks filled from them."""
 
-from mmiformer.checkpoints.fit import MisfitError, check_fit, load_backbone
-from mmiformer.checkpoints.reading import install, load, read
+from mmiformer.checkpoints.fit import load_backbone, load_weights
+from mmiformer.checkpoints.reading import Checkpoint, read
 from mmiformer.checkpoints.translation import Translation, translate
 
-__all__ = [
-    'MisfitError',
-    'Translation',
-    'check_fit',
-    'install',
-    'load',
-    'load_backbone',
-    'read',
-    'translate',
-]
+__all__ = ['Checkpoint', 'Translation', 'load_backbone', 'load_weights', 'read', 'translate']

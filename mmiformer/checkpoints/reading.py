@@ -1,92 +1,181 @@
-"""The one reader of weight files; it never runs code that a file brings along."""
+"""The one reader of weight files: it takes out what is needed, and runs nothing that a file brings along."""
 
 import os
-import pickle
-import re
+import tarfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mmengine.runner.checkpoint as mmengine_checkpoint
 import safetensors.torch
 import torch
-from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 
-from mmiformer.checkpoints.contents import check_contents
-from mmiformer.checkpoints.fetching import fetch, is_offline
-from mmiformer.checkpoints.stand_ins import narrowed_globals
-from mmiformer.checkpoints.translation import translate
+from mmiformer.checkpoints.fetching import fetch
+from mmiformer.checkpoints.unpickling import ForbiddenGlobal, TooComplex, pickle_module
 from mmiformer.errors import UserError
 
+_TIMES_ITS_SIZE = 10  # A file may take that in memory; tied weights count twice.
+_SLACK = 4 << 20  # Bytes.
+_OF_TRAINING = ('meta', 'message_hub', 'optimizer', 'param_schedulers', 'ema_state_dict')
 
-def read(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
-    """Reads a file of weights as it is, with ``weights_only=True`` or as safetensors.
 
-    What it holds beside weights is plain data; a config text in it that does more than assign plain values
-    is left out, and told, since mmengine would run it.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was taken out of a weight file.
+
+    Attributes:
+        state_dict: Tensors by name, detached, on the CPU.
+        dataset_meta: ``classes`` (names) and ``palette`` (one RGB triple a class), where the file has them.
+        training: Plain data under the keys of mmengine's checkpoints that a run resumes from, as it is in
+            the file: :mod:`mmiformer.training.resuming` checks it.
+        left_out: Other keys beside the weights.
+    """
+
+    state_dict: dict[str, torch.Tensor]
+    dataset_meta: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+
+def read(file: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a weight file of ``torch.save`` or safetensors.
+
+    It is a state dict, or a dict with one as ``state_dict`` or ``model``. Nothing is global: other threads
+    may load other files meanwhile, by whatever loader.
 
     Args:
         file: Path or https address of the file.
-        map_location: As ``torch.load`` takes it. Defaults to ``'cpu'``.
 
     Returns:
-        What the file holds: a state dict, or a dict with one inside.
+        Its weights, and what else is ever used of such files.
 
     Raises:
-        UserError: If the file is missing, damaged, no weight file, or would need to run code.
+        UserError: If the file is missing, damaged, no weight file, needs other classes than tensors and plain
+            data, or would take more than ten times its size in memory.
     """
     name = os.fspath(file)
     if '://' not in name:
-        return _read_file(Path(name).expanduser(), map_location)
+        return _read_file(Path(name).expanduser())
     path = fetch(name, _read_file)
     try:
-        return _read_file(path, map_location)
+        return _read_file(path)
     except UserError as error:  # It may be the user's own, or be of use to another process: it stays.
         raise UserError(f'{name}: {str(error).rstrip(".")} (remove it to have it fetched anew).') from error
 
 
-def _read_file(path: Path, map_location: Any = 'cpu') -> Any:
+def _read_file(path: Path) -> Checkpoint:
     if not os.path.isfile(path):  # Path's own fails on a name that is too long.
         if os.path.exists(path):
             raise UserError(f'{path}: is a folder or device; expected a checkpoint file.')
         raise UserError(
             f'{path}: no such checkpoint file (looked in {path.absolute().parent}); check the path.'
         )
+    memory = _TIMES_ITS_SIZE * path.stat().st_size + _SLACK
     try:
         if path.suffix == '.safetensors':
-            device = map_location if isinstance(map_location, str) else 'cpu'
-            checkpoint = safetensors.torch.load_file(path, device=device)
+            content: Any = safetensors.torch.load_file(path)
         else:
             _check_archive(path)
-            with narrowed_globals():
-                checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        check_contents(checkpoint, path)
-        return checkpoint
+            content = torch.load(
+                path, map_location='cpu', pickle_module=pickle_module(memory), weights_only=False
+            )
     except UserError:
         raise
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if wanted is None and not zipfile.is_zipfile(path):
-            raise UserError(_unreadable(path)) from error
+    except ForbiddenGlobal as error:
         raise UserError(
-            f'{path}: refused, because reading it would run code ({wanted[1] if wanted else "unknown"}); if '
-            'you trust its origin, save its weights alone once with torch.save(torch.load(FILE, '
-            "weights_only=False)['state_dict'], NEW_FILE) and load that."
+            f'{path}: refused, because reading it would run code ({error}); if you trust its origin, save '
+            "its weights alone once with torch.save(torch.load(FILE, weights_only=False)['state_dict'], "
+            'NEW_FILE) and load that.'
+        ) from error
+    except TooComplex as error:
+        raise UserError(
+            f'{path}: refused ({error}); expected weights, or a checkpoint of training.'
         ) from error
     except PermissionError as error:
         raise UserError(f'{path}: may not be read; check its permissions.') from error
     except Exception as error:  # A damaged file can break its parser anywhere.
-        if 'deserialize object on a CUDA device' in str(error):
+        if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD'):
             raise UserError(
-                f'{path}: cannot be put on {map_location}, since no CUDA device is here.'
+                f'{path}: not read, since TORCH_FORCE_WEIGHTS_ONLY_LOAD forbids torch every other unpickler '
+                'than its own; unset it: this reader is as strict.'
             ) from error
         raise UserError(_unreadable(path)) from error
+    return _take(content, path, memory)
+
+
+def _take(content: Any, path: Path, memory: int) -> Checkpoint:
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: holds no weights; expected a dict of tensors by name, or around one.')
+    around = next((k for k in ('state_dict', 'model') if isinstance(content.get(k), dict)), None)
+    weights = tensors_of(content[around] if around else content, path)
+    if not weights:
+        raise UserError(f'{path}: holds no weights; expected a dict of tensors by name, or around one.')
+    size = 0
+    for name, tensor in weights.items():
+        size += tensor.numel() * tensor.element_size()
+        if size > memory:
+            raise UserError(
+                f'{path}: {name} is {tuple(tensor.shape)}, more than a file of {path.stat().st_size} bytes '
+                'can hold; take another file.'
+            )
+    if not around:
+        return Checkpoint(weights)
+    meta = content.get('meta')
+    others = [key for key in content if isinstance(key, str) and key.isprintable() and key != around]
+    return Checkpoint(
+        weights,
+        _dataset_meta(meta) if isinstance(meta, dict) else {},
+        {key: content[key] for key in _OF_TRAINING if key in content},
+        tuple(key for key in others if key != 'meta'),
+    )
+
+
+def tensors_of(value: Mapping[Any, Any], file: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors in a dict, detached; other values, such as modules' extra state, are left out.
+
+    Args:
+        value: A state dict.
+        file: What it was read from, for the message.
+
+    Raises:
+        UserError: If a tensor has no name that can be shown.
+    """
+    found = {key: tensor.detach() for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
+    for key in found:
+        if not isinstance(key, str) or not key.isprintable():
+            raise UserError(f'{file}: the key {key!a:.80} is no name of a tensor; take another file.')
+    return found
+
+
+def _dataset_meta(meta: dict[Any, Any]) -> dict[str, Any]:
+    """Class names and palette as mmengine, or mmcv before it, writes them; none that are malformed."""
+    inner = meta.get('dataset_meta')
+    inner = inner if isinstance(inner, dict) else meta
+    found = {}
+    for key in ('classes', 'palette'):
+        value = inner.get(key, inner.get(key.upper()))
+        good = _is_name if key == 'classes' else _is_color
+        if isinstance(value, list | tuple) and value and all(map(good, value)):
+            found[key] = value
+    return found
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_color(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return False
+    return all(isinstance(part, int) and 0 <= part <= 255 for part in value)
 
 
 def _check_archive(path: Path) -> None:
-    """Holds the records of a zip, which torch.save writes, against their checksums, as torch does not."""
+    """Compares the records of a zip, which torch.save writes, with their checksums, as torch does not."""
     if not zipfile.is_zipfile(path):  # torch.save's format before 1.6, which has no checksums.
+        if tarfile.is_tarfile(path):
+            raise UserError(_unreadable(path))
         return
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
@@ -105,7 +194,8 @@ def _check_archive(path: Path) -> None:
         damaged = archive.testzip() if any(record.CRC for record in records) else None
         if damaged:
             raise UserError(
-                f'{path}: damaged, because {damaged} in it does not fit its checksum; fetch or copy it again.'
+                f'{path}: damaged, because {ascii(damaged)[1:-1]} in it does not fit its checksum; fetch or '
+                'copy it again.'
             )
 
 
@@ -114,52 +204,3 @@ def _unreadable(path: Path) -> str:
         f'{path}: truncated, or not a checkpoint ({path.stat().st_size} bytes); expected a file of '
         'torch.save or .safetensors, so fetch or copy it again.'
     )
-
-
-def load(file: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
-    """Reads a file or address and translates the names of an iFormer in it to ours.
-
-    Args:
-        file: Path or https address.
-        map_location: As ``torch.load`` takes it. Defaults to ``'cpu'``.
-
-    Returns:
-        The checkpoint, ``dict(state_dict=...)`` where names were translated; other files as they are.
-
-    Raises:
-        UserError: See :func:`read` and :func:`fetch`.
-    """
-    name = os.fspath(file)
-    translation = translate(read(name, map_location))
-    if translation.recognised:
-        print_log(f'{name}: {translation.report()}', logger='current')
-    return translation.checkpoint
-
-
-def install() -> None:
-    """Puts :func:`load` before every way in which mmengine reads weights.
-
-    mmengine of the OneDL line falls back to ``weights_only=False``; the original line refuses its own
-    resume files. Both hand every name to ``CheckpointLoader``: the schemes for paths and addresses are
-    replaced, and so are the two module functions that the schemes of model zoos call. Object stores, which
-    are not https, are refused.
-    """
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    addresses = ('http://', 'https://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
-    CheckpointLoader.register_scheme(prefixes=addresses, loader=load_from_http, force=True)
-    mmengine_checkpoint.load_from_http = load_from_http
-    if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        mmengine_checkpoint._safe_torch_load = load_from_local
-    if is_offline():
-        os.environ['HF_HUB_OFFLINE'] = '1'  # For models by name, which timm and transformers would fetch.
-
-
-# mmengine's log calls a loader by its function's name after "load_from_".
-def load_from_local(filename: str, map_location: Any = None, **_: Any) -> Any:
-    """Mmengine's scheme for paths."""
-    return load(filename, map_location)
-
-
-def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
-    """Mmengine's scheme for addresses; how to download is :func:`fetch`'s."""
-    return load(filename, map_location)

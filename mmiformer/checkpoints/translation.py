@@ -5,12 +5,12 @@ files (``cls_*``, ``det_*``) and of timm's ``iformer_*`` and ``ghostnet_*``.
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+
+from mmiformer.errors import UserError
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -64,74 +64,65 @@ _MARKS = (
 _TABLES = {'official': _OFFICIAL, 'timm': _TIMM}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Translation:
-    """A checkpoint in our names, and what was recognised in it.
+    """Weights in our names, and what was recognised in them.
 
     Attributes:
-        checkpoint: ``dict(state_dict=..., ...)`` if names were translated, else the same object as was given.
+        state_dict: Tensors by name; the same object as was given where no network of ours is in it.
         recognised: ``'official'``, ``'timm'``, ``'mmiformer'``, or None: some other network.
-        backbone: Tensors of the backbone.
-        others: Tensors of a classifier, neck or heads.
-        dropped: Keys beside the weights that the translated checkpoint does not carry on.
         network: What it is, for people.
     """
 
-    checkpoint: Any
+    state_dict: StateDict
     recognised: str | None = None
-    backbone: int = 0
-    others: int = 0
-    dropped: tuple[str, ...] = ()
-    network: str = 'an iFormer'
+    network: str = ''
 
     def report(self) -> str:
         """One sentence for the log."""
+        if self.recognised is None:
+            return 'no network of this package recognised'
         names = {'official': "the authors' names", 'timm': "timm's names", 'mmiformer': 'our names'}
-        text = 'no network of this package recognised'
-        if self.recognised:
-            text = (
-                f'{self.network} in {names[self.recognised]}, {self.backbone} tensors of the backbone and '
-                f'{self.others} of a classifier, neck or heads'
-            )
-        return text + (f'; not taken over: {", ".join(self.dropped)}' if self.dropped else '')
+        own = sum(key.startswith('backbone.') for key in self.state_dict)
+        return (
+            f'{self.network} in {names[self.recognised]}, {own} tensors of the backbone and '
+            f'{len(self.state_dict) - own} of a classifier, neck or heads'
+        )
 
 
-def translate(checkpoint: Any) -> Translation:
-    """Recognises the names in a checkpoint and translates them to ours.
+def translate(state_dict: StateDict) -> Translation:
+    """Recognises the names of a network of ours and translates them.
 
     A bare backbone or classification file becomes a state dict with the prefixes ``backbone.`` and
     ``head.``; a whole detector or segmentor keeps the names of its neck and heads, which are mmdet's and
-    mmseg's own. Optimiser states are not carried over from foreign names, since their order differs.
+    mmseg's own.
 
     Args:
-        checkpoint: What a file holds.
+        state_dict: Weights by name, with DistributedDataParallel's ``module.`` before them or not.
 
     Returns:
         The translation; with ``recognised=None`` and the same object where no network of ours is in it.
-    """
-    state_dict, container = _find_state_dict(checkpoint)
-    if state_dict is None:
-        return Translation(checkpoint)
-    wrapped = state_dict
-    state_dict = {re.sub(r'^module\.', '', k): v for k, v in wrapped.items()}  # DistributedDataParallel's.
-    found = _recognise(state_dict)
-    if found is None:
-        return Translation(checkpoint)
-    kind, network, prefix = found
 
-    heads = {key for key in state_dict if prefix and not key.startswith(prefix)}
-    if kind == 'mmiformer':
-        state_dict = state_dict if prefix else {f'backbone.{k}': v for k, v in state_dict.items()}
-        if state_dict.keys() != wrapped.keys():
-            checkpoint = {**container, 'state_dict': OrderedDict(state_dict)}
-        return Translation(checkpoint, kind, len(state_dict) - len(heads), len(heads), network=network)
+    Raises:
+        UserError: If a name is there with ``module.`` and without.
+    """
+    bare = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+    found = _recognise(bare)
+    if found is None:
+        return Translation(state_dict)
+    if len(bare) < len(state_dict):
+        key = next(key for key in state_dict if f'module.{key}' in state_dict)
+        raise UserError(f'the weights hold both {key} and module.{key}; take out one of them.')
+    kind, network, prefix = found
     result: dict[str, torch.Tensor] = {}
-    for key, value in state_dict.items():
-        result[key if key in heads else _rename(key[len(prefix) :], kind, state_dict, prefix)] = value
-    own = sum(key.startswith('backbone.') for key in result)
-    kept = dict(meta=container['meta']) if isinstance(container.get('meta'), dict) else {}
-    dropped = tuple(sorted(k for k in container if k not in ('model', 'state_dict', 'meta')))
-    return Translation(dict(state_dict=OrderedDict(result), **kept), kind, own, len(result) - own, dropped)
+    for key, value in bare.items():
+        if prefix and not key.startswith(prefix):  # Of a neck or head.
+            result[key] = value
+        elif kind == 'mmiformer':
+            result['backbone.' + key.removeprefix(prefix)] = value
+        else:
+            result[_rename(key[len(prefix) :], kind, bare, prefix)] = value
+    return Translation(result, kind, network)
 
 
 # GhostNet's blocks.I.J in timm, by our names: the first bottleneck belongs to the stem.
@@ -165,7 +156,7 @@ _GHOSTNET = (
 def translate_ghostnet(state_dict: StateDict) -> dict[str, torch.Tensor]:
     """A bare state dict of timm's ``ghostnet_*`` in the names of a MoCoViT backbone; empty if it is none.
 
-    The reader leaves such files as they are, since mmpretrain's ``TimmClassifier`` takes them too.
+    :func:`translate` leaves such weights as they are, since mmpretrain's ``TimmClassifier`` takes them too.
 
     Args:
         state_dict: Weights by name.
@@ -183,17 +174,6 @@ def translate_ghostnet(state_dict: StateDict) -> dict[str, torch.Tensor]:
         if renamed.startswith(('stem.', 'stages.')):
             result[renamed] = value
     return result
-
-
-def _find_state_dict(checkpoint: Any) -> tuple[StateDict | None, dict[str, Any]]:
-    """The state dict in a checkpoint, and the dict around it (empty if there is none)."""
-    if not isinstance(checkpoint, Mapping):
-        return None, {}
-    for key in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(key), Mapping):
-            return checkpoint[key], dict(checkpoint)
-    is_flat = all(isinstance(value, torch.Tensor) for value in checkpoint.values())
-    return (checkpoint if is_flat and checkpoint else None), {}
 
 
 def _recognise(state_dict: StateDict) -> tuple[str, str, str] | None:

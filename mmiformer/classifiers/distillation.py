@@ -13,10 +13,9 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
 
-from mmiformer.checkpoints import read
+from mmiformer.checkpoints import load_weights, read
 from mmiformer.config_tree import walk
 from mmiformer.errors import UserError
-from mmiformer.inference import load_strictly
 
 
 class DistilledClassifier(ImageClassifier):
@@ -184,7 +183,7 @@ def _build(cfg: dict[str, Any]) -> BaseModel:
         model.model.is_init = True  # timm has filled it already; some of its networks would start anew.
     model.init_weights()
     if checkpoint:
-        load_strictly(model, checkpoint)
+        load_weights(model, checkpoint)
     elif not any(part.get('type') == 'Pretrained' or part.get('pretrained') for _, part in walk(cfg)):
         print_log(
             'The teacher has no weights of its own: what it teaches means nothing.',
@@ -211,7 +210,7 @@ def _published_weights(cfg: dict[str, Any]) -> Any:
             'as checkpoint_path, with pretrained=False.'
         )
     on_hub = f'https://huggingface.co/{published.hf_hub_id}/resolve/main/model.safetensors'
-    return read(on_hub if published.hf_hub_id else published.url)
+    return read(on_hub if published.hf_hub_id else published.url).state_dict
 
 
 def _normalisation(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor, bool] | None:

@@ -1,6 +1,5 @@
 """The heads of the classification networks."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmiformer.backbones.base import DEFAULT_INIT
-from mmiformer.checkpoints import MisfitError
 from mmiformer.errors import UserError
 from mmiformer.layers import AveragedHeads, ConvNorm, NormLinear
 
@@ -48,8 +46,20 @@ class NormLinearClsHead(ClsHead):
             raise UserError(f'num_heads={num_heads}: expected 1, or 2 for a distilled network.')
         self.num_classes = num_classes
         self.heads = AveragedHeads([NormLinear(in_channels, num_classes) for _ in range(num_heads)])
-        self.register_load_state_dict_pre_hook(_check_heads)
-        self.register_load_state_dict_pre_hook(_check_classes)
+
+    def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """All of ``weights``, by the head's own names.
+
+        Raises:
+            UserError: If they are those of another number of classifiers or classes.
+        """
+        found = sum(key.endswith('linear.weight') for key in weights)
+        if found not in (0, len(self.heads)):
+            raise UserError(
+                f'the weights have {found} classifiers and the config num_heads={len(self.heads)}; use the '
+                f'config {"with" if found == 2 else "without"} "distill" in its name.'
+            )
+        return _of_classes(weights, self.num_classes)
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Pools the last map: N x in_channels x H x W to N x in_channels."""
@@ -106,7 +116,14 @@ class GhostClsHead(ClsHead):
         self.hidden = nn.Conv2d(conv_channels, hidden_channels, 1)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden_channels, num_classes)
-        self.register_load_state_dict_pre_hook(_check_classes)
+
+    def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """All of ``weights``, by the head's own names.
+
+        Raises:
+            UserError: If they are those of another number of classes.
+        """
+        return _of_classes(weights, self.num_classes)
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """The hidden layer: N x in_channels x H x W to N x hidden_channels."""
@@ -118,31 +135,12 @@ class GhostClsHead(ClsHead):
         return self.linear(self.dropout(self.pre_logits(feats)))
 
 
-def _check_heads(
-    head: NormLinearClsHead, state_dict: Mapping[str, torch.Tensor], prefix: str, *_: Any
-) -> None:
-    """Raises where a checkpoint has another number of classifiers, which lenient loading would drop."""
-    found = len(_classifiers(state_dict, prefix))
-    if found not in (0, len(head.heads)):
-        raise MisfitError(
-            f'the weights have {found} classifiers and the config num_heads={len(head.heads)}; use the '
-            f'config {"with" if found == 2 else "without"} "distill" in its name.'
-        )
-
-
-def _check_classes(
-    head: NormLinearClsHead | GhostClsHead, state_dict: Mapping[str, torch.Tensor], prefix: str, *_: Any
-) -> None:
-    """Raises where a checkpoint's classes are others, which lenient loading would leave at random."""
-    for weight in _classifiers(state_dict, prefix):
-        if weight.shape[0] != head.num_classes:
-            raise MisfitError(
+def _of_classes(weights: dict[str, torch.Tensor], num_classes: int) -> dict[str, torch.Tensor]:
+    for key, weight in weights.items():
+        if key.endswith('linear.weight') and weight.shape[0] != num_classes:
+            raise UserError(
                 f"the weights' classifier has {weight.shape[0]} classes and the config's head num_classes="
-                f'{head.num_classes}; set num_classes to it, or to train other classes start from the '
-                'backbone alone (model.backbone.init_cfg).'
+                f'{num_classes}; set num_classes to it, or to train other classes start from the backbone '
+                'alone (model.backbone.init_cfg).'
             )
-
-
-def _classifiers(state_dict: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
-    """Last layers of a head in a state dict; none in that of a backbone, which the backbone judges."""
-    return [v for k, v in state_dict.items() if k.startswith(prefix) and k.endswith('linear.weight')]
+    return weights

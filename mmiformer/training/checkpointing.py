@@ -4,11 +4,8 @@ mmengine writes a checkpoint under its final name, deletes the older one before,
 ``last_checkpoint`` to fill it anew: a run killed in between leaves half a file, or none.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -110,22 +107,18 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         runner.message_hub.update_info('validated', _done(runner.train_loop))
-        with self._removing_later() as obsolete:
+        backend: Any = self.file_backend  # type: ignore[has-type]  # mmengine is untyped.
+        self.file_backend = _RemoveLater(backend)
+        try:
             super()._save_best_checkpoint(runner, metrics)
+            obsolete = self.file_backend.removed
+        finally:
+            self.file_backend = backend
         if self.save_best:
             one = len(self.key_indicators) == 1
             kept = [self.best_ckpt_path] if one else self.best_ckpt_path_dict.values()
             for path in set(obsolete).difference(kept):
                 self._remove(path)
-
-    @contextmanager
-    def _removing_later(self) -> Iterator[list[str]]:
-        obsolete: list[str] = []
-        with (
-            mock.patch.object(self.file_backend, 'remove', obsolete.append),
-            mock.patch.object(self.file_backend, 'rmtree', obsolete.append),
-        ):
-            yield obsolete
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
@@ -135,6 +128,18 @@ class WholeCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
         elif self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+class _RemoveLater:
+    """A file backend that notes what it is to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.removed: list[str] = []
+        self.remove = self.rmtree = self.removed.append
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
 
 def _done(loop: BaseLoop) -> int:

@@ -57,7 +57,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> float:
 def filled(network: str, **kwargs) -> IFormer:
     """A network with golden weights, put in directly (the way through a file is tested with the reader)."""
     net = IFormer(CASES_ARCH(network), **kwargs).eval()
-    own = translate(golden.state_dict(network)).checkpoint['state_dict']
+    own = translate(golden.state_dict(network)).state_dict
     net.load_state_dict({k.removeprefix('backbone.'): v for k, v in own.items() if k.startswith('backbone.')})
     return net
 
@@ -98,7 +98,7 @@ def test_agrees_with_timm(arch):
     if not timm.is_model(f'iformer_{arch}'):
         pytest.skip(f'this timm has no iformer_{arch}')
     other = randomise(timm.create_model(f'iformer_{arch}').eval())
-    own = translate(other.state_dict()).checkpoint['state_dict']
+    own = translate(other.state_dict()).state_dict
     net = IFormer(arch, layer_scale_init_value=1e-6 if arch == 'h' else 0).eval()
     net.load_state_dict({k.removeprefix('backbone.'): v for k, v in own.items() if k.startswith('backbone.')})
     image = torch.randn(1, 3, 64, 96)

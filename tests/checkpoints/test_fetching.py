@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
 
-from mmiformer.checkpoints import fetching, install, load, read, released
+from mmiformer import cli
+from mmiformer.checkpoints import fetching, read, released
 from mmiformer.errors import UserError
 from mmiformer.files import sha256_of
 
@@ -137,7 +137,7 @@ def files_of(cache: Path) -> list[Path]:
 
 def refusal(url: str) -> str:
     with pytest.raises(UserError) as error:
-        load(url)
+        read(url)
     text = str(error.value)
     assert url in text and '\n' not in text
     return text
@@ -149,7 +149,7 @@ def test_a_file_is_fetched_once_and_kept_by_its_whole_address(site, cache):
         site.answers[f'/{name}'] = whole(weights(number))
     for _ in range(2):
         for number, name in enumerate(names):
-            assert read(f'{site.address}/{name}')['x'].mean() == number
+            assert read(f'{site.address}/{name}').state_dict['x'].mean() == number
     assert site.asked == [f'/{name}' for name in names]
     folder = cache / site.address.removeprefix('https://')
     plain, queried = [folder / name for name in names[:2]], [*folder.glob('2/*/model.pth')]
@@ -163,7 +163,7 @@ def test_redirects_stay_with_https(site, cache):
     site.answers['/good.pth'] = redirect(f'{site.address}/net.pth')
     site.answers['/bad.pth'] = redirect(f'{plain.address}/net.pth')
     site.answers['/worse.pth'] = redirect('file:///etc/hostname')
-    assert read(f'{site.address}/good.pth')['x'].mean() == 1
+    assert read(f'{site.address}/good.pth').state_dict['x'].mean() == 1
     text = refusal(f'{site.address}/bad.pth')
     assert f'it redirects to {plain.address}/net.pth, which is not https' in text
     assert 'not allowed' in refusal(f'{site.address}/worse.pth')  # Python's own words.
@@ -175,7 +175,7 @@ def test_redirects_stay_with_https(site, cache):
 def test_chunks_may_come_instead_of_a_length(site):
     data = weights()
     site.answers['/net.pth'] = in_chunks(data[:1000], data[1000:])
-    assert read(f'{site.address}/net.pth')['x'].mean() == 1
+    assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_what_does_not_come_whole_leaves_nothing(site, cache, monkeypatch, answe
     assert words in refusal(f'{site.address}/net.pth')
     assert files_of(cache) == []
     site.answers['/net.pth'] = whole(weights())
-    assert read(f'{site.address}/net.pth')['x'].mean() == 1
+    assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
 
 
 def test_the_ways_out_are_told(site, cache):
@@ -223,7 +223,7 @@ def test_the_hash_in_a_name_is_held_against(site, cache, tmp_path):
     other = f'{int(start, 16) ^ 1:08x}'
     for digits in (start, other):
         site.answers[f'/net-{digits}.pth'] = whole(weights())
-    assert read(f'{site.address}/net-{start}.pth')['x'].mean() == 1
+    assert read(f'{site.address}/net-{start}.pth').state_dict['x'].mean() == 1
     text = refusal(f'{site.address}/net-{other}.pth')
     assert f'its SHA-256 is {start} and not {other}; if you trust it' in text
     assert [path.name for path in files_of(cache)] == [f'net-{start}.pth']
@@ -257,7 +257,7 @@ def test_hashes_in_names(name, known):
 def test_addresses_that_are_not_fetched(tmp_path, cache):
     for scheme in ('http', 'ftp', 'file', 's3', 'a:s3', 'petrel', 'pavi'):
         with pytest.raises(UserError, match='weights are only fetched over https'):
-            CheckpointLoader.load_checkpoint(f'{scheme}://a.org/net.pth')
+            read(f'{scheme}://a.org/net.pth')
     for path in ('../../../net.pth', 'a/../../../../net.pth', '', 'folder/'):
         assert 'no address of a file' in refusal(f'https://a.org/{path}')
     for url in ('https://../net.pth', 'https://a.org?id=1'):
@@ -316,7 +316,7 @@ def test_what_a_killed_download_leaves_is_not_taken_for_the_file(site, cache):
     (left,) = files_of(cache)
     assert left.name.startswith('part-')
     site.answers['/net.pth'] = whole(data)
-    assert read(f'{site.address}/net.pth')['x'].mean() == 1
+    assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
     assert {path.name for path in files_of(cache)} == {left.name, 'net.pth'}
 
 
@@ -339,20 +339,20 @@ def test_offline_nothing_is_asked_for_and_what_was_fetched_is_used(site, cache, 
     monkeypatch.setenv('MMIFORMER_OFFLINE', '0')
     read(f'{site.address}/net.pth')
     monkeypatch.setenv('MMIFORMER_OFFLINE', '1')
-    assert read(f'{site.address}/net.pth')['x'].mean() == 1
+    assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
     text = refusal(f'{site.address}/other.pth')
     place = files_of(cache)[0].with_name('other.pth')
     assert 'MMIFORMER_OFFLINE is set' in text and f'put it at {place}' in text
     assert site.asked == ['/net.pth']
     place.write_bytes(weights(2))
-    assert read(f'{site.address}/other.pth')['x'].mean() == 2
+    assert read(f'{site.address}/other.pth').state_dict['x'].mean() == 2
 
 
 def test_offline_holds_for_libraries_that_fetch_by_name(monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '0')
     monkeypatch.delenv('MMIFORMER_OFFLINE', raising=False)
-    install()
+    cli.run(lambda: None)
     assert os.environ['HF_HUB_OFFLINE'] == '0'
     monkeypatch.setenv('MMIFORMER_OFFLINE', 'yes')
-    install()
+    cli.run(lambda: None)
     assert os.environ['HF_HUB_OFFLINE'] == '1'

@@ -1,4 +1,6 @@
 import resource
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,13 +10,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from mmiformer.errors import UserError
 from mmiformer.files import write_whole
 from mmiformer.training import WholeCheckpointHook
-from mmiformer.training.resuming import latest_intact
+from mmiformer.training.resuming import latest_intact, read_to_resume
+from mmiformer.training.runner import Runner
 
 SCORES = [1, 3, 2, 4]  # Of the validations, in turn.
 
@@ -84,13 +86,17 @@ def runner(
         val_cfg=dict(),
         val_evaluator=dict(type='Score'),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        param_scheduler=dict(type='LinearLR', start_factor=1.0, begin=0, end=4, by_epoch=False),
         default_hooks=dict(checkpoint=hook),
         custom_hooks=[Steps(stop_before, stop_after)],
         resume=resume,
+        load_from=latest_intact(Path('run')) if resume else None,
         randomness=dict(seed=0),
         experiment_name=f'{Path.cwd().name}_{resume}',
     )
     made.val_dataloader  # noqa: B018  Built now: a loop is named "val_loop" only then.
+    if resume:
+        made.to_resume = read_to_resume(made._load_from, Path('run'))
     return made
 
 
@@ -201,3 +207,93 @@ def test_a_file_is_the_former_or_the_new_one():
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert file.read_text() == 'former' and list(Path('.').iterdir()) == [file]
+
+
+def edit(change: Callable[[dict], object]) -> None:
+    """Changes what the last checkpoint holds."""
+    file = Path('run/iter_2.pth')
+    held = torch.load(file, weights_only=False)
+    change(held)
+    torch.save(held, file)
+
+
+BEST = dict(max_keep_ckpts=1, save_best='score', rule='greater')
+
+
+@pytest.mark.parametrize('elsewhere', ['../private', 'private', 'private/best_score_iter_1.pth'])
+def test_a_best_checkpoint_elsewhere_is_not_removed(elsewhere, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], 'SCORES', [1, 2, 3, 4])
+    Path('run/private').mkdir(parents=True)
+    Path('private').mkdir()
+    for folder in ('private', 'run/private'):
+        Path(folder, 'best_score_iter_1.pth').touch()
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **BEST).train()
+    target = str(Path('run', elsewhere).absolute())
+    edit(lambda held: held['message_hub']['runtime_info'].update(best_ckpt=target))
+    runner(resume=True, **BEST).train()
+    assert 'best_score_iter_4.pth' in names()
+    for folder in ('private', 'run/private'):
+        assert Path(folder, 'best_score_iter_1.pth').is_file()
+
+
+def test_a_config_text_in_a_checkpoint_is_not_run():
+    """mmengine's own resume runs it, with its custom_imports."""
+    with pytest.raises(Stopped):
+        runner(stop_after=2).train()
+    Path('evil.py').write_text("open('mark', 'w')")
+    text = "custom_imports = dict(imports=['evil'])\nimport os\nos.mkdir('mark')"
+    edit(lambda held: held['meta'].update(config=text, cfg=text))
+    resumed = runner(resume=True)
+    resumed.train()
+    assert resumed.iter == 4 and not Path('mark').exists()
+
+
+EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
+    'no epoch': (lambda held: held['meta'].pop('epoch'), 'meta has no epoch and iter'),
+    'a step that is a text': (lambda held: held['meta'].update(iter='2'), 'meta.iter is str'),
+    'a negative step': (lambda held: held['meta'].update(iter=-1), 'meta.iter is int'),
+    'no hub': (lambda held: held.update(message_hub=[]), 'holds weights only'),
+    'no meta': (lambda held: held.update(meta=None), 'holds weights only'),
+    'a score that is a text': (
+        lambda held: held['message_hub']['runtime_info'].update(best_score='9'),
+        'best_score is str; expected float',
+    ),
+    'numbers that are paths': (
+        lambda held: held['message_hub']['runtime_info'].update(keep_ckpt_ids=['../../x']),
+        'keep_ckpt_ids is list; expected a list of int',
+    ),
+    'no schedules': (lambda held: held.update(param_schedulers=[]), 'param_schedulers is list of 0'),
+    'an empty schedule': (lambda held: held['param_schedulers'][0].clear(), r'param_schedulers has no .+'),
+    'a step of a schedule': (
+        lambda held: held['param_schedulers'][0].update(last_step='x'),
+        r'param_schedulers.+ is str',
+    ),
+    'no optimiser': (lambda held: held.pop('optimizer'), 'has no optimizer'),
+    'an optimiser that is a list': (lambda held: held.update(optimizer=[]), 'optimizer is list of 0'),
+    'no groups': (lambda held: held['optimizer'].update(param_groups=[]), 'param_groups is list of 0'),
+    'a rate that is a text': (
+        lambda held: held['optimizer']['param_groups'][0].update(lr='x'),
+        r'param_groups.* is str',
+    ),
+    'a state of another parameter': (
+        lambda held: held['optimizer'].update(state={7: {}}),
+        'optimizer.state is not of the 1 parameters',
+    ),
+    'another model': (lambda held: held['state_dict'].update(other=torch.ones(1)), 'trained with another'),
+    'averaged weights of another model': (
+        lambda held: held.update(ema_state_dict={'module.other': torch.ones(1)}),
+        'ema_state_dict is of another model',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', EDITS)
+def test_an_edited_checkpoint_is_a_sentence(name):
+    change, words = EDITS[name]
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **BEST).train()
+    edit(change)
+    with pytest.raises(UserError, match=f'iter_2.pth.*{words}'):
+        resumed = runner(resume=True, **BEST)
+        resumed.train()

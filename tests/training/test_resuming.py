@@ -19,7 +19,10 @@ def _here(tmp_path, monkeypatch) -> None:
 
 
 def save(name: str, seed: int = 7) -> None:
-    torch.save(dict(state_dict={}, message_hub={}, meta=dict(seed=seed)), Path('run', name))
+    torch.save(
+        dict(state_dict={'w': torch.ones(1)}, message_hub={}, meta=dict(seed=seed, epoch=1, iter=2)),
+        Path('run', name),
+    )
 
 
 def config(**settings: object) -> Config:

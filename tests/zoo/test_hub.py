@@ -17,6 +17,7 @@ from mmengine.registry import MODELS, init_default_scope
 import mmiformer
 from mmiformer.errors import UserError
 from mmiformer.inference import predict
+from mmiformer.zoo.hub import allow_own_bases
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +63,15 @@ def whole_file(name: str, folder: Path) -> str:
     return str(folder / f'{name}.pth')
 
 
+def with_program(file: str) -> Path:
+    """Adds a config that makes a folder: mmdet's and mmseg's inferencers take one from the weight file."""
+    mark = Path(file).with_name('mark')
+    text = f"import os\nmodel = dict(type='os.mkdir', path={str(mark)!r})\nos.mkdir({str(mark)!r})"
+    held = torch.load(file)
+    torch.save(dict(held, meta=dict(cfg=text, config=text)), file)
+    return mark
+
+
 @pytest.fixture
 def image(tmp_path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
@@ -80,6 +90,7 @@ def test_inferencer_is_the_toolboxs_own_and_predicts_as_the_model(name, tmp_path
             step.scale = (128, 128)
     monkeypatch.setattr('mmiformer.zoo.hub.get_config', lambda _: cfg)
     weights = whole_file(name, tmp_path)
+    mark = with_program(weights)
     inferencer = mmiformer.inferencer(name, weights, device='cpu')
     toolbox = dict(maskrcnn='mmdet', fpn='mmseg', iformer='mmpretrain')[name.split('_')[0]]
     assert type(inferencer).__module__.startswith(f'{toolbox}.apis')
@@ -107,6 +118,7 @@ def test_inferencer_is_the_toolboxs_own_and_predicts_as_the_model(name, tmp_path
         np.testing.assert_allclose(own['bboxes'], boxes.bboxes.numpy(), atol=1e-2)
         assert own['labels'] == boxes.labels.tolist()
         assert inferencer.visualizer.dataset_meta['classes'][0] == 'person'
+    assert not mark.exists()
     data = cv2.imencode('.jpg', cv2.imread(str(image)))[1].tobytes()
     (tmp_path / 'cut.jpg').write_bytes(data[:-100])
     with pytest.raises(UserError, match=r'cut\.jpg: truncated JPEG'):
@@ -119,7 +131,9 @@ def test_weights_that_do_not_fit_are_an_error(tmp_path):
         mmiformer.inferencer('iformer_s_in1k', str(tmp_path / 'iFormer_t.pth'))
 
 
-def test_a_config_of_ones_own_inherits_by_name(tmp_path):
+def test_a_config_of_ones_own_inherits_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(Config, '_get_cfg_path', Config._get_cfg_path)  # Restored at the end.
+    allow_own_bases()
     file = tmp_path / 'own.py'
     file.write_text(
         "_base_ = 'mmiformer::detection/maskrcnn_iformer_m_coco.py'\n"
