@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
@@ -65,27 +65,6 @@ def _fail(sentence: str) -> NoReturn:
     sys.exit(1)
 
 
-def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that training and testing have in common."""
-    parser.add_argument('config', help='config file, e.g. configs/detection/maskrcnn_iformer_m_coco.py')
-    parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures')
-    parser.add_argument(
-        '--demo', action='store_true', help='use miniature data, drawn on the spot; nothing is downloaded'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings to override in the config, as key=value, e.g. train_dataloader.batch_size=4',
-    )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='distributed launcher'
-    )
-    # torchrun of old passes the rank on the command line.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
 def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = False) -> Config:
     """Reads a config, points it at the miniature data if asked to, then applies the user's options.
 
@@ -126,7 +105,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     """The config of a run on command-line arguments, checked as far as can be before it starts.
 
     Args:
-        args: Arguments of :func:`add_runner_arguments`.
+        args: Of ``tools/runner_arguments.py``.
         splits: Data loaders that the run will use, out of ``train``, ``val``, ``test``.
 
     Returns:

@@ -1,6 +1,50 @@
 """Times networks against each other on this machine: ``python tools/benchmark.py NETWORK ...``."""
 
 import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
+        'are random. Figures are median and 90th percentile over the rounds; a round is the mean over as '
+        'many runs as take --seconds. Parameters and multiply-adds (attention products counted) are of the '
+        'network as it runs, fused. Peak memory is how far a fresh process grows that loads the network and '
+        'runs it three times, pages of the libraries that it touches included.',
+        epilog='NETWORK: iformer_ARCH (t, s, m, l, l2, h), mocovit, timm/NAME for any of timm, or a config '
+        'file for the backbone of its model; NAME:classify or NAME:pyramid for another task than --task.',
+    )
+    add = parser.add_argument
+    add('networks', nargs='+', metavar='NETWORK', help='see below')
+    add('--runtimes', nargs='+', default=['torch'], help='torch, onnx, openvino, ... (default: torch)')
+    add('--precisions', nargs='+', default=['fp32'], help='fp32, fp16, bf16, int8 (default: fp32)')
+    add('--sizes', nargs='+', default=['224x224'], metavar='HxW', help='height x width (default: 224x224)')
+    add(
+        '--task',
+        choices=['classify', 'pyramid'],
+        default='classify',
+        help='logits, or maps of strides 4 to 32',
+    )
+    add('--batch', type=int, default=1, help='images at once (default: 1)')
+    add('--threads', type=int, default=1, help='threads of each runtime (default: 1)')
+    add('--rounds', type=int, default=9, help='at least 3 (default: 9)')
+    add('--seconds', type=float, default=0.2, help='least time of a turn in a round (default: 0.2)')
+    add('--compile', action='store_true', help='beside torch, also time it with torch.compile')
+    add(
+        '--reference',
+        metavar='NETWORK[@RUNTIME]',
+        help='print times as ratios to this network, on the same runtime or the one named; median over the '
+        'rounds of the ratio within a round',
+    )
+    add('--accuracy', default='top1', help='published figure to show (default: top1)')
+    add('--no-memory', action='store_true', help='do not measure the memory')
+    add('--out', default='work_dirs/benchmark', help='folder of the results (default: work_dirs/benchmark)')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import csv
 import datetime
 import difflib
@@ -79,8 +123,9 @@ class Entry:
 
 
 def main() -> None:
-    """Parses the arguments, times, prints and writes the results."""
-    args = parse_arguments()
+    """Times, prints and writes the results."""
+    args = parse_args()
+    check_arguments(args)
     registry = {name: find_runtime(name) for name in args.runtimes}
     reference = parse_reference(args)
     variants = plan(args, registry, reference)
@@ -132,38 +177,10 @@ def main() -> None:
         )
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The arguments, checked."""
-    parser = argparse.ArgumentParser(
-        description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
-        'are random. Figures are median and 90th percentile over the rounds; a round is the mean over as '
-        'many runs as take --seconds. Parameters and multiply-adds (attention products counted) are of the '
-        'network as it runs, fused. Peak memory is how far a fresh process grows that loads the network and '
-        'runs it three times, pages of the libraries that it touches included.',
-        epilog=f'NETWORK: {", ".join(networks.OURS)}, timm/NAME for any of timm, or a config file for the '
-        'backbone of its model; NAME:classify or NAME:pyramid for another task than --task.',
-    )
-    add = parser.add_argument
-    add('networks', nargs='+', metavar='NETWORK', help='see below')
-    add('--runtimes', nargs='+', default=['torch'], help='torch, onnx, openvino, ... (default: torch)')
-    add('--precisions', nargs='+', default=['fp32'], help='fp32, fp16, bf16, int8 (default: fp32)')
-    add('--sizes', nargs='+', default=['224x224'], metavar='HxW', help='height x width (default: 224x224)')
-    add('--task', choices=networks.TASKS, default='classify', help='logits, or maps of strides 4 to 32')
-    add('--batch', type=int, default=1, help='images at once (default: 1)')
-    add('--threads', type=int, default=1, help='threads of each runtime (default: 1)')
-    add('--rounds', type=int, default=9, help='at least 3 (default: 9)')
-    add('--seconds', type=float, default=0.2, help='least time of a turn in a round (default: 0.2)')
-    add('--compile', action='store_true', help='beside torch, also time it with torch.compile')
-    add(
-        '--reference',
-        metavar='NETWORK[@RUNTIME]',
-        help='print times as ratios to this network, on the same runtime or the one named; median over the '
-        'rounds of the ratio within a round',
-    )
-    add('--accuracy', choices=METRICS, default='top1', help='published figure to show (default: top1)')
-    add('--no-memory', action='store_true', help='do not measure the memory')
-    add('--out', default='work_dirs/benchmark', help='folder of the results (default: work_dirs/benchmark)')
-    args = parser.parse_args()
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises where a value cannot be."""
+    if args.accuracy not in METRICS:
+        raise UserError(f'--accuracy {args.accuracy}: expected out of {", ".join(METRICS)}.')
     for name, least in (('batch', 1), ('threads', 1), ('rounds', 3)):
         if getattr(args, name) < least:
             raise UserError(f'--{name} {getattr(args, name)}: expected {least} or more.')
@@ -171,7 +188,6 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f'--seconds {args.seconds}: expected more than 0.')
     if args.compile and 'torch' not in args.runtimes:
         raise UserError('--compile: is for PyTorch; add torch to --runtimes.')
-    return args
 
 
 def find_runtime(name: str) -> Runtime | None:

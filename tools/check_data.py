@@ -1,24 +1,15 @@
 """Tells whether a data set is whole and where it belongs: ``python tools/check_data.py coco [PATH]``."""
 
 import argparse
-import sys
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-
-from mmiformer import cli
-from mmiformer.datasets.audit import DATASETS, SPLITS, audit, default_root
-from mmiformer.datasets.audit.report import Audit
 
 
-def main() -> None:
-    """Parses the arguments, looks at the data set, and prints numbers, findings and the upshot."""
+def parse_args() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description='Check before training that a data set is whole, readable and laid out as the configs '
         'expect. Exits with 1 if it is not usable.'
     )
-    parser.add_argument('dataset', choices=DATASETS, help='which data set')
+    parser.add_argument('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
     parser.add_argument(
         'path',
         nargs='?',
@@ -27,12 +18,33 @@ def main() -> None:
         'data/imagenet, with $MMIFORMER_DATA in place of data when that is set',
     )
     parser.add_argument(
-        '--split', choices=SPLITS, help='look at this one alone, as for tests on val; without it, at both'
+        '--split',
+        choices=['train', 'val'],
+        help='look at this one alone, as for tests on val; without it, at both',
     )
     parser.add_argument(
         '--decode', action='store_true', help='decode every pixel, not just header and end of each image'
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmiformer import cli
+from mmiformer.datasets.audit import SPLITS, audit, default_root
+from mmiformer.datasets.audit.report import Audit
+
+
+def main() -> None:
+    """Looks at the data set, and prints numbers, findings and the upshot."""
+    args = parse_args()
     root = Path(args.path or default_root(args.dataset))
     found = audit(args.dataset, root, (args.split,) if args.split else SPLITS, args.decode)
     if found.counts:

@@ -2,8 +2,25 @@
 
 import argparse
 
-import numpy as np
 from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='Check every mask of a segmentation data set and count its pixels: what each class has, '
+        'weights that balance them, and what naming the most frequent class everywhere would score.'
+    )
+    parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
+import numpy as np
 from mmengine.dataset import ConcatDataset
 from rich.console import Console
 from rich.progress import track
@@ -16,15 +33,8 @@ from mmiformer.errors import UserError
 
 
 def main() -> None:
-    """Parses the arguments, reads the files, and prints a table and the weights."""
-    parser = argparse.ArgumentParser(
-        description='Check every mask of a segmentation data set and count its pixels: what each class has, '
-        'weights that balance them, and what naming the most frequent class everywhere would score.'
-    )
-    parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    args = parser.parse_args()
+    """Reads the files, and prints a table and the weights."""
+    args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'mmseg':
         raise UserError(f'{args.config}: expected a segmentation config.')

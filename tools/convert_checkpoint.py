@@ -1,6 +1,19 @@
 """Rewrites a weight file with our names: ``python tools/convert_checkpoint.py SRC DST``."""
 
 import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
+    parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
+    parser.add_argument('dst', help='file to write: .pth, or .safetensors for the weights alone')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 from pathlib import Path
 
 import safetensors
@@ -16,11 +29,8 @@ from mmiformer.files import replacing
 
 
 def main() -> None:
-    """Parses the arguments, says what was recognised, and writes the file."""
-    parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
-    parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
-    parser.add_argument('dst', help='file to write: .pth, or .safetensors for the weights alone')
-    args = parser.parse_args()
+    """Says what was recognised, and writes the file."""
+    args = parse_args()
     dst = Path(args.dst)
     if dst.suffix not in ('.pth', '.pt', '.safetensors'):
         raise UserError(f'{dst}: expected a name that ends in .pth, .pt or .safetensors.')

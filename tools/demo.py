@@ -1,10 +1,32 @@
 """Draws the predictions for one image: ``python tools/demo.py IMAGE CONFIG CHECKPOINT``."""
 
 import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description='Draw what a model sees in an image.')
+    parser.add_argument('image', help='image file')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='path or https address of the weights')
+    parser.add_argument('--out', help='picture to write (default: IMAGE_prediction.png in this folder)')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='least score of an object to draw (default: 0.3)'
+    )
+    parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
@@ -17,19 +39,8 @@ from mmiformer.visualization import Painter, best_classes, class_shares, save_pr
 
 
 def main() -> None:
-    """Parses the arguments, predicts, and writes the picture."""
-    parser = argparse.ArgumentParser(description='Draw what a model sees in an image.')
-    parser.add_argument('image', help='image file')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='path or https address of the weights')
-    parser.add_argument('--out', help='picture to write (default: IMAGE_prediction.png in this folder)')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='least score of an object to draw (default: 0.3)'
-    )
-    parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    args = parser.parse_args()
+    """Predicts, and writes the picture."""
+    args = parse_args()
     device = cli.require_device(args.device)
     cfg = cli.load_config(args.config, args.cfg_options)
     out = Path(args.out or f'{Path(args.image).stem}_prediction.png')

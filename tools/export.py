@@ -1,13 +1,68 @@
 """Writes a network for a runtime and holds the file against PyTorch: ``python tools/export.py CONFIG``."""
 
 import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)'
+    )
+    parser.add_argument('--to', required=True, help='runtime: onnx, openvino, ncnn, executorch or coreml')
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        default=(224, 224),
+        help='image size (default: 224 224)',
+    )
+    parser.add_argument('--dynamic', action='store_true', help='a file for all sizes and batches')
+    parser.add_argument(
+        '--what',
+        choices=['backbone', 'model'],
+        default='model',
+        help='the feature maps of the backbone, or the whole model (default)',
+    )
+    parser.add_argument('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
+    parser.add_argument(
+        '--bake-input',
+        action='store_true',
+        help='the file takes N x H x W x 3 bytes, RGB, and normalises inside (default: N x 3 x H x W, '
+        'normalised)',
+    )
+    parser.add_argument(
+        '--channel-chunks',
+        type=int,
+        default=1,
+        metavar='N',
+        help="cut iFormer's windows N groups of channels at a time: same result, smaller tensors, as its "
+        'authors do for iPhones with N = 16 (default: 1)',
+    )
+    parser.add_argument('--calibrate', metavar='FOLDER', help='images that int8 takes its ranges from')
+    parser.add_argument(
+        '--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)"
+    )
+    parser.add_argument('--count', type=int, default=20, help='images of each folder at most (default: 20)')
+    parser.add_argument('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -28,7 +83,8 @@ OTHERS = ((4, 97, 131), (2, 320, 448), (1, 32, 32))  # batch, height, width of d
 
 def main() -> None:
     """Writes the file, opens it again and compares."""
-    args = parse_arguments()
+    args = parse_args()
+    check_arguments(args)
     runtime, size = RUNTIMES[args.to], (args.size[0], args.size[1])
     cfg = cli.load_config(args.config, args.cfg_options)
     file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
@@ -89,6 +145,18 @@ def main() -> None:
     )
 
 
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises where a value cannot be."""
+    if args.to not in RUNTIMES:
+        raise UserError(f'--to {args.to}: expected out of {", ".join(RUNTIMES)}.')
+    if min(args.size) < MIN_INPUT:
+        raise UserError(f'--size {args.size[0]} {args.size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
+    if args.channel_chunks < 1:
+        raise UserError(f'--channel-chunks {args.channel_chunks}: expected 1 or more.')
+    if args.count < 1:
+        raise UserError(f'--count {args.count}: expected 1 or more.')
+
+
 def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
     """Raises if an output is further away than it may be; says so if nothing could be told."""
     if all(d.kind == 'detections' and not d.detections for differences in found for d in differences):
@@ -99,61 +167,6 @@ def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
             f'{file}: {", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {precision} may; '
             'the file is left for you to look into.'
         )
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The arguments, their numbers checked."""
-    parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)'
-    )
-    parser.add_argument('--to', required=True, choices=RUNTIMES, help='runtime')
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        default=(224, 224),
-        help='image size (default: 224 224)',
-    )
-    parser.add_argument('--dynamic', action='store_true', help='a file for all sizes and batches')
-    parser.add_argument(
-        '--what',
-        choices=['backbone', 'model'],
-        default='model',
-        help='the feature maps of the backbone, or the whole model (default)',
-    )
-    parser.add_argument('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
-    parser.add_argument(
-        '--bake-input',
-        action='store_true',
-        help='the file takes N x H x W x 3 bytes, RGB, and normalises inside (default: N x 3 x H x W, '
-        'normalised)',
-    )
-    parser.add_argument(
-        '--channel-chunks',
-        type=int,
-        default=1,
-        metavar='N',
-        help="cut iFormer's windows N groups of channels at a time: same result, smaller tensors, as its "
-        'authors do for iPhones with N = 16 (default: 1)',
-    )
-    parser.add_argument('--calibrate', metavar='FOLDER', help='images that int8 takes its ranges from')
-    parser.add_argument(
-        '--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)"
-    )
-    parser.add_argument('--count', type=int, default=20, help='images of each folder at most (default: 20)')
-    parser.add_argument('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    args = parser.parse_args()
-    if min(args.size) < MIN_INPUT:
-        raise UserError(f'--size {args.size[0]} {args.size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
-    if args.channel_chunks < 1:
-        raise UserError(f'--channel-chunks {args.channel_chunks}: expected 1 or more.')
-    if args.count < 1:
-        raise UserError(f'--count {args.count}: expected 1 or more.')
-    return args
 
 
 def after(normalisation: nn.Module, reference: Callable[..., Any]) -> Callable[[torch.Tensor], Any]:

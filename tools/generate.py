@@ -1,6 +1,20 @@
 """Writes peers' configs, metafiles and the tables of pages: ``python tools/generate.py [--check]``."""
 
 import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='Write what is made from mmiformer/results and mmiformer/zoo.'
+    )
+    parser.add_argument('--check', action='store_true', help='only say whether the files are up to date')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 from pathlib import Path
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
@@ -12,12 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Parses the arguments, and writes or compares."""
-    parser = argparse.ArgumentParser(
-        description='Write what is made from mmiformer/results and mmiformer/zoo.'
-    )
-    parser.add_argument('--check', action='store_true', help='only say whether the files are up to date')
-    args = parser.parse_args()
+    """And writes or compares."""
+    args = parse_args()
     files = generate(ROOT)
     changed = [
         file

@@ -1,6 +1,44 @@
 """Fills the published tables with what you measure: ``python tools/reproduce.py --checkpoints DIR``."""
 
 import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='Measure the published tables, row by row; a stopped run goes on where it was.'
+    )
+    add = parser.add_argument
+    add(
+        '--task',
+        nargs='+',
+        choices=['cls', 'det', 'seg'],
+        default=['cls', 'det', 'seg'],
+        help='tables to fill (default: all)',
+    )
+    add('--rows', nargs='+', default=[], metavar='CONFIG', help="configs by name, e.g. 'maskrcnn_iformer_*'")
+    add('--checkpoints', type=Path, metavar='DIR', help='weight files: released, or CONFIG.pth')
+    add(
+        '--data',
+        type=Path,
+        metavar='DIR',
+        help='folder with coco/, ade/, imagenet/',
+    )
+    add('--limit', type=int, metavar='N', help='evaluate on the first N images alone')
+    add('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='folder to write to')
+    add('--train', action='store_true', help='train each row, then evaluate its last checkpoint')
+    add('--dry-run', action='store_true', help='say what would be done, and about how long it takes')
+    add('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='distributed launcher')
+    add('--gpus', type=int, default=1, help='processes of the launcher (default: 1)')
+    add('--partition', help="Slurm's partition")
+    add('--cfg-options', nargs='+', default=[], help='settings to override in every config, as key=value')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import datetime
 import logging
 import os
@@ -8,7 +46,6 @@ import shlex
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 
 from mmengine.logging import MMLogger
 from rich import box
@@ -33,14 +70,15 @@ from mmiformer.results.metrics import MAIN_METRICS, METRICS
 from mmiformer.training.resuming import last_checkpoint
 from mmiformer.zoo import reproducing
 from mmiformer.zoo.effort import gpu_hours
-from mmiformer.zoo.entries import TASKS, Entry
+from mmiformer.zoo.entries import Entry
 from mmiformer.zoo.hub import get_config
 from mmiformer.zoo.launching import Launch, OnProgress
 
 
 def main() -> None:
-    """Parses the arguments, and plans, trains or evaluates row by row."""
-    args = parse_arguments()
+    """And plans, trains or evaluates row by row."""
+    args = parse_args()
+    check_arguments(args)
     MMLogger.get_current_instance().setLevel(logging.WARNING)  # It tells of every config that is read.
     if args.data:
         os.environ['MMIFORMER_DATA'] = str(args.data.resolve())
@@ -74,35 +112,8 @@ def main() -> None:
         raise UserError(f'rows failed ({failed}); {files[0]} says why.')
 
 
-def show_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    """Moves a bar."""
-    bar.update(task, completed=done, total=total)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Measure the published tables, row by row; a stopped run goes on where it was.'
-    )
-    add = parser.add_argument
-    add('--task', nargs='+', choices=TASKS, default=list(TASKS), help='tables to fill (default: all)')
-    add('--rows', nargs='+', default=[], metavar='CONFIG', help="configs by name, e.g. 'maskrcnn_iformer_*'")
-    add('--checkpoints', type=Path, metavar='DIR', help='weight files: released, or CONFIG.pth')
-    add(
-        '--data',
-        type=Path,
-        metavar='DIR',
-        help='folder with coco/, ade/, imagenet/',
-    )
-    add('--limit', type=int, metavar='N', help='evaluate on the first N images alone')
-    add('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='folder to write to')
-    add('--train', action='store_true', help='train each row, then evaluate its last checkpoint')
-    add('--dry-run', action='store_true', help='say what would be done, and about how long it takes')
-    add('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='distributed launcher')
-    add('--gpus', type=int, default=1, help='processes of the launcher (default: 1)')
-    add('--partition', help="Slurm's partition")
-    add('--cfg-options', nargs='+', default=[], help='settings to override in every config, as key=value')
-    args = parser.parse_args()
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises where a value cannot be."""
     if not args.train and args.checkpoints is None:
         raise UserError('--checkpoints: name the folder with the weight files, or add --train.')
     for name, folder in (('--checkpoints', args.checkpoints), ('--data', args.data)):
@@ -112,7 +123,11 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f'--gpus {args.gpus}: needs --launcher pytorch or slurm.')
     if args.limit is not None and args.limit < 1:
         raise UserError(f'--limit {args.limit}: expected a number of images from 1 on.')
-    return args
+
+
+def show_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    """Moves a bar."""
+    bar.update(task, completed=done, total=total)
 
 
 def measure(row: Row, entry: Entry, args: argparse.Namespace, progress: OnProgress) -> None:

@@ -1,6 +1,24 @@
 """Times what watches over a training: ``python tools/time_hooks.py CONFIG [--demo]``."""
 
 import argparse
+
+from runner_arguments import add_runner_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='What the hooks of tools/train.py cost in each step, timed inside of a real training. On '
+        'a GPU a hook also waits for what was begun before it, so the shares are of use on CPUs only.'
+    )
+    add_runner_arguments(parser)
+    parser.add_argument('--steps', type=int, default=20, help='steps to time (default: 20)')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import tempfile
 import time
 from collections import defaultdict
@@ -27,14 +45,8 @@ WATCHED = {
 
 
 def main() -> None:
-    """Parses the arguments, trains some steps, and prints what share of them the hooks take."""
-    parser = argparse.ArgumentParser(
-        description='What the hooks of tools/train.py cost in each step, timed inside of a real training. On '
-        'a GPU a hook also waits for what was begun before it, so the shares are of use on CPUs only.'
-    )
-    cli.add_runner_arguments(parser)
-    parser.add_argument('--steps', type=int, default=20, help='steps to time (default: 20)')
-    args = parser.parse_args()
+    """Trains some steps, and prints what share of them the hooks take."""
+    args = parse_args()
     if args.steps < 1:
         raise UserError(f'--steps {args.steps}: expected 1 or more.')
     times: dict[str, list[list[float]]] = defaultdict(list)

@@ -1,6 +1,23 @@
 """Times operators in PyTorch beside mmcv's compiled ones: ``python tools/time_operators.py [--whole]``."""
 
 import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU."
+    )
+    parser.add_argument('--compiled', help="file of mmcv's extension, _ext*.so (default: the installed one)")
+    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch (default: 1)')
+    parser.add_argument('--runs', type=int, default=7, help='runs of each, in turn (default: 7)')
+    parser.add_argument('--whole', action='store_true', help='time Mask R-CNN with iFormer-M instead')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import copy
 import importlib
 import importlib.util
@@ -32,15 +49,8 @@ CONFIG = Path(mmiformer.__file__).parents[1] / 'configs/detection/maskrcnn_iform
 
 
 def main() -> None:
-    """Parses the arguments and prints a table of medians."""
-    parser = argparse.ArgumentParser(
-        description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU."
-    )
-    parser.add_argument('--compiled', help="file of mmcv's extension, _ext*.so (default: the installed one)")
-    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch (default: 1)')
-    parser.add_argument('--runs', type=int, default=7, help='runs of each, in turn (default: 7)')
-    parser.add_argument('--whole', action='store_true', help='time Mask R-CNN with iFormer-M instead')
-    args = parser.parse_args()
+    """Prints a table of medians."""
+    args = parse_args()
     compiled = compiled_extension(args.compiled)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

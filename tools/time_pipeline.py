@@ -1,12 +1,32 @@
 """Times the loading of a config's images step by step: ``python tools/time_pipeline.py CONFIG``."""
 
 import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='What loading an image costs, step by step, in one process with one thread: as a worker '
+        'of the data loader has it. How many images a second the GPUs take, over the images a second of '
+        'one worker, is the number of workers that feed them.'
+    )
+    parser.add_argument('config', help='config file, e.g. configs/classification/iformer_m_in1k.py')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
+    parser.add_argument('--images', type=int, default=200, help='images to load (default: 200)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import time
 
 import cv2
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -18,17 +38,8 @@ from mmiformer.errors import UserError
 
 
 def main() -> None:
-    """Parses the arguments, loads images in this process, and prints what each step takes."""
-    parser = argparse.ArgumentParser(
-        description='What loading an image costs, step by step, in one process with one thread: as a worker '
-        'of the data loader has it. How many images a second the GPUs take, over the images a second of '
-        'one worker, is the number of workers that feed them.'
-    )
-    parser.add_argument('config', help='config file, e.g. configs/classification/iformer_m_in1k.py')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
-    parser.add_argument('--images', type=int, default=200, help='images to load (default: 200)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    args = parser.parse_args()
+    """Loads images in this process, and prints what each step takes."""
+    args = parse_args()
     if args.images < 1:
         raise UserError(f'--images {args.images}: expected 1 or more.')
     cfg = cli.load_config(args.config, args.cfg_options)

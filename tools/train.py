@@ -1,6 +1,33 @@
 """Trains a config of any task: ``python tools/train.py CONFIG [--demo]``."""
 
 import argparse
+
+from runner_arguments import add_runner_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
+    add_runner_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from a checkpoint; without a name, from the latest one in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
+    )
+    parser.add_argument(
+        '--allow-nan', action='store_true', help='go on after a loss or gradient that is not finite'
+    )
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # Answers --help before the imports below, which take seconds.
+
 import copy
 from pathlib import Path
 
@@ -28,23 +55,8 @@ PREDICTIONS = 'predictions.png'
 
 
 def main() -> None:
-    """Parses the arguments, trains, and draws the curves and some predictions."""
-    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
-    cli.add_runner_arguments(parser)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='go on from a checkpoint; without a name, from the latest one in the work dir',
-    )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
-    )
-    parser.add_argument(
-        '--allow-nan', action='store_true', help='go on after a loss or gradient that is not finite'
-    )
-    args = parser.parse_args()
+    """Trains, and draws the curves and some predictions."""
+    args = parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
     if is_main_process():
         _held = hold(Path(cfg.work_dir))  # Two runs would overwrite each other's files.

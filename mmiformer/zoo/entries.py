@@ -12,8 +12,9 @@ from mmiformer.results import DOWNSTREAM, IMAGENET, METRICS
 from mmiformer.results.downstream import SOURCE
 from mmiformer.zoo.peers import PEERS
 
-# Configs, tools and metafiles are installed here, where OpenMMLab's tools look for them.
-MIM = Path(__file__).resolve().parents[1] / '.mim'
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Configs, tools and metafiles: where OpenMMLab's tools look for them, or in a checkout that is not installed.
+MIM = _PACKAGE / '.mim' if (_PACKAGE / '.mim').is_dir() else _PACKAGE.parent
 
 # Folders of configs, by the short names of tasks.
 TASKS = dict(cls='classification', det='detection', seg='segmentation')
@@ -73,8 +74,8 @@ def config_files() -> dict[str, Path]:
     """
     if not (MIM / 'configs').is_dir():
         raise UserError(
-            f'{MIM / "configs"}: not found, since mmiformer runs from a folder where it was not installed; '
-            'pip install -e . there puts the configs in place.'
+            f'{MIM / "configs"}: not found, since this mmiformer was copied without its configs; pip install '
+            'it, or run it from a whole checkout.'
         )
     return {
         file.stem: file for task in TASKS.values() for file in sorted((MIM / 'configs' / task).glob('*.py'))
