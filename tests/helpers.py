@@ -104,6 +104,7 @@ def call_tool(
     """Runs a tool's main with arguments; returns exit code, stdout, stderr."""
     from mmiformer import cli
 
+    monkeypatch.syspath_prepend(file.parent)  # As of a script that Python is given.
     spec = importlib.util.spec_from_file_location(f'tool_{file.stem}', file)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
