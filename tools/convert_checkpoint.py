@@ -22,7 +22,7 @@ import torch
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
-from mmiformer.backbones import IFormer, MoCoViT
+from mmiformer.backbones import FAMILIES
 from mmiformer.checkpoints import read, translate
 from mmiformer.errors import UserError
 from mmiformer.files import replacing
@@ -45,7 +45,7 @@ def main() -> None:
         raise UserError(f'{args.src}: holds no network of this package; nothing written.')
     state_dict = dict(translation.state_dict)
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
-    arch = IFormer.arch_of(backbone) or MoCoViT.arch_of(backbone)
+    arch = next(filter(None, (family.arch_of(backbone) for family in FAMILIES)), None)
     print(f'arch: {arch or "not a published one"}')
     try:
         with replacing(dst) as part:

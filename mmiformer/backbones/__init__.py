@@ -1,6 +1,10 @@
-"""The networks."""
+"""The networks; importing them registers them with mmengine."""
 
+from mmiformer.backbones.base import Backbone
 from mmiformer.backbones.iformer import IFormer
 from mmiformer.backbones.mocovit import MoCoViT
 
-__all__ = ['IFormer', 'MoCoViT']
+# In the order of tables and plots.
+FAMILIES: tuple[type[Backbone], ...] = (IFormer, MoCoViT)
+
+__all__ = ['FAMILIES', 'IFormer', 'MoCoViT']

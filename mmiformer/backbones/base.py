@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,13 +25,30 @@ MIN_INPUT = 32  # Pixels: the last of the strides 4, 8, 16, 32.
 DEFAULT_INIT = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
 
 
+@dataclass(frozen=True)
+class Model:
+    """A size that has a name in configs, tables and the benchmark.
+
+    Attributes:
+        title: For people.
+        arch: Key of ``arch_settings``.
+        options: Further arguments of the backbone. Defaults to none.
+    """
+
+    title: str
+    arch: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 class Backbone(BaseModule):
     """A stem and four stages whose outputs can be tapped.
 
     A subclass sets ``self.stem`` and ``self.stages`` (as many as ``max(out_indices)`` asks for) and then
     calls :meth:`finish`. Each stage has an attribute ``blocks``.
 
-    A subclass also has ``arch_settings``, its archs by name.
+    A subclass states what others ask of a network: ``arch_settings``, its archs by name; ``title``, for
+    people; ``models``, its sizes by their names in configs; ``dense_options``, arguments for dense
+    prediction; ``cls_head``, the classifier that belongs to it.
 
     Args:
         out_indices: Stages to return, strictly increasing, out of 0..3 (strides 4, 8, 16, 32).
@@ -46,6 +64,10 @@ class Backbone(BaseModule):
     """
 
     arch_settings: dict[str, dict[str, Any]] = {}
+    title = ''
+    models: dict[str, Model] = {}
+    dense_options: dict[str, Any] = {}
+    cls_head = ''
 
     def __init__(
         self,
@@ -95,6 +117,11 @@ class Backbone(BaseModule):
             if _shapes(own) == given:
                 fitting.append(name)
         return fitting[0] if len(fitting) == 1 else None
+
+    @classmethod
+    def from_foreign(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Weights by our names, no prefix, out of a file that ``translate`` leaves alone; empty if none."""
+        return {}
 
     def finish(self) -> None:
         """Freezes what is to be frozen; to be called at the end of a subclass's ``__init__``."""

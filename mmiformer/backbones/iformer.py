@@ -4,18 +4,44 @@ Paper: arXiv 2501.15369v2. Where paper and the authors' released code (MIT; none
 differ, this follows the code, since the released weights do.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmiformer.backbones.base import Backbone, run_block
+from mmiformer.backbones.base import Backbone, Model, run_block
+from mmiformer.checkpoints.released import RELEASED, Weights
+from mmiformer.checkpoints.translation import NAMINGS, Naming
 from mmiformer.errors import UserError
 from mmiformer.layers import CPE, FFN, SHMA, ConvBlock, ConvNorm, merge_windows, partition_windows
 
 Arch = dict[str, Any]
+
+
+def _arch(
+    dims: Sequence[int],
+    depths: Sequence[tuple[int, int, int]],
+    conv_ratio: int,
+    ffn_ratio: int,
+    qk_divisor: Sequence[int],
+    windowed: int,
+) -> Arch:
+    """A row of :attr:`IFormer.arch_settings`.
+
+    Args:
+        dims: Channels of the four stages.
+        depths: Per stage, conv blocks, attention units (CPE, SHMA, FFN), conv blocks.
+        conv_ratio: Hidden width of the conv blocks over the stage's channels.
+        ffn_ratio: Hidden width of the FFNs over the stage's channels.
+        qk_divisor: Per stage, channels over those of queries and keys.
+        windowed: Attention units of stage 3, from its first on, that run on windows where windows are asked
+            for.
+    """
+    return dict(locals())
 
 
 @MODELS.register_module()
@@ -49,60 +75,28 @@ class IFormer(Backbone):
         torch.Size([1, 256, 2, 2])
     """
 
-    # dims: channels of stages 1..4. depths: per stage, conv blocks, attention units (CPE, SHMA, FFN), conv
-    # blocks. conv_ratio, ffn_ratio: hidden widths. qk_divisor: per stage, dim over width of queries and
-    # keys. windowed: attention units of stage 3, from its first on, that run on windows where windows are
-    # asked for; M, L and L2 as released, T, S and H inferred by the paper's rule (all but the last).
+    # T, S and H: windowed is inferred by the paper's rule (all units but the last).
     arch_settings: dict[str, Arch] = {
-        't': dict(
-            dims=(32, 64, 128, 256),
-            depths=((2, 0, 0), (2, 0, 0), (6, 3, 1), (0, 2, 0)),
-            conv_ratio=3,
-            ffn_ratio=2,
-            qk_divisor=(1, 1, 2, 4),
-            windowed=2,
+        't': _arch((32, 64, 128, 256), ((2, 0, 0), (2, 0, 0), (6, 3, 1), (0, 2, 0)), 3, 2, (1, 1, 2, 4), 2),
+        's': _arch((32, 64, 176, 320), ((2, 0, 0), (2, 0, 0), (9, 3, 1), (0, 2, 0)), 4, 3, (1, 1, 2, 4), 2),
+        'm': _arch((48, 96, 192, 384), ((2, 0, 0), (2, 0, 0), (9, 4, 1), (0, 2, 0)), 4, 3, (1, 1, 2, 4), 4),
+        'l': _arch((48, 96, 256, 384), ((2, 0, 0), (2, 0, 0), (8, 8, 1), (0, 2, 0)), 4, 3, (1, 1, 2, 4), 7),
+        'l2': _arch(
+            (64, 128, 256, 512), ((3, 0, 0), (3, 0, 0), (12, 11, 1), (0, 3, 0)), 4, 3, (1, 1, 2, 4), 10
         ),
-        's': dict(
-            dims=(32, 64, 176, 320),
-            depths=((2, 0, 0), (2, 0, 0), (9, 3, 1), (0, 2, 0)),
-            conv_ratio=4,
-            ffn_ratio=3,
-            qk_divisor=(1, 1, 2, 4),
-            windowed=2,
-        ),
-        'm': dict(
-            dims=(48, 96, 192, 384),
-            depths=((2, 0, 0), (2, 0, 0), (9, 4, 1), (0, 2, 0)),
-            conv_ratio=4,
-            ffn_ratio=3,
-            qk_divisor=(1, 1, 2, 4),
-            windowed=4,
-        ),
-        'l': dict(
-            dims=(48, 96, 256, 384),
-            depths=((2, 0, 0), (2, 0, 0), (8, 8, 1), (0, 2, 0)),
-            conv_ratio=4,
-            ffn_ratio=3,
-            qk_divisor=(1, 1, 2, 4),
-            windowed=7,
-        ),
-        'l2': dict(
-            dims=(64, 128, 256, 512),
-            depths=((3, 0, 0), (3, 0, 0), (12, 11, 1), (0, 3, 0)),
-            conv_ratio=4,
-            ffn_ratio=3,
-            qk_divisor=(1, 1, 2, 4),
-            windowed=10,
-        ),
-        'h': dict(
-            dims=(96, 192, 384, 768),
-            depths=((5, 0, 0), (5, 0, 0), (14, 15, 1), (0, 6, 0)),
-            conv_ratio=4,
-            ffn_ratio=4,
-            qk_divisor=(1, 1, 1, 1),
-            windowed=14,
+        'h': _arch(
+            (96, 192, 384, 768), ((5, 0, 0), (5, 0, 0), (14, 15, 1), (0, 6, 0)), 4, 4, (1, 1, 1, 1), 14
         ),
     }
+    title = 'iFormer'
+    models = {
+        f'iformer_{arch}': Model(
+            f'iFormer-{arch.upper()}', arch, dict(layer_scale_init_value=1e-6) if arch == 'h' else {}
+        )
+        for arch in arch_settings
+    }
+    dense_options = dict(window_size=16)  # Of the released detectors and segmentors.
+    cls_head = 'mmiformer.classifiers.head.NormLinearClsHead'
 
     def __init__(
         self,
@@ -294,3 +288,103 @@ class IFormerStage(nn.Module):
             if index == self.last_windowed:
                 x = merge_windows(x, height, width, self.window_chunks)
         return x
+
+
+# Names in the authors' files and in timm, by the key lists of the released files and of timm's iformer_*.
+# Children of a block by kind, in the authors' files (and in timm, where both kinds of mixers are called
+# alike, so that a block is known by which children it has).
+_CONV_BLOCK = {'0': 'depthwise', '1': 'expand', '3': 'project'}
+_FFN = {'0': 'expand', '2': 'project'}
+_SHMA = {'q': 'q', 'k': 'k', 'v_gate': 'v_gate', 'proj': 'project'}
+
+_OFFICIAL = (
+    (r'downsample_layers\.0\.0\.', 'stem.0.'),
+    (r'downsample_layers\.0\.2\.conv_exp_bn1\.', 'stem.1.'),
+    (r'downsample_layers\.0\.2\.conv_pwl_bn2\.', 'stem.2.'),
+    (r'downsample_layers\.(\d+)\.0\.', r'stages.\1.downsample.'),
+    (
+        r'stages\.(\d+)\.(\d+)\.block\.(?:token_channel_mixer|channel_mixer)\.(?:m\.)?',
+        r'stages.\1.blocks.\2.',
+    ),
+    (r'stages\.(\d+)\.(\d+)\.block\.cpe\.m\.', r'stages.\1.blocks.\2.depthwise.'),
+)
+_TIMM = (
+    (r'stem\.conv1\.', 'stem.0.'),
+    (r'stem\.conv2\.', 'stem.1.'),
+    (r'stem\.conv3\.', 'stem.2.'),
+    (r'stages\.(\d+)\.downsample\.', r'stages.\1.downsample.'),
+    (r'stages\.(\d+)\.blocks\.(\d+)\.mixer\.(?:module\.)?', r'stages.\1.blocks.\2.'),
+    (r'stages\.(\d+)\.blocks\.(\d+)\.cpe\.module\.', r'stages.\1.blocks.\2.depthwise.'),
+)
+# The classifier, one head or two of them (distillation), to the names of a whole mmpretrain model of ours.
+_HEADS = (
+    (r'(?:classifier\.classifier|head\.head)\.', 'head.heads.0.'),
+    (r'(?:classifier\.classifier_dist|head\.head_dist)\.', 'head.heads.1.'),
+)
+_LEAVES = ((r'\.c\.', '.conv.'), (r'\.bn\.', '.norm.'), (r'\.l\.', '.linear.'))
+
+
+def _rename(key: str, names: Collection[str], table: Sequence[tuple[str, str]]) -> str:
+    """Our name of a tensor; see :class:`~mmiformer.checkpoints.translation.Naming`."""
+    for pattern, replacement in _HEADS:
+        renamed, found = re.subn('^' + pattern, replacement, key)
+        if found:
+            return _rename_leaf(renamed)
+    renamed = key
+    for pattern, replacement in table:
+        renamed, found = re.subn('^' + pattern, replacement, key)
+        if found:
+            break
+    block = re.match(r'(stages\.\d+\.blocks\.\d+)\.(\w+)\.(?:c|bn)\.', renamed)
+    if block and (block[2].isdigit() or block[2] in _SHMA):
+        children = _SHMA
+        if block[2].isdigit():
+            stem = key[: key.rindex(f'.{block[2]}.')]
+            children = _CONV_BLOCK if f'{stem}.3.c.weight' in names else _FFN
+        child = children.get(block[2], block[2])
+        renamed = f'{block[1]}.{child}{renamed[block.end(2) :]}'
+    return 'backbone.' + _rename_leaf(renamed)
+
+
+def _rename_leaf(key: str) -> str:
+    for pattern, replacement in _LEAVES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+_AN_IFORMER = 'an iFormer'
+# Two names each, since other networks share one of them (RTMDet the first of ours, RepViT of timm's).
+NAMINGS += [
+    Naming(
+        _AN_IFORMER,
+        "the authors' names",
+        ('downsample_layers.0.0.c.weight', 'downsample_layers.0.2.conv_exp_bn1.c.weight'),
+        partial(_rename, table=_OFFICIAL),
+    ),
+    Naming(
+        _AN_IFORMER,
+        "timm's names",
+        ('stem.conv1.c.weight', 'stem.conv3.c.weight'),
+        partial(_rename, table=_TIMM),
+    ),
+    Naming(_AN_IFORMER, 'our names', ('stem.2.conv.weight', 'stages.0.blocks.0.depthwise.norm.weight')),
+]
+
+_RELEASE = 'https://github.com/ChuanyangZheng/iFormer/releases/download/v0.9/iFormer_'
+RELEASED.update(
+    iformer_t_in1k=Weights(
+        f'{_RELEASE}t.pth', '7cbd778e3604694eb1a0becbf2e6a22798586f6bb46610a5c22b39880efb967e'
+    ),
+    iformer_s_in1k=Weights(
+        f'{_RELEASE}s.pth', 'dba81d99d9b6491b18fccd022f795d2b43e31bcb75f7aeea59be37b00bc7d7a1'
+    ),
+    **{f'iformer_{arch}_in1k': Weights(f'{_RELEASE}{arch}.pth') for arch in ('m', 'l', 'h')},
+    **{f'iformer_{arch}_distill_in1k': Weights(f'{_RELEASE}{arch}_distill.pth') for arch in ('m', 'l', 'l2')},
+    **{
+        f'maskrcnn_iformer_{arch}_coco': Weights(f'{_RELEASE}{arch}_epoch_12.pth')
+        for arch in ('m', 'l', 'l2')
+    },
+    **{
+        f'fpn_iformer_{arch}_ade20k': Weights(f'{_RELEASE}{arch}_iter_40000.pth') for arch in ('m', 'l', 'l2')
+    },
+)

@@ -4,6 +4,7 @@ Paper: arXiv 2205.12635, by its abstract and figure; no code or weights were eve
 says is inferred, by counting against the published multiply-adds and parameters, and marked.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmiformer.backbones.base import Backbone, run_block
+from mmiformer.backbones.base import Backbone, Model, run_block
+from mmiformer.checkpoints.translation import NAMINGS, Naming
 from mmiformer.errors import UserError
 from mmiformer.layers import ConvNorm, GhostBottleneck, MobileTransformerBlock, make_divisible
 
@@ -76,6 +78,9 @@ class MoCoViT(Backbone):
         '0.5': dict(width=0.5, transformers=4),
         'ghostnet': dict(width=1.0, transformers=0),
     }
+    title = 'MoCoViT'
+    models = dict(mocovit=Model('MoCoViT-1.0', '1.0'), ghostnet=Model('GhostNet-1.0', 'ghostnet'))
+    cls_head = 'mmiformer.classifiers.head.GhostClsHead'
 
     def __init__(
         self,
@@ -116,6 +121,11 @@ class MoCoViT(Backbone):
                 width = wide(out)
             self.stages.append(MoCoViTStage(blocks, with_cp))
         self.finish()
+
+    @classmethod
+    def from_foreign(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Takes timm's ``ghostnet_*``, whose names mmpretrain's ``TimmClassifier`` has too."""
+        return _translate_ghostnet(state_dict)
 
     @classmethod
     def _resolve(cls, arch: str | float | Arch) -> Arch:
@@ -160,3 +170,57 @@ class MoCoViTStage(nn.Module):
         for block in self.blocks:
             x = run_block(block, x, self.with_cp)
         return x
+
+
+# GhostNet's blocks.I.J in timm, by our names: the first bottleneck belongs to the stem.
+_GHOSTNET_BLOCKS = [
+    'stem.1',
+    *('stages.0.blocks.0', 'stages.0.blocks.1', 'stages.1.blocks.0', 'stages.1.blocks.1'),
+    *(f'stages.2.blocks.{i}' for i in range(6)),
+    *(f'stages.3.blocks.{i}' for i in range(5)),
+]
+_GHOSTNET_ROWS = (1, 1, 1, 1, 1, 1, 5, 1, 4)
+_GHOSTNET = (
+    (r'^conv_stem\.', 'stem.0.conv.'),
+    (r'^bn1\.', 'stem.0.norm.'),
+    (r'\.ghost1\.', '.expand.'),
+    (r'\.ghost2\.', '.project.'),
+    (r'\.primary_conv\.', '.primary.'),
+    (r'\.cheap_operation\.', '.cheap.'),
+    (r'\.conv_dw\.', '.depthwise.conv.'),
+    (r'\.bn_dw\.', '.depthwise.norm.'),
+    (r'\.se\.conv_', '.se.'),
+    # In this order none of them meets what another one made.
+    (r'\.shortcut\.0\.', '.shortcut.0.conv.'),
+    (r'\.shortcut\.1\.', '.shortcut.0.norm.'),
+    (r'\.shortcut\.2\.', '.shortcut.1.conv.'),
+    (r'\.shortcut\.3\.', '.shortcut.1.norm.'),
+    (r'\.(primary|cheap)\.0\.', r'.\1.conv.'),
+    (r'\.(primary|cheap)\.1\.', r'.\1.norm.'),
+)
+
+
+def _translate_ghostnet(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A bare state dict of timm's ``ghostnet_*`` in our names; empty if it is none."""
+    if not {'conv_stem.weight', 'blocks.0.0.ghost1.primary_conv.0.weight'} <= state_dict.keys():
+        return {}
+    rows = [f'blocks.{i}.{j}.' for i, count in enumerate(_GHOSTNET_ROWS) for j in range(count)]
+    names = dict(zip(rows, _GHOSTNET_BLOCKS, strict=True))
+    result = {}
+    for key, value in state_dict.items():
+        row = next((row for row in rows if key.startswith(row)), None)
+        renamed = f'{names[row]}.{key[len(row) :]}' if row else key
+        for pattern, replacement in _GHOSTNET:
+            renamed = re.sub(pattern, replacement, renamed)
+        if renamed.startswith(('stem.', 'stages.')):
+            result[renamed] = value
+    return result
+
+
+NAMINGS.append(
+    Naming(
+        'a MoCoViT',
+        'our names',
+        ('stem.1.expand.primary.conv.weight', 'stages.0.blocks.0.expand.cheap.conv.weight'),
+    )
+)

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from mmiformer.checkpoints.reading import Checkpoint, read
-from mmiformer.checkpoints.translation import translate, translate_ghostnet
+from mmiformer.checkpoints.translation import NAMINGS, translate
 from mmiformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,12 +80,10 @@ def load_backbone(backbone: 'Backbone', file: str | os.PathLike[str], prefix: st
     try:
         state_dict = dict(translate(state_dict).state_dict)
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        own = own or translate_ghostnet(state_dict)
+        own = own or backbone.from_foreign(state_dict)
         if not own:
-            raise UserError(
-                "holds no backbone of this package; expected weights of an iFormer in the authors', timm's "
-                "or our names, of a MoCoViT in ours, or of timm's GhostNet."
-            )
+            known = ', '.join(f'{naming.network} in {naming.source}' for naming in NAMINGS)
+            raise UserError(f'holds no backbone of this package; expected weights of {known}.')
         backbone.load_state_dict(backbone.filter_weights(own))
     except UserError as error:
         raise UserError(f'{file}: {error}') from None

@@ -1,7 +1,7 @@
 """Rewriting a network, or a detector, segmentor or classifier that holds one, for inference."""
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmcv.cnn import ConvModule
 from torch import nn
@@ -9,8 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmiformer.deploy.rewriting import use_matmul_attention
-from mmiformer.layers import CPE, AveragedHeads, ConvNorm, NormLinear
-from mmiformer.layers.residual import ResidualBlock
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -20,10 +18,10 @@ def fold(model: Model) -> Model:
 
     Activations work in place, and attention is in explicit products, the faster form on a CPU.
 
-    Each part folds itself, innermost first: BatchNorm into its convolution, layer scale into the
-    convolution before it, the residual of a CPE into its kernel's centre, the classifier's BatchNorm into
-    its linear layer, and averaged classifiers into one. mmcv's ``ConvModule``, which
-    mmdet's and mmseg's necks and heads consist of, is folded here. Outputs differ from those of
+    Each module with a method ``fold`` folds itself, innermost first: BatchNorm into its convolution, layer
+    scale into the convolution before it, the residual of a CPE into its kernel's centre, the classifier's
+    BatchNorm into its linear layer, and averaged classifiers into one. mmcv's ``ConvModule``, which mmdet's
+    and mmseg's necks and heads consist of, is folded here. Outputs differ from those of
     ``model.eval()`` by rounding only.
 
     Args:
@@ -33,10 +31,11 @@ def fold(model: Model) -> Model:
         The folded copy, in eval mode.
     """
     model = copy.deepcopy(model).eval()
+    module: Any
     for module in reversed(list(model.modules())):  # Children come after their parents in modules().
         if isinstance(module, ConvModule):
             _fold_conv_module(module)
-        elif isinstance(module, (ConvNorm, CPE, ResidualBlock, NormLinear, AveragedHeads)):
+        elif hasattr(module, 'fold'):
             module.fold()
     use_matmul_attention(model)
     return model

@@ -13,18 +13,14 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmiformer.backbones import IFormer
+from mmiformer.backbones import FAMILIES
 from mmiformer.deploy.programs import Features, Logits, Program, build_program
 from mmiformer.errors import UserError, first_line
 
 TASKS = ('classify', 'pyramid')
 STRIDES = (4, 8, 16, 32)
-OURS: dict[str, dict[str, Any]] = {
-    **{f'iformer_{arch}': dict(type='IFormer', arch=arch) for arch in IFormer.arch_settings},
-    'iformer_h': dict(type='IFormer', arch='h', layer_scale_init_value=1e-6),
-    'mocovit': dict(type='MoCoViT', arch='1.0'),
-    'ghostnet': dict(type='MoCoViT', arch='ghostnet'),
-}
+# Our networks by name: family and size.
+OURS = {name: (family, model) for family in FAMILIES for name, model in family.models.items()}
 
 
 @dataclass(frozen=True)
@@ -110,25 +106,14 @@ class Network:
 
     def assemble(self) -> nn.Module:
         """One of :data:`OURS` with random weights, as it is trained: a classifier, or a backbone."""
-        backbone: dict[str, Any] = dict(OURS[self.name])
-        is_iformer = backbone['type'] == 'IFormer'
+        family, model = OURS[self.name]
+        backbone: dict[str, Any] = dict(type=family.__name__, arch=model.arch, **model.options)
         if self.task == 'pyramid':
-            backbone.update(out_indices=(0, 1, 2, 3), **(dict(window_size=16) if is_iformer else {}))
-            return MODELS.build(backbone)
+            return MODELS.build(dict(backbone, out_indices=(0, 1, 2, 3), **family.dense_options))
         init_default_scope('mmpretrain')
         network = MODELS.build(backbone)
-        head = 'NormLinearClsHead' if is_iformer else 'GhostClsHead'
-        return MODELS.build(
-            dict(
-                type='ImageClassifier',
-                backbone=network,
-                head=dict(
-                    type=f'mmiformer.classifiers.head.{head}',
-                    num_classes=1000,
-                    in_channels=network.out_channels[-1],
-                ),
-            )
-        )
+        head = dict(type=family.cls_head, num_classes=1000, in_channels=network.out_channels[-1])
+        return MODELS.build(dict(type='ImageClassifier', backbone=network, head=head))
 
     def _build_timm(self, height: int, width: int) -> Program:
         from timm.utils.model import reparameterize_model

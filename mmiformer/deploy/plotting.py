@@ -19,6 +19,8 @@ from matplotlib.patheffects import withStroke  # noqa: E402
 from matplotlib.text import Annotation  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
+from mmiformer.backbones import FAMILIES  # noqa: E402
+
 # Ours first, in a colour that no peer has. The others are Okabe and Ito's and darker kin of them.
 _COLOURS = (
     '#d1495b',
@@ -32,7 +34,7 @@ _COLOURS = (
     '#5b6770',
 ) + ('#7a9e1f', '#17becf', '#b07d2b')
 _MARKERS = 'osD^vPX<>pHd'
-_FIRST = ('iFormer', 'MoCoViT')
+_FIRST = [family.title for family in FAMILIES]
 
 
 @dataclass(frozen=True)

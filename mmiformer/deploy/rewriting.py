@@ -1,12 +1,12 @@
 """Other forms of the same network, which single runtimes are faster with."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmiformer.backbones.iformer import IFormerStage
 from mmiformer.errors import UserError
 from mmiformer.layers import Attention
 
@@ -40,7 +40,9 @@ def cut_windows_in_chunks(model: nn.Module, chunks: int) -> None:
     Raises:
         UserError: If there are no windows.
     """
-    stages = [m for m in model.modules() if isinstance(m, IFormerStage) and m.window_size is not None]
+    stages: list[Any] = [
+        m for m in model.modules() if hasattr(m, 'window_chunks') and m.window_size is not None
+    ]
     if not stages:
         raise UserError(
             f'Channel chunks: {type(model).__name__} has no windows to cut; they come with '

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from mmiformer.backbones import FAMILIES
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.errors import UserError
 from mmiformer.results import DOWNSTREAM, IMAGENET, METRICS
@@ -27,9 +28,12 @@ _NAME = re.compile(
     rf'(?:(?P<framework>{"|".join(_FRAMEWORKS)})_)?(?P<network>.+?)(?P<distilled>_distill)?'
     rf'_(?P<dataset>{"|".join(_DATASETS)})'
 )
-_SIZES = ('t', 's', 'm', 'l', 'l2', 'h')
-# Those with a row in the table of downstream tasks have their titles there.
-_TITLES = dict(mocovit='MoCoViT-1.0', ghostnet='GhostNet-1.0', mobilenetv3='MobileNetV3-L')
+# Of the networks by their names in configs, in the order of tables.
+_TITLES = {
+    **{name: model.title for family in FAMILIES for name, model in family.models.items()},
+    'mobilenetv3': 'MobileNetV3-L',
+    **{peer.name: peer.title for peer in PEERS},
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Entry:
     published: dict[str, float] = field(default_factory=dict)
     source: str | None = None
     weights: Weights | None = None
+
+    @property
+    def peer(self) -> bool:
+        """Whether the published figures are of another recipe than the config's, which is iFormer's."""
+        return self.network in {peer.name for peer in PEERS}
 
     @property
     def family(self) -> str:
@@ -103,25 +112,28 @@ def config_file(name: str) -> Path:
 
 @cache
 def entries() -> tuple[Entry, ...]:
-    """The zoo, classifiers first, iFormers before others; without the examples for data of one's own."""
+    """The zoo, classifiers first, our networks before others.
+
+    Other configs in the same folders are none of it: examples for data of one's own, heads or networks that
+    no table has.
+    """
     found = [
         _entry(name, task, match)
         for task, folder in TASKS.items()
         for name, file in config_files().items()
-        if file.parent.name == folder and (match := _NAME.fullmatch(name))
+        if file.parent.name == folder and (match := _NAME.fullmatch(name)) and match['network'] in _TITLES
     ]
     return tuple(sorted(found, key=_order))
 
 
-def _order(entry: Entry) -> tuple[int, int, str, bool]:
-    frameworks, size = (None, *_FRAMEWORKS.values()), entry.network.removeprefix('iformer_')
-    place = _SIZES.index(size) if size in _SIZES else len(_SIZES)
-    return frameworks.index(entry.framework), place, entry.network, entry.distilled
+def _order(entry: Entry) -> tuple[int, int, bool]:
+    frameworks = (None, *_FRAMEWORKS.values())
+    return frameworks.index(entry.framework), list(_TITLES).index(entry.network), entry.distilled
 
 
 def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
     network, framework, distilled = match['network'], match['framework'], bool(match['distilled'])
-    title = _title(network)
+    title = _TITLES[network]
     figures: dict[str, float | None] = {}
     source = None
     if task == 'cls':
@@ -146,9 +158,3 @@ def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
         source=source if published else None,
         weights=RELEASED.get(name),
     )
-
-
-def _title(network: str) -> str:
-    if network.startswith('iformer_'):
-        return f'iFormer-{network.removeprefix("iformer_").upper()}'
-    return _TITLES.get(network) or next(peer.title for peer in PEERS if peer.name == network)

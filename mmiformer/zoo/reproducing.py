@@ -253,7 +253,7 @@ class Job:
         row.remarks += [f'{obstacle}: not to be compared.' for obstacle in obstacles if obstacle]
         if not row.published:
             row.remarks.append('nothing is published of it.')
-        elif self.entry.family != 'iFormer' and self.entry.task != 'cls':
+        elif self.entry.peer and self.entry.task != 'cls':
             row.remarks.append(_OTHER_RECIPES)
         elif row.released and self.entry.task != 'cls':
             row.remarks.append(_RERUNS)
