@@ -28,6 +28,7 @@ SHORT = (
     'train_cfg.val_interval=2',
     'default_hooks.checkpoint.interval=1',
     'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',  # A resumed run's means begin anew.
     'train_dataloader.batch_size=2',
     'train_dataloader.dataset.indices=8',
     'val_dataloader.dataset.indices=2',
@@ -42,7 +43,7 @@ SHORT = (
     *(f'{key}={value}' for key, value in NARROW.items()),
 )
 SHORT_SEG = (
-    *SHORT[:8],
+    *SHORT[:9],
     'train_dataloader.dataset.pipeline.2.scale=(96,96)',
     'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
     'model.data_preprocessor.size=(64,64)',

@@ -13,7 +13,7 @@ CONFIGS = dict(
     seg='configs/segmentation/fpn_iformer_t_ade20k.py',
     cls='configs/classification/iformer_t_in1k.py',
 )
-OPTIONS = dict(det=SHORT, seg=SHORT_SEG, cls=SHORT[:8])
+OPTIONS = dict(det=SHORT, seg=SHORT_SEG, cls=SHORT[:9])
 
 
 def free_port() -> str:

@@ -95,11 +95,13 @@ def config_file(name: str) -> Path:
     """The file of a config.
 
     Args:
-        name: E.g. ``'maskrcnn_iformer_m_coco'``.
+        name: E.g. ``'maskrcnn_iformer_m_coco'``; or the path of a config of one's own.
 
     Raises:
         UserError: If there is none; near names are given.
     """
+    if name.endswith('.py'):
+        return Path(name)
     files = config_files()
     if name not in files:
         near = ' or '.join(difflib.get_close_matches(name, files, 3, 0.6))

@@ -25,7 +25,8 @@ def get_config(name: str) -> Config:
     """A config of mmiformer.
 
     Args:
-        name: Without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``.
+        name: Without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``; or the path of a config of one's
+            own.
 
     Raises:
         UserError: If there is none of that name; near names are given.

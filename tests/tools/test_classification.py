@@ -18,6 +18,7 @@ SHORT = (
     'train_cfg.val_interval=4',
     'default_hooks.checkpoint.interval=2',
     'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',  # A resumed run's means begin anew.
     'train_dataloader.batch_size=8',
     'val_dataloader.dataset.indices=12',
     'test_dataloader.dataset.indices=12',

@@ -24,7 +24,7 @@ from mmiformer.files import parts_in
 CONFIGS = dict(
     det=(CONFIG, SHORT),
     seg=('configs/segmentation/fpn_iformer_t_ade20k.py', SHORT_SEG),
-    cls=('configs/classification/iformer_t_in1k.py', SHORT[:8]),
+    cls=('configs/classification/iformer_t_in1k.py', SHORT[:9]),
 )
 
 

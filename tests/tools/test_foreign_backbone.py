@@ -1,0 +1,83 @@
+"""A backbone, a config and a head that mmiformer has never heard of."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import SHORT
+
+import mmiformer
+from mmiformer.zoo import entries
+
+FOONET = """
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module()
+class FooNet(BaseModule):
+    def __init__(self, width, init_cfg=None):
+        super().__init__(init_cfg)
+        self.stem = nn.Conv2d(3, width, 4, stride=4)
+        self.stages = nn.ModuleList(nn.Conv2d(width * 2**i, width * 2 ** (i + 1), 2, 2) for i in range(3))
+
+    def forward(self, x):
+        maps = [self.stem(x)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]).relu())
+        return tuple(maps)
+"""
+CONFIG = """
+_base_ = {base!r}
+custom_imports = dict(imports=['mmiformer', 'foonet'], allow_failed_imports=False)
+model = dict(backbone=dict(_delete_=True, type='FooNet', width=16), neck=dict(in_channels=[16, 32, 64, 128]))
+"""
+
+
+def test_it_does_what_ours_do(root, run_tool, tmp_path, monkeypatch):
+    base = str(root / 'configs/detection/maskrcnn_iformer_t_coco.py')
+    config, work_dir = tmp_path / 'maskrcnn_foonet_coco.py', tmp_path / 'run'
+    config.write_text(CONFIG.format(base=base))
+    (tmp_path / 'foonet.py').write_text(FOONET)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(tool: str, *arguments: object) -> str:
+        code, out, err = run_tool(tool, *arguments)
+        assert code == 0, err
+        return out
+
+    run('train', config, '--demo', '--work-dir', work_dir, '--cfg-options', *SHORT)
+    weights, saved = work_dir / 'iter_2.pth', work_dir / 'config.py'
+    assert 'bbox_mAP' in run('test', saved, weights, '--work-dir', tmp_path / 'test')
+    image = next(Path('data/demo/coco/val2017').iterdir())
+    assert 'objects' in run('demo', image, saved, weights, '--out', tmp_path / 'seen.png')
+    for what in ('backbone', 'model'):
+        file = tmp_path / f'{what}.onnx'
+        run('export', saved, weights, '--what', what, '--to', 'onnx', '--size', 64, 64, '--out', file)
+        assert file.is_file()
+    timed = run('benchmark', config, '--rounds', 3, '--seconds', 0.01, '--sizes', '64x64', '--no-memory')
+    assert 'maskrcnn_foonet_coco' in timed
+    model = mmiformer.get_model(str(config))
+    assert type(model.backbone).__name__ == 'FooNet'
+
+
+@pytest.mark.parametrize(
+    'name', ['maskrcnn_foonet_coco', 'rtmdet_iformer_m_coco', 'foo_in1k', 'fpn_foonet_ade20k']
+)
+def test_a_config_beside_ours_leaves_the_zoo_alone(root, run_tool, tmp_path, monkeypatch, name):
+    before = [entry.name for entry in entries.entries()]
+    shutil.copytree(root / 'configs', tmp_path / 'configs')
+    folder = dict(coco='detection', in1k='classification', ade20k='segmentation')[name.rpartition('_')[2]]
+    (tmp_path / 'configs' / folder / f'{name}.py').write_text("_base_ = './maskrcnn_iformer_t_coco.py'\n")
+    monkeypatch.setattr(entries, 'MIM', tmp_path)
+    entries.entries.cache_clear()
+    try:
+        assert name in entries.config_files()
+        assert [entry.name for entry in entries.entries()] == before
+        code, out, err = run_tool('generate', '--check')
+        assert code == 0, err
+        code, out, err = run_tool('reproduce', '--dry-run', '--train')
+        assert code == 0 and name not in out, err
+    finally:
+        entries.entries.cache_clear()
