@@ -227,7 +227,7 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     assert 'nowhere.pth: no such checkpoint' in errors(
         run_tool('train', config, '--resume', 'nowhere.pth', *options)
     )
-    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+    torch.save(dict(state_dict={'w': torch.ones(1)}), tmp_path / 'weights.pth')
     assert 'load_from=' in errors(run_tool('train', config, '--resume', tmp_path / 'weights.pth', *options))
     seven = [*options, 'model.roi_head.bbox_head.num_classes=7']
     assert 'bbox_head.num_classes: 7, but the data set' in errors(run_tool('train', config, *seven))
