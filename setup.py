@@ -23,7 +23,7 @@ def read_version() -> str:
 # No mm distribution may stand among the core requirements: mmengine and onedl-mmengine (mmcv and
 # onedl-mmcv, ...) install into the same import folder, and pip would overwrite whichever of the
 # two lines is there already.
-CORE = ['numpy', 'packaging', 'safetensors', 'torch>=2.7']
+CORE = ['filelock', 'numpy', 'packaging', 'safetensors', 'torch>=2.7']
 
 # mmseg's CLIP text encoder imports ftfy and regex, mmpretrain imports torchvision; the original
 # line declares none of them.

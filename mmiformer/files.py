@@ -1,15 +1,14 @@
 """Writing and knowing files."""
 
-import errno
 import hashlib
 import os
 import re
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from mmiformer.errors import UserError
 
@@ -66,31 +65,28 @@ def write_whole(file: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
-def hold(folder: Path) -> BinaryIO:
+def hold(folder: Path) -> FileLock:
     """Has one process alone work in a folder, until it ends, however it does.
 
     Args:
         folder: It exists.
 
     Returns:
-        A file that is to be kept open as long.
+        The lock, to be kept as long.
 
     Raises:
         UserError: If another process holds the folder.
     """
-    file = (folder / '.lock').open('ab')
-    if sys.platform != 'win32':  # Windows has no such locks.
-        import fcntl
-
-        try:
-            # This kind is not handed on to data workers, which may live longer than what started them.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):  # Not where a share has no locks.
-                raise UserError(
-                    f'{folder}: another run is at work there; wait for its end, or name another --work-dir.'
-                ) from error
-    return file
+    lock = FileLock(folder / '.lock', timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f'{folder}: another run is at work there; wait for its end, or name another --work-dir.'
+        ) from error
+    except NotImplementedError:  # By a share that has no locks.
+        pass
+    return lock
 
 
 def parts_in(folder: Path) -> list[Path]:

@@ -110,6 +110,7 @@ _TENSORS: dict[str, Callable[..., Any]] = {
     # Without the hooks and attributes that follow.
     'torch._utils._rebuild_tensor_v2': lambda *args: _utils._rebuild_tensor(*args[:4]),
     'torch._utils._rebuild_tensor_v3': lambda *args: _utils._rebuild_tensor_v3(*args[:7]),
+    'torch._tensor._rebuild_from_type_v2': lambda function, kind, args, state: function(*args),
     'torch._utils._rebuild_parameter': lambda data, *_: data,
     'torch._utils._rebuild_parameter_with_state': lambda data, *_: data,
     'torch._utils._rebuild_sparse_tensor': _utils._rebuild_sparse_tensor,
@@ -123,6 +124,7 @@ _BUILTINS = (
 )
 _NAMES: dict[str, Any] = {
     **{name: _tensor_from(function) for name, function in _TENSORS.items()},
+    'torch.Tensor': Ignored,  # As the type of a tensor with attributes.
     'torch.device': torch.device,
     'torch.serialization._get_layout': torch.serialization._get_layout,
     'torch.storage.UntypedStorage': torch.UntypedStorage,  # Of dtypes newer than typed storages.

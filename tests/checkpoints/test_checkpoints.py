@@ -336,6 +336,10 @@ def test_a_best_score_of_numpy_is_a_number(tmp_path):
     assert read(tmp_path / 'x.pth').training['meta'] == scores
 
 
+WITH_ATTRIBUTE = torch.ones(2)
+WITH_ATTRIBUTE.note = 'x'
+
+
 @pytest.mark.parametrize(
     'weights',
     [
@@ -349,6 +353,7 @@ def test_a_best_score_of_numpy_is_a_number(tmp_path):
         dict(sparse=torch.eye(3).to_sparse()),
         dict(quantised=torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)),
         dict.fromkeys('ab', torch.nn.Parameter(torch.ones(2))),
+        dict(with_attribute=WITH_ATTRIBUTE),
     ],
     ids=lambda weights: ' '.join(weights),
 )

@@ -191,7 +191,7 @@ HUGE: dict[str, tuple[Callable, str]] = {
         f'{KEY} is (1000000, 1000000), more',
     ),
     'bytes': (lambda: dict(x=Call(bytearray, (10**9,))), 'would run code (bytearray)'),
-    'tensor': (lambda: dict(x=Call(torch.Tensor, (10**9,))), 'would run code (torch.Tensor)'),
+    'tensor': (lambda: dict(x=Call(torch.Tensor, (10**9,))), 'holds no weights'),
 }
 
 

@@ -106,4 +106,4 @@ def test_one_run_works_in_a_folder_until_it_ends_however_it_does():
         with pytest.raises(UserError, match='run: another run is at work there'):
             hold(Path('run'))
         process.kill()
-    hold(Path('run')).close()
+    hold(Path('run')).release()
