@@ -39,4 +39,5 @@ def _train(arguments: list[str], folder: str, log: str) -> None:
     torch.set_num_threads(1)
     sharing.format_once()
     sys.argv = ['train.py', *arguments]
+    sys.path.insert(0, str(TOOL.parent))  # As of a script that Python is given.
     runpy.run_path(str(TOOL), run_name='__main__')

@@ -130,6 +130,7 @@ def main() -> None:
     found['batches'] = [batches(det), batches(det)]
     torch.save(found, f'{out}/{rank}.pt')
 
+    sys.path.insert(0, str(TOOLS))  # As of scripts that Python is given.
     distributed.start = lambda *_: None  # The processes have met.
     for tool, *arguments in json.loads(calls):
         forget_visualizers()
