@@ -73,7 +73,7 @@ from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import build_program, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
 from mmiformer.deploy.detectors import DetectorProgram
-from mmiformer.deploy.programs import FromPixels, unfolded
+from mmiformer.deploy.programs import FromPixels
 from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order, Runtime
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model
@@ -109,7 +109,7 @@ def main() -> None:
 
     model = build_model(cfg, args.checkpoint)
     program: Any = build_program(model, args.what)
-    reference = unfolded(model, args.what)
+    reference = program.reference(model)
     if args.channel_chunks > 1:
         cut_windows_in_chunks(program, args.channel_chunks)
     runtime.check(order, detector=isinstance(program, DetectorProgram))

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,37 @@ def make(
             if not _is_made(root, parameters):
                 raise
     return root
+
+
+@dataclass(frozen=True)
+class ToyData:
+    """A data set that is drawn on the spot.
+
+    Attributes:
+        folder: Usual name of its folder.
+        classes: Names of its classes, in the order of their labels.
+        write: See :func:`make`.
+        describe: Counts what a folder holds: a plain table with one column a split.
+        generator: See :func:`make`.
+        num_train: Usual number of training images. Defaults to 360.
+        num_val: Usual number of validation images. Defaults to 60.
+    """
+
+    folder: str
+    classes: tuple[str, ...]
+    write: Callable[[Path, dict], None]
+    describe: Callable[[Path | str], str]
+    generator: int | str
+    num_train: int = 360
+    num_val: int = 60
+
+    def make(
+        self, root: Path | str, seed: int = 0, num_train: int | None = None, num_val: int | None = None
+    ) -> Path:
+        """Draws it below ``root`` unless it is there; equal arguments give equal files; see :func:`make`."""
+        numbers = [self.num_train if num_train is None else num_train]
+        numbers += [self.num_val if num_val is None else num_val]
+        return make(root, self.write, self.generator, seed, *numbers)
 
 
 def _is_made(root: Path, parameters: dict) -> bool:

@@ -148,7 +148,7 @@ class DetectorProgram(Program):
         return self.detect(image)
 
     def detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Does what :meth:`forward` says."""
+        """The detections of one image, see :meth:`forward`."""
         raise NotImplementedError
 
 

@@ -11,7 +11,7 @@ import matplotlib
 
 from mmiformer.files import write_whole
 from mmiformer.results.markdown import markdown_table
-from mmiformer.results.metrics import MAIN_METRICS, METRICS
+from mmiformer.tasks import MAIN_METRICS, METRICS
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402  The backend must be chosen first.

@@ -7,17 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmiformer.datasets.audit import ade20k, coco, imagenet
 from mmiformer.deploy.cost import count_macs
-
-# Images that are seen in an epoch, and in an evaluation. COCO's training images without a box are left out.
-TRAINING_IMAGES = dict(cls=imagenet.OFFICIAL['train'], det=117_266, seg=ade20k.OFFICIAL['training'])
-TEST_IMAGES = dict(
-    cls=imagenet.OFFICIAL['val'], det=coco.OFFICIAL['val'].images, seg=ade20k.OFFICIAL['validation']
-)
-
-# Height and width of what the models mostly see: an image of 4:3 of COCO, a crop.
-_SIZES = dict(cls=(224, 224), det=(800, 1088), seg=(512, 512))
+from mmiformer.tasks import TASKS
 
 # Mask R-CNN with R-50, mmdet, trained on 8 V100 in float32 at 53 images a second (detectron2's
 # docs/notes/benchmarks.md), counted as below: so many multiply-adds a second and GPU.
@@ -33,20 +24,20 @@ def gpu_hours(cfg: Config, task: str, training: bool, images: int | None = None)
 
     Args:
         cfg: The config.
-        task: ``'cls'``, ``'det'`` or ``'seg'``.
+        task: Key of :data:`~mmiformer.tasks.TASKS`.
         training: Whether it is trained, else evaluated.
         images: How many are evaluated. Defaults to all.
     """
     if training:
         passes = 3 * _images_of_training(cfg, task)
     else:
-        passes = TEST_IMAGES[task] if images is None else images
+        passes = TASKS[task].images[1] if images is None else images
     return passes * count_model_macs(cfg, task) / _V100_MACS / 3600
 
 
 def _images_of_training(cfg: Config, task: str) -> int:
     if 'max_epochs' in cfg.train_cfg:
-        return cfg.train_cfg.max_epochs * TRAINING_IMAGES[task]
+        return cfg.train_cfg.max_epochs * TASKS[task].images[0]
     return cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
 
 
@@ -55,10 +46,10 @@ def count_model_macs(cfg: Config, task: str) -> int:
 
     Args:
         cfg: The config.
-        task: ``'cls'``, ``'det'`` or ``'seg'``.
+        task: Key of :data:`~mmiformer.tasks.TASKS`.
     """
     init_default_scope(cfg.default_scope)
-    return count_macs(WholeModel(MODELS.build(cfg.model)), *_SIZES[task])
+    return count_macs(WholeModel(MODELS.build(cfg.model)), *TASKS[task].input_size)
 
 
 class WholeModel(nn.Module):

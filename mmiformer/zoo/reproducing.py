@@ -17,8 +17,8 @@ from mmiformer.files import sha256_of, write_whole
 from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results import DOWNSTREAM, METRICS
 from mmiformer.results.comparing import Row
+from mmiformer.tasks import TASKS
 from mmiformer.training.resuming import last_checkpoint
-from mmiformer.zoo.effort import TEST_IMAGES
 from mmiformer.zoo.entries import Entry, config_file, entries
 from mmiformer.zoo.hub import get_config
 from mmiformer.zoo.launching import Launch, OnProgress, run_tool
@@ -241,7 +241,7 @@ class Job:
             )
             return
         row.status = 'measured'
-        images, expected = result['images'], TEST_IMAGES[self.entry.task]
+        images, expected = result['images'], TASKS[self.entry.task].images[1]
         row.details.update(images=images, seconds=round(result['seconds'], 1), machine=result['machine'])
         changed = [option for option in self.overrides if not option.startswith(_HARMLESS)]
         obstacles = [
@@ -253,9 +253,9 @@ class Job:
         row.remarks += [f'{obstacle}: not to be compared.' for obstacle in obstacles if obstacle]
         if not row.published:
             row.remarks.append('nothing is published of it.')
-        elif self.entry.family != 'iFormer' and self.entry.task != 'cls':
+        elif self.entry.framework and self.entry.family != 'iFormer':
             row.remarks.append(_OTHER_RECIPES)
-        elif row.released and self.entry.task != 'cls':
+        elif self.entry.framework and row.released:
             row.remarks.append(_RERUNS)
         far = [METRICS[metric].title for metric in row.metrics() if row.within(metric) is False]
         if far:
