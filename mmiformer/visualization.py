@@ -57,14 +57,12 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
     axes[0, 0].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     if any(len(points) > 1 for points in results.values()):
         for name, points in sorted(results.items()):
-            axes[0, 1].plot(
-                *zip(*points, strict=True), marker='o', markersize=3, label=f'{name} {points[-1][1]:.4g}'
-            )
+            label = f'{name} {points[-1][1]:.4g}'
+            axes[0, 1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=label)
         axes[0, 1].set(title='evaluations', xlabel='iteration or epoch', ylim=(0, None))
         axes[0, 1].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     elif results:
-        names = sorted(results)
-        values = [results[name][-1][1] for name in names]
+        names, values = zip(*((name, points[-1][1]) for name, points in sorted(results.items())), strict=True)
         axes[0, 1].barh(names, values)
         axes[0, 1].bar_label(axes[0, 1].containers[0], fmt='%.4g', padding=2, fontsize=8)
         axes[0, 1].set(title='evaluation', xlim=(0, 1.0 if max(values) <= 1 else 1.15 * max(values)))

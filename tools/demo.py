@@ -13,9 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='path or https address of the weights')
     parser.add_argument('--out', help='picture to write (default: IMAGE_prediction.png in this folder)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='least score of an object to draw (default: 0.3)'
-    )
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score to draw (default: 0.3)')
     parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     return parser.parse_args()

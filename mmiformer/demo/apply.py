@@ -6,15 +6,11 @@ from pkgutil import resolve_name
 from mmengine.config import Config, ConfigDict
 
 from mmiformer.config_tree import walk
-from mmiformer.demo.folder import ToyData
 from mmiformer.errors import UserError
 from mmiformer.tasks import task_of
 
-# Where the images are drawn to, beside the data sets of the configs.
-DEMO_ROOT = Path('data') / 'demo'
 
-
-def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
+def apply_demo(cfg: Config, root: Path = Path('data/demo')) -> str:
     """Points a config, in place, at the miniature data of its task; makes the data if need be.
 
     Changed are data, class count, image size, schedule, learning rate and the number of sampled RoIs,
@@ -23,7 +19,7 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
 
     Args:
         cfg: A config of ours; it is changed.
-        root: Folder for the data. Defaults to ``data/demo``.
+        root: Folder for the data. Defaults to ``data/demo``, beside the data sets of the configs.
 
     Returns:
         A description of the data, for people.
@@ -32,7 +28,7 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
         UserError: If the config is of no known task, or the data cannot be made.
     """
     task = task_of(cfg, '--demo')
-    toy: ToyData = resolve_name(task.toy_data)
+    toy = resolve_name(task.toy_data)
     try:
         data = toy.make(root / toy.folder)
     except OSError as error:
@@ -48,18 +44,18 @@ def apply_demo(cfg: Config, root: Path = DEMO_ROOT) -> str:
             pipeline=loader.dataset.pipeline,
         )
     cfg.train_dataloader.batch_size = task.toy_batch_size
+    iterations = task.fit_to_toy_data(cfg)
     for _, part in walk(cfg.model):
         if 'num_classes' in part:
             part.num_classes = len(toy.classes)
-    _shorten(cfg, task.fit_to_toy_data(cfg), task.toy_lr)
-    _from_scratch(cfg)
-    return toy.describe(data)
-
-
-def _shorten(cfg: Config, iterations: int, lr: float) -> None:
+        if 'norm_eval' in part:  # Else it does not learn from scratch.
+            part.norm_eval = False
+        if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
+            del part['init_cfg']
+    cfg.load_from = None
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations // 2)
     # Also in place of SGD, which takes longer from scratch.
-    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=lr, fused=True)
+    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.toy_lr, fused=True)
     cfg.optim_wrapper.optimizer.pop('momentum', None)
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
     cfg.param_scheduler = [
@@ -72,12 +68,4 @@ def _shorten(cfg: Config, iterations: int, lr: float) -> None:
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook', by_epoch=False, interval=iterations // 2, max_keep_ckpts=2
     )
-
-
-def _from_scratch(cfg: Config) -> None:
-    for _, part in walk(cfg.model):
-        if 'norm_eval' in part:
-            part.norm_eval = False
-        if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
-            del part['init_cfg']
-    cfg.load_from = None
+    return toy.describe(data)

@@ -101,12 +101,11 @@ class LabelMap(Program):
         super().__init__(segmentor)
         pool_by_products(self.model)  # UPerNet's pyramid.
 
-        def plain(module: nn.Module) -> nn.Module | None:
-            if not isinstance(module, Upsample):
-                return None
-            return nn.Upsample(module.size, module.scale_factor, module.mode, module.align_corners)
+        def plain(m: Any) -> nn.Module | None:  # mmseg's computes with Python's numbers: a fixed size.
+            known = isinstance(m, Upsample)
+            return nn.Upsample(m.size, m.scale_factor, m.mode, m.align_corners) if known else None
 
-        replace(self.model, plain)  # mmseg's computes with Python's numbers: its size would be fixed.
+        replace(self.model, plain)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to labels (int64)."""
@@ -164,8 +163,13 @@ class FromPixels(nn.Module):
         self.eval()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Maps N x H x W x 3, uint8, to the outputs of the program."""
+        """Maps N x H x W x 3, uint8, to the outputs."""
         return self.program(self.normalisation(image))
+
+    def reference(self, model: Any) -> Reference | None:
+        """See :meth:`Program.reference`."""
+        normalised = self.program.reference(model)
+        return normalised and (lambda image: normalised(self.normalisation(image)))
 
 
 def build_program(model: Any, what: str = 'backbone') -> Program:

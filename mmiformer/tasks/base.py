@@ -26,8 +26,8 @@ class Metric:
         model: What around a backbone it is of.
         key: What mm's evaluators call it.
         scale: Of mm's value to percent.
-        tolerance: Largest difference of a released file from its published figure: figures are printed with
-            one digit, and some of the files are re-runs, as their authors say. Ours (inferred).
+        tolerance: Largest difference of a released file from its published figure, in percent: figures have
+            one digit, and some files are re-runs, as their authors say. Ours (inferred).
         run_tolerance: The same of a training run: seeds differ by about that much. Ours (inferred).
         main: Whether pictures and summaries show it. Defaults to True.
     """
@@ -102,35 +102,21 @@ class Painter:
 
 
 class Task:
-    """What is particular to a task; a subclass for each, in a file of its own, see :func:`register`.
+    """What is particular to a task: a subclass for each, in a file of its own, see :func:`register`."""
 
-    Attributes:
-        name: Short name, for the command line.
-        folder: Of its configs, below ``configs``.
-        scope: ``default_scope`` of its configs: the package of its toolbox.
-        metrics: Its published accuracies, by their keys in the zoo.
-        input_size: Height and width, in pixels, of what its models mostly see.
-        images: Number of training and of test images of the published data set.
-        toy_data: Import path of its :class:`~mmiformer.demo.folder.ToyData`.
-        toy_batch_size: For training on the toy data.
-        toy_lr: Learning rate of AdamW for training on the toy data.
-        export_wrappers: Import paths of subclasses of :class:`~mmiformer.deploy.programs.Program`, by the
-            type name of the model that each wraps; ``'*'`` stands for all other models of the toolbox.
-        inferencer_type: Import path of the toolbox's inferencer.
-        painter: Draws its predictions.
-    """
-
-    name: str
-    folder: str
-    scope: str
-    metrics: dict[str, Metric]
-    input_size: tuple[int, int]
-    images: tuple[int, int]
-    toy_data: str
+    name: str  # For the command line.
+    folder: str  # Of its configs, below ``configs``.
+    scope: str  # ``default_scope`` of its configs: the package of its toolbox.
+    metrics: dict[str, Metric]  # By their keys in the zoo.
+    input_size: tuple[int, int]  # Height and width, in pixels, of what its models mostly see.
+    images: tuple[int, int]  # Number of training and of test images of the published data set.
+    toy_data: str  # Import path of a :class:`~mmiformer.demo.folder.ToyData`.
     toy_batch_size: int
-    toy_lr: float
+    toy_lr: float  # Of AdamW.
+    # Import paths of subclasses of :class:`~mmiformer.deploy.programs.Program`, by the type name of the model
+    # that each wraps; '*' is for all other models of the toolbox. Files of new heads add theirs.
     export_wrappers: dict[str, str]
-    inferencer_type: str
+    inferencer_type: str  # Import path of the toolbox's inferencer.
     painter: type[Painter]
 
     def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
@@ -138,11 +124,7 @@ class Task:
         raise NotImplementedError
 
     def fit_to_toy_data(self, cfg: Config) -> int:
-        """Changes image sizes and the like of a config, in place, whose data is the toy data.
-
-        Returns:
-            The number of iterations to train.
-        """
+        """Fits image sizes and the like of a config, in place; returns the number of iterations to train."""
         raise NotImplementedError
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
