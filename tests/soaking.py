@@ -25,8 +25,8 @@ from rich.progress import Progress
 from mmiformer.cli import load_config
 from mmiformer.config_tree import walk
 from mmiformer.inference import build_model, predict, quicken
+from mmiformer.tasks import task_of
 from mmiformer.training import prepare_training
-from mmiformer.visualization import Painter, save_prediction
 
 SIDE = 320  # Pixels of an image's longer side in the network.
 SHORTEST, LONGEST = 64, 640  # Pixels of an image file's sides.
@@ -63,7 +63,7 @@ def soak_predictions(cfg: Config, number: int, out: Path, progress: Progress) ->
         if 'max_per_img' in part:
             part.max_per_img = PROPOSALS if 'min_bbox_size' in part else OBJECTS
     model = quicken(trained_looking(build_model(cfg, None)))
-    painter = Painter(cfg, model.dataset_meta, score_thr=0)
+    painter = task_of(cfg).painter(cfg, model.dataset_meta, score_thr=0)
     sources = sorted(Path(cfg.test_dataloader.dataset.data_root).rglob('*.[jJ][pP]*'))[:50]
     file, picture = out.with_suffix('.jpg'), out.with_suffix('.png')
     random = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def soak_predictions(cfg: Config, number: int, out: Path, progress: Progress) ->
         cv2.imwrite(str(file), cv2.resize(cv2.imread(str(sources[i % len(sources)])), size))
         sample = predict(model, cfg, file)
         assert len(sample.get('pred_instances', [None])), 'an untrained detector finds something everywhere'
-        save_prediction(painter, mmcv.imread(file, channel_order='rgb'), sample, picture)
+        painter.save(mmcv.imread(file, channel_order='rgb'), sample, picture)
         used.append(resident([os.getpid()]))
     return used
 

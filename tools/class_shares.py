@@ -30,13 +30,14 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.datasets.checks import build_datasets, check_files
 from mmiformer.errors import UserError
+from mmiformer.tasks import task_of
 
 
 def main() -> None:
     """Reads the files, and prints a table and the weights."""
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
-    if cfg.get('default_scope') != 'mmseg':
+    if task_of(cfg, args.config).name != 'seg':
         raise UserError(f'{args.config}: expected a segmentation config.')
     check_files(cfg, (args.split,))
     steps = [dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')]

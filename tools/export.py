@@ -14,19 +14,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--to', required=True, help='runtime: onnx, openvino, ncnn, executorch or coreml')
     parser.add_argument(
-        '--size',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        default=(224, 224),
-        help='image size (default: 224 224)',
+        '--size', nargs=2, type=int, metavar=('H', 'W'), default=(224, 224), help='pixels (default: 224 224)'
     )
     parser.add_argument('--dynamic', action='store_true', help='a file for all sizes and batches')
     parser.add_argument(
-        '--what',
-        choices=['backbone', 'model'],
-        default='model',
-        help='the feature maps of the backbone, or the whole model (default)',
+        '--what', choices=['backbone', 'model'], default='model', help="the backbone's maps, or all (default)"
     )
     parser.add_argument('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
     parser.add_argument(
@@ -57,7 +49,6 @@ if __name__ == '__main__':
     parse_args()  # Answers --help before the imports below, which take seconds.
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +56,6 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
@@ -73,7 +63,7 @@ from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import build_program, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
 from mmiformer.deploy.detectors import DetectorProgram
-from mmiformer.deploy.programs import FromPixels, unfolded
+from mmiformer.deploy.programs import FromPixels
 from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order, Runtime
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model
@@ -109,14 +99,12 @@ def main() -> None:
 
     model = build_model(cfg, args.checkpoint)
     program: Any = build_program(model, args.what)
-    reference = unfolded(model, args.what)
     if args.channel_chunks > 1:
         cut_windows_in_chunks(program, args.channel_chunks)
     runtime.check(order, detector=isinstance(program, DetectorProgram))
     if args.bake_input:
         program = FromPixels(program, preprocessor)
-        if reference:
-            reference = after(program.normalisation, reference)
+    reference = program.reference(model)
     print(f'Writing {file} ...', flush=True)
     runtime.export(program, order, file)
     report(runtime.files(file), runtime.inspect(file))
@@ -129,20 +117,16 @@ def main() -> None:
     if args.dynamic:  # Also where no side is a multiple of anything.
         for batch, height, width in OTHERS:
             count = batch if program.batched else 1
-            trials[f'noise of {count}x{height}x{width}'] = random_images(
-                (height, width), args.bake_input, count
-            )
+            noise = random_images((height, width), args.bake_input, count)
+            trials[f'noise of {count}x{height}x{width}'] = noise
     real = {f'{len(images)} images of {folder}': images} if images else {}
     if not real:
         print('No real images at hand: compared on noise only; name some with --images FOLDER.')
     found = {where: compare(program, session, x, reference) for where, x in {**trials, **real}.items()}
     show(found)
     # Noise says little of int8, whose ranges are those of images.
-    judge(
-        file,
-        [found[where] for where in (real if args.precision == 'int8' and real else found)],
-        args.precision,
-    )
+    judged = real if args.precision == 'int8' and real else found
+    judge(file, [found[where] for where in judged], args.precision)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -167,11 +151,6 @@ def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
             f'{file}: {", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {precision} may; '
             'the file is left for you to look into.'
         )
-
-
-def after(normalisation: nn.Module, reference: Callable[..., Any]) -> Callable[[torch.Tensor], Any]:
-    """The reference of a file that normalises."""
-    return lambda pixels: reference(normalisation(pixels))
 
 
 def find_preprocessor(cfg: Config, file: str) -> Any:

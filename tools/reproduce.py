@@ -66,7 +66,7 @@ from mmiformer import cli
 from mmiformer.errors import UserError
 from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results.comparing import Row, write
-from mmiformer.results.metrics import MAIN_METRICS, METRICS
+from mmiformer.tasks import MAIN_METRICS, METRICS
 from mmiformer.training.resuming import last_checkpoint
 from mmiformer.zoo import reproducing
 from mmiformer.zoo.effort import gpu_hours

@@ -27,7 +27,6 @@ if __name__ == '__main__':
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
@@ -84,14 +83,9 @@ def main() -> None:
     start = time.perf_counter()
     metrics = runner.test()
     if args.out and is_main_process():
-        images = len(runner.test_dataloader.dataset)
-        write_result(Path(args.out), metrics, images, time.perf_counter() - start)
-
-
-def write_result(file: Path, metrics: dict[str, Any], images: int, seconds: float) -> None:
-    """Writes what was measured, and on what."""
-    result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(MODULES))
-    write_whole(file, json.dumps(result, indent=2, default=float) + '\n')
+        images, seconds = len(runner.test_dataloader.dataset), time.perf_counter() - start
+        result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(MODULES))
+        write_whole(Path(args.out), json.dumps(result, indent=2, default=float) + '\n')
 
 
 if __name__ == '__main__':

@@ -4,6 +4,9 @@ What makes an area of the ground is its *texture*, what makes a thing upon it it
 take their colours from one distribution, all things from another, and any class may lie anywhere, so
 that a mIoU above that of colour and position shows that a network learned something. Distractors,
 which look like things, are unlabelled.
+
+Files: ``images/training/ADE_train_00000001.jpg``..., ``images/validation/ADE_val_00000001.jpg``..., and
+their labels below ``annotations`` as PNG of one 8-bit channel: those of :data:`LABELS`, 0 where unlabelled.
 """
 
 from collections.abc import Callable
@@ -17,8 +20,6 @@ from mmiformer.demo import folder
 from mmiformer.demo.drawing import SIZES, colour, noise, ramp, scatter, tint, turned
 from mmiformer.demo.folder import SPLITS
 from mmiformer.demo.shapes import FULL, Shape, boat, clock, house, tree
-
-GENERATOR_VERSION = 'ade 1'
 
 _FOLDERS = {'train': 'training', 'val': 'validation'}
 
@@ -121,29 +122,6 @@ def _write(root: Path, parameters: dict) -> None:
         folder.write_image(root / 'annotations' / f'{stem}.png', labels)
 
 
-def make_ade(root: Path | str, seed: int = 0, num_train: int = 360, num_val: int = 60) -> Path:
-    """Draws the data set below ``root`` unless it is there already.
-
-    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
-
-    Args:
-        root: Folder of the data set: ``images/training/ADE_train_00000001.jpg``...,
-            ``images/validation/ADE_val_00000001.jpg``... and their labels below ``annotations``,
-            as PNG of one 8-bit channel: those of :data:`LABELS`, 0 where unlabelled.
-        seed: Not negative. Defaults to 0.
-        num_train: Number of training images. Defaults to 360.
-        num_val: Number of validation images. Defaults to 60.
-
-    Returns:
-        ``root`` as a path.
-
-    Raises:
-        FileExistsError: ``root`` holds something other than demo data.
-        ValueError: a number is out of range.
-    """
-    return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
-
-
 def describe(root: Path | str) -> str:
     """What the label files below ``root`` hold: a plain table with one column a split.
 
@@ -179,3 +157,7 @@ def _count(path: Path) -> np.ndarray:
     if labels is None:
         raise OSError(f'{path} cannot be decoded')
     return np.bincount(labels.ravel(), minlength=256)
+
+
+TOY_DATA = folder.ToyData('ade', CLASSES, _write, describe, 'ade 1')
+make_ade = TOY_DATA.make

@@ -3,6 +3,8 @@
 It lets every detection config run on a bare CPU without a download. What makes an object is its
 *shape*: fills, backgrounds and distractors take their colours and textures from one distribution,
 so that a box AP above chance shows that a network learned something.
+
+Files: ``annotations/instances_{train,val}2017.json``, ``train2017/000000000001.jpg``..., ``val2017/``...
 """
 
 import json
@@ -16,7 +18,6 @@ from mmiformer.demo.drawing import SIZES, background, grey, scatter
 from mmiformer.demo.folder import SPLITS
 from mmiformer.demo.shapes import Shape, clock, donut, kite, umbrella
 
-GENERATOR_VERSION = 1
 MIN_TEXTURE = 5.0  # grey levels: an object whose `spread` is below would count as flat
 OCCLUDED_BELOW = 0.95  # visible share; above it, only a shared edge is hidden
 
@@ -100,28 +101,6 @@ def _write(root: Path, parameters: dict) -> None:
         (root / 'annotations' / f'instances_{split}2017.json').write_text(text)
 
 
-def make_coco(root: Path | str, seed: int = 0, num_train: int = 360, num_val: int = 60) -> Path:
-    """Draws the data set below ``root`` unless it is there already.
-
-    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
-
-    Args:
-        root: Folder of the data set: ``annotations/instances_{train,val}2017.json``,
-            ``train2017/000000000001.jpg``..., ``val2017/``...
-        seed: Not negative. Defaults to 0.
-        num_train: Number of training images. Defaults to 360.
-        num_val: Number of validation images. Defaults to 60.
-
-    Returns:
-        ``root`` as a path.
-
-    Raises:
-        FileExistsError: ``root`` holds something other than demo data.
-        ValueError: a number is out of range.
-    """
-    return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
-
-
 def describe(root: Path | str) -> str:
     """What the annotation files below ``root`` hold: a plain table with one column a split.
 
@@ -150,3 +129,7 @@ def describe(root: Path | str) -> str:
         column['distractors an image'] = f'{distractors:.1f}'
         columns.append(column)
     return folder.table(columns)
+
+
+TOY_DATA = folder.ToyData('coco', CLASSES, _write, describe, 1)
+make_coco = TOY_DATA.make

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,23 +24,11 @@ def make(
     num_train: int,
     num_val: int,
 ) -> Path:
-    """Has a data set written below ``root`` unless it is there already.
+    """Writes a data set below ``root`` unless it is there already, and returns ``root`` as a path.
 
     It is written next to ``root`` and renamed at the end: an interrupted run leaves what was there
     before, and of two simultaneous ones the first to finish wins. Demo data made with other
-    arguments is replaced.
-
-    Args:
-        root: Folder of the data set.
-        write: Writes the data set of the parameters ``seed``, ``num_train``, ``num_val`` and
-            ``generator`` into a folder, which it creates.
-        generator: Tells apart what is made from equal numbers: other layouts, other versions.
-        seed: Not negative.
-        num_train: Number of training images.
-        num_val: Number of validation images.
-
-    Returns:
-        ``root`` as a path.
+    arguments is replaced. For the arguments see :class:`ToyData`.
 
     Raises:
         FileExistsError: ``root`` holds something other than demo data.
@@ -71,6 +60,38 @@ def make(
             if not _is_made(root, parameters):
                 raise
     return root
+
+
+@dataclass(frozen=True)
+class ToyData:
+    """A data set that is drawn on the spot.
+
+    Attributes:
+        folder: Usual name of its folder.
+        classes: Names of its classes, in the order of their labels.
+        write: Writes it into a folder, which it creates, for the parameters ``seed``, ``num_train``,
+            ``num_val`` and ``generator``.
+        describe: Counts what a folder holds: a plain table with one column a split.
+        generator: Tells apart what is made from equal numbers: other layouts, other versions.
+        num_train: Usual number of training images. Defaults to 360.
+        num_val: Usual number of validation images. Defaults to 60.
+    """
+
+    folder: str
+    classes: tuple[str, ...]
+    write: Callable[[Path, dict], None]
+    describe: Callable[[Path | str], str]
+    generator: int | str
+    num_train: int = 360
+    num_val: int = 60
+
+    def make(
+        self, root: Path | str, seed: int = 0, num_train: int | None = None, num_val: int | None = None
+    ) -> Path:
+        """Draws it below ``root`` unless it is there; equal arguments give equal files; see :func:`make`."""
+        numbers = [self.num_train if num_train is None else num_train]
+        numbers += [self.num_val if num_val is None else num_val]
+        return make(root, self.write, self.generator, seed, *numbers)
 
 
 def _is_made(root: Path, parameters: dict) -> bool:

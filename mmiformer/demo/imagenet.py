@@ -2,6 +2,9 @@
 
 What makes a class is the *shape* of one item, of any colour and texture, anywhere in the image among
 distractors, so that an accuracy above chance shows that a network learned something.
+
+Files: ``train/n02708093/n02708093_1.JPEG``..., ``val/n02708093/ILSVRC2012_val_00000001.JPEG``..., a folder
+for each of :data:`FOLDERS`; training and validation images are shared evenly by the classes.
 """
 
 from pathlib import Path
@@ -13,8 +16,6 @@ from mmiformer.demo import folder
 from mmiformer.demo.drawing import SIZES, background, scatter
 from mmiformer.demo.folder import SPLITS
 from mmiformer.demo.shapes import Shape, boat, clock, donut, hourglass, house, umbrella
-
-GENERATOR_VERSION = 'imagenet 1'
 
 # ImageNet's name -> (its folder, drawing function, relative size), in the order of the folders, in which
 # classes are numbered.
@@ -60,28 +61,6 @@ def _write(root: Path, parameters: dict) -> None:
         folder.write_image(root / split / name / file, _draw(parameters['seed'], SPLITS.index(split), index))
 
 
-def make_imagenet(root: Path | str, seed: int = 0, num_train: int = 900, num_val: int = 180) -> Path:
-    """Draws the data set below ``root`` unless it is there already.
-
-    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
-
-    Args:
-        root: Folder of the data set: ``train/n02708093/n02708093_1.JPEG``...,
-            ``val/n02708093/ILSVRC2012_val_00000001.JPEG``..., one folder for each of :data:`FOLDERS`.
-        seed: Not negative. Defaults to 0.
-        num_train: Number of training images, shared evenly by the classes. Defaults to 900.
-        num_val: Number of validation images. Defaults to 180.
-
-    Returns:
-        ``root`` as a path.
-
-    Raises:
-        FileExistsError: ``root`` holds something other than demo data.
-        ValueError: a number is out of range.
-    """
-    return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
-
-
 def describe(root: Path | str) -> str:
     """What the folders below ``root`` hold: a plain table with one column a split.
 
@@ -96,3 +75,7 @@ def describe(root: Path | str) -> str:
         column['accuracy of naming one class only, %'] = f'{100 * max(counts) / max(1, sum(counts)):.1f}'
         columns.append(column)
     return folder.table(columns)
+
+
+TOY_DATA = folder.ToyData('imagenet', CLASSES, _write, describe, 'imagenet 1', 900, 180)
+make_imagenet = TOY_DATA.make

@@ -145,10 +145,9 @@ class DetectorProgram(Program):
         """
         if image.shape[0] != 1:
             raise UserError(f'A batch of {image.shape[0]}: whole detectors are exported for one image.')
-        return self.detect(image)
+        return self._detect(image)
 
-    def detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Does what :meth:`forward` says."""
+    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         raise NotImplementedError
 
 
@@ -160,8 +159,7 @@ class RetinaNetProgram(DetectorProgram):
         """The only head."""
         return [(model.bbox_head, model.bbox_head.test_cfg)]
 
-    def detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Does what :meth:`forward` says."""
+    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         head = self.model.bbox_head
         boxes, labels, scores, _ = _dense_candidates(head, self.model.extract_feat(image), image)
         kept = _suppress(boxes, scores, labels, head.test_cfg)
@@ -190,8 +188,7 @@ class MaskRCNNProgram(DetectorProgram):
         rois = model.roi_head
         return [(model.rpn_head, model.rpn_head.test_cfg), (rois.bbox_head, rois.test_cfg)]
 
-    def detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Does what :meth:`forward` says."""
+    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         maps = self.model.extract_feat(image)
         rpn, rois = self.model.rpn_head, self.model.roi_head
         proposals, _, scores, levels = _dense_candidates(rpn, maps, image)

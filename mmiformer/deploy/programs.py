@@ -1,10 +1,10 @@
 """A model as a plain function of one image tensor, which is what runtimes take."""
 
 from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,6 +12,9 @@ from mmiformer.deploy.folding import fold
 from mmiformer.deploy.rewriting import pool_by_products, replace
 from mmiformer.errors import UserError
 from mmiformer.layers import InPlaceGELU
+from mmiformer.tasks import TASKS
+
+Reference = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 
 class Program(nn.Module):
@@ -39,17 +42,35 @@ class Program(nn.Module):
         """Maps a normalised image, N x 3 x H x W, to the outputs."""
         raise NotImplementedError
 
+    @staticmethod
+    def reference(model: Any) -> Reference | None:
+        """What the outputs are compared with: those of the whole model, in eval mode, as it is.
+
+        Returns:
+            A function like :meth:`forward`; None where the model's predictions have another form.
+        """
+        return None
+
 
 class Features(Program):
     """The maps of a backbone, as many as its ``out_indices``: N x C x ceil(H / s) x ceil(W / s) each."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone)
-        self.outputs = tuple(f'stage{index + 1}' for index in backbone.out_indices)
+        indices = getattr(backbone, 'out_indices', None)
+        if indices is None:  # Somebody else's: as many as it gives.
+            with torch.no_grad():
+                indices = range(len(self.model(torch.zeros(1, 3, 64, 64))))
+        self.outputs = tuple(f'stage{index + 1}' for index in indices)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the maps."""
         return tuple(self.model(image))
+
+    @staticmethod
+    def reference(model: Any) -> Reference:
+        """The maps of the model's backbone."""
+        return lambda image: tuple(model.backbone(image))
 
 
 class Logits(Program):
@@ -60,6 +81,11 @@ class Logits(Program):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the logits."""
         return (self.model(image, mode='tensor'),)
+
+    @staticmethod
+    def reference(model: Any) -> Reference:
+        """The logits of the model."""
+        return lambda image: (model(image, mode='tensor'),)
 
 
 class LabelMap(Program):
@@ -79,12 +105,11 @@ class LabelMap(Program):
         super().__init__(segmentor)
         pool_by_products(self.model)  # UPerNet's pyramid.
 
-        def plain(module: nn.Module) -> nn.Module | None:
-            if not isinstance(module, Upsample):
-                return None
-            return nn.Upsample(module.size, module.scale_factor, module.mode, module.align_corners)
+        def plain(m: Any) -> nn.Module | None:  # mmseg's computes with Python's numbers: a fixed size.
+            known = isinstance(m, Upsample)
+            return nn.Upsample(m.size, m.scale_factor, m.mode, m.align_corners) if known else None
 
-        replace(self.model, plain)  # mmseg's computes with Python's numbers: its size would be fixed.
+        replace(self.model, plain)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to labels (int64)."""
@@ -94,6 +119,13 @@ class LabelMap(Program):
             logits, size=image.shape[2:], mode='bilinear', align_corners=head.align_corners
         )
         return (logits.argmax(dim=1),)
+
+    @staticmethod
+    def reference(model: Any) -> Reference:
+        """The labels by mmseg's own whole-image mode."""
+        return lambda image: (
+            model.encode_decode(image, [dict(img_shape=tuple(image.shape[2:]))] * len(image)).argmax(dim=1),
+        )
 
 
 class Normalisation(nn.Module):
@@ -135,8 +167,13 @@ class FromPixels(nn.Module):
         self.eval()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Maps N x H x W x 3, uint8, to the outputs of the program."""
+        """Maps N x H x W x 3, uint8, to the outputs."""
         return self.program(self.normalisation(image))
+
+    def reference(self, model: Any) -> Reference | None:
+        """See :meth:`Program.reference`."""
+        normalised = self.program.reference(model)
+        return normalised and (lambda image: normalised(self.normalisation(image)))
 
 
 def build_program(model: Any, what: str = 'backbone') -> Program:
@@ -151,36 +188,14 @@ def build_program(model: Any, what: str = 'backbone') -> Program:
     """
     if what == 'backbone':
         return Features(model.backbone)
-    from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram  # They build on this file.
-
-    detectors = dict(RetinaNet=RetinaNetProgram, MaskRCNN=MaskRCNNProgram)
-    if type(model).__name__ in detectors:
-        return detectors[type(model).__name__](model)
-    for attribute, program in (('decode_head', LabelMap), ('head', Logits)):
-        if hasattr(model, attribute) and isinstance(model, BaseModel):
-            return program(model)
-    raise UserError(
-        f'{type(model).__name__}: has no program for --what model; export --what backbone, and run the rest '
-        'in your own code.'
+    name, toolboxes = (
+        type(model).__name__,
+        {base.__module__.partition('.')[0] for base in type(model).__mro__},
     )
-
-
-def unfolded(model: Any, what: str = 'backbone') -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None:
-    """What :func:`build_program` is to be held against: the model itself, as it is.
-
-    Args:
-        model: The model of a config, in eval mode.
-        what: As for :func:`build_program`.
-
-    Returns:
-        A function of the same form as the program; None for detectors, whose predictions have another form.
-    """
-    if what == 'backbone':
-        return lambda image: tuple(model.backbone(image))
-    if hasattr(model, 'decode_head'):
-        return lambda image: (
-            model.encode_decode(image, [dict(img_shape=tuple(image.shape[2:]))] * len(image)).argmax(dim=1),
-        )
-    if hasattr(model, 'head'):
-        return lambda image: (model(image, mode='tensor'),)
-    return None
+    for task in TASKS.values():
+        wrapper = task.export_wrappers.get(name) or task.export_wrappers.get('*')
+        if task.scope in toolboxes and wrapper:
+            return resolve_name(wrapper)(model)
+    raise UserError(
+        f'{name}: has no program for --what model; export --what backbone, and run the rest in your own code.'
+    )

@@ -2,8 +2,8 @@
 
 from mmiformer.results.downstream import DOWNSTREAM
 from mmiformer.results.imagenet import GAINS, IMAGENET
-from mmiformer.results.metrics import METRICS, Metric
 from mmiformer.results.published import PAPERS, Gain, Paper, Published
+from mmiformer.tasks import METRICS, Metric
 
 
 def published(network: str, metric: str = 'top1', distilled: bool = False) -> Published | None:

@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mmiformer.files import write_whole
 from mmiformer.results.markdown import markdown_table
-from mmiformer.results.metrics import MAIN_METRICS, METRICS
-
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402  The backend must be chosen first.
-from matplotlib.axes import Axes  # noqa: E402
+from mmiformer.tasks import MAIN_METRICS, METRICS
 
 _PUBLISHED, _MEASURED, _ELSEWHERE = '#5b6770', '#d1495b', '#e69f00'
 
@@ -86,20 +83,13 @@ def write(rows: Sequence[Row], folder: Path, command: str, circumstances: str) -
     """
     page, data, picture = (folder / f'table.{suffix}' for suffix in ('md', 'json', 'png'))
     rows = _with_former(rows, data)
-    records = [
-        dict(
-            asdict(row),
-            comparison={
-                metric: dict(
-                    difference=row.difference(metric),
-                    tolerance=row.tolerance(metric),
-                    within=row.within(metric),
-                )
-                for metric in row.metrics()
-            },
-        )
-        for row in rows
-    ]
+    records = []
+    for row in rows:
+        differences = {
+            m: dict(difference=row.difference(m), tolerance=row.tolerance(m), within=row.within(m))
+            for m in row.metrics()
+        }
+        records.append(dict(asdict(row), comparison=differences))
     content = dict(command=command, circumstances=circumstances, rows=records)
     write_whole(page, markdown(rows) + f'\n`{command}`\n\n{circumstances}\n')
     write_whole(data, json.dumps(content, indent=2) + '\n')
@@ -124,35 +114,19 @@ def _with_former(rows: Sequence[Row], data: Path) -> list[Row]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table as a page: a line for each metric of each row, then the remarks."""
-    heads = (
-        'config',
-        'backbone',
-        'metric',
-        'published',
-        'measured',
-        'difference',
-        'tolerance',
-        'within',
-        'images',
-        'seconds',
-        'weights',
-    )
+    heads = 'config backbone metric published measured difference tolerance within images seconds weights'
     lines = []
     for row in rows:
         file, digest = (row.details.get(key) for key in ('file', 'sha256'))
         weights = f'{file} ({digest[:8]})' if file and digest else file or row.status
+        images, seconds = row.details.get('images'), row.details.get('seconds')
+        ends = [images, None if seconds is None else f'{seconds:.0f}', weights]
         for number, metric in enumerate(row.metrics() or [None]):
-            cells = [f'`{row.name}`', row.title] if number == 0 else ['', '']
-            cells += _cells(row, metric)
-            if number == 0:
-                seconds = row.details.get('seconds')
-                images = row.details.get('images')
-                cells += [_text(images), '-' if seconds is None else f'{seconds:.0f}', weights]
-            else:
-                cells += ['', '', '']
-            lines.append(cells)
+            first = number == 0
+            start = [f'`{row.name}`', row.title] if first else ['', '']
+            lines.append([*start, *_cells(row, metric), *(ends if first else ['', '', ''])])
     remarks = [f'- `{row.name}`: {remark}\n' for row in rows for remark in row.remarks]
-    return markdown_table(heads, lines) + ''.join(['\n', *remarks] if remarks else [])
+    return markdown_table(heads.split(), lines) + ''.join(['\n', *remarks] if remarks else [])
 
 
 def _cells(row: Row, metric: str | None) -> list[str]:
@@ -170,10 +144,6 @@ def _cells(row: Row, metric: str | None) -> list[str]:
     ]
 
 
-def _text(value: Any) -> str:
-    return '-' if value is None else str(value)
-
-
 def plot(rows: Sequence[Row], out: Path, note: str = '') -> None:
     """Draws published and measured side by side, axes for each metric, a line for each row.
 
@@ -184,20 +154,14 @@ def plot(rows: Sequence[Row], out: Path, note: str = '') -> None:
     """
     metrics = [metric for metric in MAIN_METRICS if any(metric in row.metrics() for row in rows)]
     panels = [(metric, [row for row in rows if metric in row.metrics()]) for metric in metrics]
-    figure, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(9.6, sum(0.34 * len(own) + 1.3 for _, own in panels) + 0.4),
-        height_ratios=[len(own) + 3 for _, own in panels],
-        squeeze=False,
-        layout='constrained',
-        dpi=110,
-    )
+    height = sum(0.34 * len(own) + 1.3 for _, own in panels) + 0.4
+    figure = Figure(figsize=(9.6, height), layout='constrained', dpi=110)
+    ratios = [len(own) + 3 for _, own in panels]
+    axes = figure.subplots(len(panels), 1, height_ratios=ratios, squeeze=False)
     for ax, (metric, own) in zip(axes[:, 0], panels, strict=True):
         _plot_panel(ax, metric, own)
     figure.supxlabel(textwrap.fill(note, 140), fontsize=7, color='#555555', parse_math=False)
     figure.savefig(out)
-    plt.close(figure)
 
 
 def _plot_panel(ax: Axes, metric: str, rows: Sequence[Row]) -> None:
@@ -213,26 +177,15 @@ def _plot_panel(ax: Axes, metric: str, rows: Sequence[Row]) -> None:
         if measured is not None:
             ax.plot(measured, y, 'D', markersize=6, color=colour, zorder=4)
         elif published is not None and row.status != 'published':
-            ax.annotate(
-                row.status,
-                (published, y),
-                (9, 0),
-                textcoords='offset points',
-                va='center',
-                fontsize=8,
-                color='#b00020' if row.status == 'failed' else '#777777',
-            )
-    for marker, colour, label, shown in (
+            style: dict[str, Any] = dict(fontsize=8, color='#b00020' if row.status == 'failed' else '#777777')
+            ax.annotate(row.status, (published, y), (9, 0), textcoords='offset points', va='center', **style)
+    shown = {row.comparable for row in rows if metric in row.measured}
+    for marker, colour, label, is_shown in (
         ('o', _PUBLISHED, 'published, with tolerance', any(metric in row.published for row in rows)),
-        ('D', _MEASURED, 'measured', any(r.comparable and metric in r.measured for r in rows)),
-        (
-            'D',
-            _ELSEWHERE,
-            'measured, not to be compared',
-            any(not r.comparable and metric in r.measured for r in rows),
-        ),
+        ('D', _MEASURED, 'measured', True in shown),
+        ('D', _ELSEWHERE, 'measured, not to be compared', False in shown),
     ):
-        if shown:
+        if is_shown:
             face = 'white' if marker == 'o' else colour
             ax.plot([], [], marker, color=colour, markerfacecolor=face, label=label)
     ax.legend(

@@ -7,17 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmiformer.datasets.audit import ade20k, coco, imagenet
 from mmiformer.deploy.cost import count_macs
-
-# Images that are seen in an epoch, and in an evaluation. COCO's training images without a box are left out.
-TRAINING_IMAGES = dict(cls=imagenet.OFFICIAL['train'], det=117_266, seg=ade20k.OFFICIAL['training'])
-TEST_IMAGES = dict(
-    cls=imagenet.OFFICIAL['val'], det=coco.OFFICIAL['val'].images, seg=ade20k.OFFICIAL['validation']
-)
-
-# Height and width of what the models mostly see: an image of 4:3 of COCO, a crop.
-_SIZES = dict(cls=(224, 224), det=(800, 1088), seg=(512, 512))
+from mmiformer.tasks import TASKS
 
 # Mask R-CNN with R-50, mmdet, trained on 8 V100 in float32 at 53 images a second (detectron2's
 # docs/notes/benchmarks.md), counted as below: so many multiply-adds a second and GPU.
@@ -33,32 +24,18 @@ def gpu_hours(cfg: Config, task: str, training: bool, images: int | None = None)
 
     Args:
         cfg: The config.
-        task: ``'cls'``, ``'det'`` or ``'seg'``.
+        task: Key of :data:`~mmiformer.tasks.TASKS`.
         training: Whether it is trained, else evaluated.
         images: How many are evaluated. Defaults to all.
     """
-    if training:
-        passes = 3 * _images_of_training(cfg, task)
-    else:
-        passes = TEST_IMAGES[task] if images is None else images
-    return passes * count_model_macs(cfg, task) / _V100_MACS / 3600
-
-
-def _images_of_training(cfg: Config, task: str) -> int:
-    if 'max_epochs' in cfg.train_cfg:
-        return cfg.train_cfg.max_epochs * TRAINING_IMAGES[task]
-    return cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
-
-
-def count_model_macs(cfg: Config, task: str) -> int:
-    """Multiply-adds of a whole model for one training image.
-
-    Args:
-        cfg: The config.
-        task: ``'cls'``, ``'det'`` or ``'seg'``.
-    """
+    passes = TASKS[task].images[1] if images is None else images
+    if training and 'max_epochs' in cfg.train_cfg:
+        passes = 3 * cfg.train_cfg.max_epochs * TASKS[task].images[0]
+    elif training:
+        passes = 3 * cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
     init_default_scope(cfg.default_scope)
-    return count_macs(WholeModel(MODELS.build(cfg.model)), *_SIZES[task])
+    macs = count_macs(WholeModel(MODELS.build(cfg.model)), *TASKS[task].input_size)
+    return passes * macs / _V100_MACS / 3600
 
 
 class WholeModel(nn.Module):
@@ -72,16 +49,12 @@ class WholeModel(nn.Module):
         """Maps N x 3 x H x W to what the heads give."""
         model = self.model
         maps = model.extract_feat(image)
-        outputs = []
-        for name in ('head', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head'):
-            if getattr(model, name, None) is not None:
-                outputs.append(getattr(model, name)(maps))
+        names = ('head', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head')
+        heads = [head for name in names if (head := getattr(model, name, None)) is not None]
+        outputs = [head(maps) for head in heads]
         if hasattr(model, 'roi_head'):
-            sampler = model.train_cfg.rcnn.sampler
-            for head, rois in (
-                (model.roi_head.bbox_head, sampler.num),
-                (model.roi_head.mask_head, int(sampler.num * sampler.pos_fraction)),
-            ):
-                side = 7 if head is model.roi_head.bbox_head else 14
+            both, sampler = model.roi_head, model.train_cfg.rcnn.sampler
+            positive = int(sampler.num * sampler.pos_fraction)
+            for head, rois, side in ((both.bbox_head, sampler.num, 7), (both.mask_head, positive, 14)):
                 outputs.append(head(image.new_zeros(rois, head.in_channels, side, side)))
         return outputs

@@ -5,8 +5,6 @@ package that package's scope, in which no detector is registered; the toolboxes 
 metafiles, and their inferencers only know their own loading transform.
 """
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from mmengine.registry import TRANSFORMS
 
 from mmiformer.checkpoints.released import RELEASED
 from mmiformer.errors import UserError
+from mmiformer.tasks import task_of
 from mmiformer.zoo.entries import MIM, config_file
 
 
@@ -100,49 +99,17 @@ def inferencer(
     from mmiformer.inference import build_model, image_steps, quicken
 
     cfg = get_config(name)
-    device = device or get_device()
+    task, device = task_of(cfg), device or get_device()
     model = quicken(build_model(cfg, str(weights or weights_of(name)), device))
     # The rest of it is of no use to them, and mmseg's cannot draw with it.
-    meta = {key: model.dataset_meta[key] for key in ('classes', 'palette') if key in model.dataset_meta}
-    model.dataset_meta = meta
+    meta = model.dataset_meta
+    model.dataset_meta = {key: meta[key] for key in ('classes', 'palette') if key in meta}
     # They look for the loading transforms by their names in mmcv and mmdet, and take their own instead, which
     # would fill what a truncated image lacks.
     steps = image_steps(cfg)
     load = TRANSFORMS.build(steps[0])
     cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps[1:]]
-    if cfg.default_scope == 'mmpretrain':
-        from mmpretrain import ImageClassificationInferencer
-
-        model._config, model._dataset_meta = cfg, meta
-        result = ImageClassificationInferencer(model, **kwargs)
-        theirs = result.preprocess
-
-        def preprocess(inputs: list[Any], batch_size: int = 1) -> Iterator[Any]:
-            images = (load(dict(img_path=one))['img'] if isinstance(one, str) else one for one in inputs)
-            return theirs(images, batch_size)
-
-        result.preprocess = preprocess
-        return result
-    with warnings.catch_warnings():
-        # That no checkpoint is loaded into the model which they build, and which is replaced here.
-        warnings.simplefilter('ignore')
-        if cfg.default_scope == 'mmseg':
-            from mmseg.apis import MMSegInferencer
-
-            result = MMSegInferencer(cfg, device=device, **{**meta, **kwargs})
-        else:
-            from mmdet.apis import DetInferencer
-
-            result = DetInferencer(cfg, device=device, **kwargs)
-            if 'palette' in kwargs:
-                meta['palette'] = kwargs['palette']
-            result.visualizer.dataset_meta = meta
-    for step in result.pipeline.transforms:
-        if hasattr(step, 'from_file'):
-            step.from_file = load
-    model.cfg = cfg
-    result.model = model
-    return result
+    return task.inferencer(cfg, model, load, device=device, **kwargs)
 
 
 def allow_own_bases() -> None:

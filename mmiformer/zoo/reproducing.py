@@ -17,8 +17,8 @@ from mmiformer.files import sha256_of, write_whole
 from mmiformer.machine import MODULES, describe_machine
 from mmiformer.results import DOWNSTREAM, METRICS
 from mmiformer.results.comparing import Row
+from mmiformer.tasks import TASKS
 from mmiformer.training.resuming import last_checkpoint
-from mmiformer.zoo.effort import TEST_IMAGES
 from mmiformer.zoo.entries import Entry, config_file, entries
 from mmiformer.zoo.hub import get_config
 from mmiformer.zoo.launching import Launch, OnProgress, run_tool
@@ -30,12 +30,8 @@ _RERUNS = 'the authors say that some released files are re-runs and may differ s
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
 # Settings that change nothing in what is measured.
 _HARMLESS = (
-    'test_dataloader.batch_size=',
-    'test_dataloader.num_workers=',
-    'test_dataloader.persistent_workers=',
-    'default_hooks.logger',
-    'env_cfg',
-    'log_level=',
+    *(f'test_dataloader.{key}=' for key in ('batch_size', 'num_workers', 'persistent_workers')),
+    *('default_hooks.logger', 'env_cfg', 'log_level='),
 )
 
 
@@ -65,8 +61,8 @@ def rows_of(
     chosen: list[tuple[Row, Entry | None]] = []
     for task in tasks:
         own = [entry for entry in entries() if entry.task == task]
-        rows: list[tuple[Row, Entry | None]] = []
-        rows += [(_row_of(entry), entry) for entry in own if _is_wanted(entry, patterns, checkpoints)]
+        wanted = [entry for entry in own if _is_wanted(entry, patterns, checkpoints)]
+        rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in wanted]
         if not patterns:
             rows += [(row, None) for row in _rows_without_config(task, own)]
         chosen += rows if task == 'cls' else sorted(rows, key=lambda pair: _place(pair[0]))
@@ -214,9 +210,8 @@ class Job:
                 f'third party reports, {known[:8]}...; fetch it again if it is meant to be that.'
             )
         versions = describe_machine(MODULES)['versions']
-        key = dict(
-            self._settings(cfg), weights=digest, limit=self.limit, data=_state_of(cfg), versions=versions
-        )
+        state = dict(limit=self.limit, data=_state_of(cfg), versions=versions)
+        key = dict(self._settings(cfg), weights=digest, **state)
         measured = self.folder / 'measured.json'
         if _read(self.folder / 'key.json') != key or _read(measured) is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +236,7 @@ class Job:
             )
             return
         row.status = 'measured'
-        images, expected = result['images'], TEST_IMAGES[self.entry.task]
+        images, expected = result['images'], TASKS[self.entry.task].images[1]
         row.details.update(images=images, seconds=round(result['seconds'], 1), machine=result['machine'])
         changed = [option for option in self.overrides if not option.startswith(_HARMLESS)]
         obstacles = [
@@ -253,9 +248,9 @@ class Job:
         row.remarks += [f'{obstacle}: not to be compared.' for obstacle in obstacles if obstacle]
         if not row.published:
             row.remarks.append('nothing is published of it.')
-        elif self.entry.peer and self.entry.task != 'cls':
+        elif self.entry.framework and self.entry.peer:
             row.remarks.append(_OTHER_RECIPES)
-        elif row.released and self.entry.task != 'cls':
+        elif self.entry.framework and row.released:
             row.remarks.append(_RERUNS)
         far = [METRICS[metric].title for metric in row.metrics() if row.within(metric) is False]
         if far:

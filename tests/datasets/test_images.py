@@ -18,7 +18,7 @@ from mmiformer.cli import load_config
 from mmiformer.datasets.loading import LoadIntactImage, open_image
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model, predict, read_image
-from mmiformer.visualization import Painter, save_prediction
+from mmiformer.tasks import task_of
 
 # Smooth, so that compression keeps it, and without symmetry.
 PIXELS = cv2.resize(
@@ -343,7 +343,7 @@ def test_extreme_shapes_are_trained_and_predicted_or_named(root, tmp_path, monke
         cfg.model.test_cfg.rpn.max_per_img = cfg.model.test_cfg.rcnn.max_per_img = 20
     model = build_model(cfg, None)
     train = Compose([TRANSFORMS.build(step) for step in cfg.train_dataloader.dataset.pipeline])
-    painter = Painter(cfg, model.dataset_meta, 0.0)
+    painter = task_of(cfg).painter(cfg, model.dataset_meta, 0.0)
     for width, height in SHAPES:
         image, mask = tmp_path / f'{width}x{height}.png', tmp_path / 'mask.png'
         pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
@@ -370,7 +370,7 @@ def test_extreme_shapes_are_trained_and_predicted_or_named(root, tmp_path, monke
         if task == 'segmentation':
             assert found.pred_sem_seg.data.shape == (1, height, width)
         out = tmp_path / 'out.png'
-        save_prediction(painter, read_image(cfg, image), found, out)
+        painter.save(read_image(cfg, image), found, out)
         assert cv2.imread(str(out)).size < 4 * 3 * 3000 * 3000
 
 

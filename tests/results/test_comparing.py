@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import cv2
 import pytest
-from matplotlib import pyplot as plt
 
 from mmiformer.results import comparing
 from mmiformer.results.comparing import Row
@@ -104,7 +103,7 @@ def test_nothing_measured_and_nothing_published_writes_no_picture(tmp_path):
 
 def test_picture_shows_each_row_once_a_metric(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(comparing.plt, 'close', figures.append)
+    monkeypatch.setattr(comparing.Figure, 'savefig', lambda figure, out: figures.append(figure))
     comparing.plot(ROWS, tmp_path / 'x.png')
     monkeypatch.undo()
     (figure,) = figures
@@ -117,4 +116,3 @@ def test_picture_shows_each_row_once_a_metric(tmp_path, monkeypatch):
     points = [line.get_xdata() for line in figure.axes[0].lines if line.get_marker() == 'D']
     assert [xs[0] for xs in points if len(xs)] == [40.62]
     assert [text.get_text() for text in figure.axes[0].texts] == ['failed']
-    plt.close(figure)

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmiformer.cli import load_config
 from mmiformer.deploy import fold
 from mmiformer.inference import build_model, predict
-from mmiformer.visualization import Painter, class_shares
+from mmiformer.tasks import task_of
+from mmiformer.tasks.segmentation import class_shares
 
 CONFIGS = ('fpn_iformer_t', 'upernet_iformer_t')
 
@@ -161,7 +162,7 @@ def test_demo_draws_an_overlay_with_a_legend(segmentor, run_tool, workplace):
     names = [model.dataset_meta['classes'][i] for i in shares]
     assert all(f'{name} ' in out for name in names) and sum(shares.values()) == pytest.approx(1)
     # Colours are the data set's, mixed into the image by the config's alpha.
-    drawn = Painter(cfg, model.dataset_meta).draw(original[..., ::-1].copy(), sample)
+    drawn = task_of(cfg).painter(cfg, model.dataset_meta).draw(original[..., ::-1].copy(), sample)
     labels = sample.pred_sem_seg.data[0].numpy()
     expected = 0.4 * original[..., ::-1] + 0.6 * np.array(model.dataset_meta['palette'])[labels]
     assert abs(drawn - expected).max() <= 1

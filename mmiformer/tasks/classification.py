@@ -1,0 +1,119 @@
+"""A class for each image: mmpretrain and ImageNet."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+
+from mmiformer.tasks.base import Metric, Painter, Task, register
+
+
+class ClassificationPainter(Painter):
+    """Shows an image with its most probable classes."""
+
+    columns = 4
+
+    def best(self, sample: Any, number: int = 5) -> list[tuple[str, float]]:
+        """Names and probabilities of the most probable classes, the best first."""
+        names, scores = self.visualizer.dataset_meta['classes'], sample.pred_score.cpu()
+        found = scores.topk(min(number, len(scores)))
+        return [(names[i], p) for p, i in zip(found.values.tolist(), found.indices.tolist(), strict=True)]
+
+    def save(self, image: np.ndarray, sample: Any, out: Path) -> None:
+        """Writes the image with the probabilities of the five best classes beside it."""
+        from matplotlib.figure import Figure
+
+        height, width = image.shape[:2]
+        inches = min(5 * width / height, 20)  # A panorama is shown smaller.
+        figure = Figure(figsize=(inches + 5, 5), dpi=100)
+        left, right = figure.subplots(1, 2, width_ratios=(inches, 3))
+        left.imshow(image)
+        left.axis('off')
+        names, shares = zip(*self.best(sample), strict=True)
+        right.barh(range(len(names)), shares, tick_label=names)  # ImageNet has two classes 'crane'.
+        right.bar_label(right.containers[0], fmt='{:.1%}', padding=2)
+        right.set(xlim=(0, 1.2), xticks=(0, 0.5, 1))
+        right.invert_yaxis()
+        right.spines[['top', 'right']].set_visible(False)
+        right.set_box_aspect(1)
+        figure.tight_layout()
+        figure.savefig(out)
+
+    def summary(self, sample: Any) -> str:
+        """The five best classes with bars of their probabilities."""
+        best = self.best(sample)
+        width = max(len(name) for name, _ in best)
+        bars = [f'{name:<{width}} {share:6.1%} {"█" * round(40 * share)}\n' for name, share in best]
+        return f'{"".join(bars)}{len(best)} best of {len(sample.pred_score)} classes'
+
+    def panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
+        """Shows an image with its best class and, where that is wrong, the true one."""
+        label, truth = int(sample.pred_label), int(sample.gt_label)
+        best, share = self.best(sample, 1)[0]
+        wrong = '' if label == truth else f'\nis: {self.visualizer.dataset_meta["classes"][truth]}'
+        axes.imshow(image)
+        axes.set_title(f'{best} {share:.0%}{wrong}', fontsize=9, color='tab:red' if wrong else 'black')
+
+
+@register
+class Classification(Task):
+    """See :class:`Task`."""
+
+    name, folder, scope = 'cls', 'classification', 'mmpretrain'
+    metrics = dict(top1=Metric('top-1', 'cls', 'ImageNet-1k', 'classifier', 'accuracy/top1', 1, 0.1, 0.3))
+    input_size = (224, 224)
+    images = 1_281_167, 50_000
+    toy_data = 'mmiformer.demo.imagenet.TOY_DATA'
+    toy_batch_size, toy_lr = 32, 1e-3
+    export_wrappers = {'*': 'mmiformer.deploy.programs.Logits'}
+    inferencer_type = 'mmpretrain.ImageClassificationInferencer'
+    painter = ClassificationPainter
+
+    def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
+        """See :meth:`Task.toy_dataset`."""
+        return dict(
+            type='mmiformer.datasets.classification.CheckedImageNet',
+            data_root=str(data),
+            data_prefix='train' if training else 'val',
+        )
+
+    def fit_to_toy_data(self, cfg: Config) -> int:
+        """Makes images small, and has a small untrained teacher, whose weights need not be fetched."""
+        side = 80
+        sizes = dict(
+            # As published a crop may be a twelfth of the image: the item would often be no part of it.
+            RandomResizedCrop=dict(scale=(side, side), crop_ratio_range=(0.5, 1.0)),
+            ResizeEdge=dict(scale=side * 256 // 224),
+            CenterCrop=dict(crop_size=(side, side)),
+        )
+        for name in ('train', 'val', 'test'):
+            for step in cfg[f'{name}_dataloader'].dataset.pipeline:
+                step.update(sizes.get(step.type, {}))
+        if 'teacher' in cfg.model:
+            cfg.model.teacher = ConfigDict(
+                type='ImageClassifier',
+                data_preprocessor=cfg.model.data_preprocessor,
+                backbone=dict(type='IFormer', arch='t'),
+                head=dict(cfg.model.head, num_heads=1, in_channels=256),
+            )
+        for hook in cfg.get('custom_hooks', []):
+            if hook.type == 'EMAHook':  # As published it would still be at the initial weights.
+                hook.momentum = 0.02
+        return 1100
+
+    def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
+        """See :meth:`Task.inferencer`; this one has no loading transform."""
+        del kwargs['device']
+        model._config, model._dataset_meta = cfg, model.dataset_meta  # Where the inferencer looks for them.
+        result = resolve_name(self.inferencer_type)(model, **kwargs)
+        theirs = result.preprocess
+
+        def preprocess(inputs: list[Any], batch_size: int = 1) -> Iterator[Any]:
+            images = (load(dict(img_path=one))['img'] if isinstance(one, str) else one for one in inputs)
+            return theirs(images, batch_size)
+
+        result.preprocess = preprocess
+        return result

@@ -1,0 +1,118 @@
+"""A class for each pixel: mmseg and ADE20K."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from mmiformer.config_tree import walk
+from mmiformer.tasks.base import Metric, Painter, Task, register
+
+
+def class_shares(*label_maps: Any) -> dict[int, float]:
+    """Share of the pixels by index of a class, the largest first.
+
+    Args:
+        label_maps: mmseg's ``PixelData`` of 1 x H x W; 255, which is no class, is left out.
+    """
+    labels = torch.cat([m.data.flatten() for m in label_maps]).cpu()
+    counts = torch.bincount(labels[labels != 255])
+    order = counts.argsort(descending=True)
+    return {int(i): float(counts[i] / counts.sum()) for i in order if counts[i] > 0}
+
+
+class SegmentationPainter(Painter):
+    """Mixes the colours of the classes into the image, with a legend beside it."""
+
+    def draw(self, image: np.ndarray, sample: Any, truth: bool = False, **options: Any) -> np.ndarray:
+        """See :meth:`Painter.draw`."""
+        # As arrays: mmseg would take a tensor of one pixel for an index.
+        return super().draw(image, sample.numpy(), truth, with_labels=False, **options)
+
+    def save(self, image: np.ndarray, sample: Any, out: Path) -> None:
+        """Writes the picture, a small one larger, and the legend beside it."""
+        from matplotlib.figure import Figure
+
+        picture = self.draw(image, sample)
+        height, width = picture.shape[:2]
+        scale = max(1.0, 480 / max(height, width))  # Beside a smaller picture the legend would be all.
+        figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(picture)
+        axes.axis('off')
+        shares = class_shares(sample.pred_sem_seg)
+        columns = -(-len(shares) // max(1, int(height * scale // 20)))
+        place = dict(loc='upper left', bbox_to_anchor=(1.0, 1.0), ncols=columns, borderaxespad=0)
+        axes.legend(**self._legend(shares), **place)
+        figure.savefig(out, bbox_inches='tight', pad_inches=0.05)
+
+    def summary(self, sample: Any) -> str:
+        """The classes with their shares of the pixels."""
+        names = self.visualizer.dataset_meta['classes']
+        shares = class_shares(sample.pred_sem_seg)
+        return ', '.join(f'{names[i].strip()} {share:.1%}' for i, share in shares.items())
+
+    def legend(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """Below the panels, of all classes in truth and predictions."""
+        maps = [m for sample in samples for m in (sample.gt_sem_seg, sample.pred_sem_seg)]
+        return dict(self._legend(class_shares(*maps)), loc='lower center', ncols=8)
+
+    def _legend(self, shares: dict[int, float]) -> dict[str, Any]:
+        from matplotlib.patches import Patch
+
+        names, colours = (self.visualizer.dataset_meta[key] for key in ('classes', 'palette'))
+        handles = [
+            Patch(color=tuple(c / 255 for c in colours[i]), label=f'{names[i].strip()}  {share:.1%}')
+            for i, share in shares.items()
+        ]
+        return dict(handles=handles, fontsize=9, frameon=False)
+
+
+@register
+class Segmentation(Task):
+    """See :class:`Task`."""
+
+    name, folder, scope = 'seg', 'segmentation', 'mmseg'
+    metrics = dict(miou=Metric('mIoU', 'seg', 'ADE20K', 'Semantic FPN 40k', 'mIoU', 1, 0.3, 0.8))
+    input_size = (512, 512)
+    images = 20_210, 2_000
+    toy_data = 'mmiformer.demo.ade.TOY_DATA'
+    toy_batch_size, toy_lr = 4, 5e-4
+    export_wrappers = {'*': 'mmiformer.deploy.programs.LabelMap'}
+    inferencer_type = 'mmseg.apis.MMSegInferencer'
+    painter = SegmentationPainter
+
+    def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
+        """See :meth:`Task.toy_dataset`."""
+        split = 'training' if training else 'validation'
+        return dict(
+            type='mmiformer.datasets.segmentation.CheckedADE20KDataset',
+            data_root=str(data),
+            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
+        )
+
+    def fit_to_toy_data(self, cfg: Config) -> int:
+        """Makes images and crops small, and drops the weights of classes, which are others."""
+        longest, crop = 256, (128, 128)
+        parts = [cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader, cfg.tta_pipeline]
+        steps = [step for _, step in walk(parts)]
+        full = next(step.scale for step in steps if 'scale' in step)[1]
+        for step in steps:
+            if 'scale' in step:  # Test-time scales keep their ratio to the first one, that of training.
+                side = longest * step.scale[1] // full
+                step.scale = (side, side)
+            if 'ratio_range' in step:
+                step.ratio_range = (0.8, 1.25)
+            if 'crop_size' in step:
+                step.crop_size = crop
+        cfg.model.data_preprocessor.size = crop
+        for _, part in walk(cfg.model):
+            part.pop('class_weight', None)
+        return 1100
+
+    def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
+        """See :meth:`Task.inferencer`; this one has to be given the classes."""
+        return super().inferencer(cfg, model, load, **{**model.dataset_meta, **kwargs})

@@ -1,0 +1,103 @@
+"""What a task states is found by everything that asks; a further task or head needs no other file."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmiformer.datasets.audit import ade20k, coco, imagenet
+from mmiformer.deploy import build_program
+from mmiformer.deploy.programs import FromPixels, LabelMap, Logits, Program
+from mmiformer.errors import UserError
+from mmiformer.tasks import MAIN_METRICS, METRICS, TASKS, Metric, Task, register, task_of
+from mmiformer.zoo.entries import TASKS as FOLDERS
+
+
+def test_the_zoo_has_a_folder_for_each_task():
+    assert {task.name: task.folder for task in TASKS.values()} == FOLDERS
+
+
+def test_metrics_are_those_of_all_tasks():
+    assert all(metric.task == name for name, task in TASKS.items() for metric in task.metrics.values())
+    assert MAIN_METRICS == ['top1', 'box_ap', 'mask_ap', 'miou'] and set(MAIN_METRICS) < set(METRICS)
+
+
+def test_numbers_of_images_are_the_official_ones():
+    assert TASKS['cls'].images == tuple(imagenet.OFFICIAL.values())
+    assert TASKS['seg'].images == tuple(ade20k.OFFICIAL.values())
+    train, test = TASKS['det'].images
+    assert train < coco.OFFICIAL['train'].images and test == coco.OFFICIAL['val'].images
+
+
+@pytest.mark.parametrize('content', [{}, dict(default_scope='mmpose')])
+def test_a_config_of_no_known_task_is_named_with_the_known_scopes(content):
+    with pytest.raises(UserError, match='own.py: default_scope=.*mmpretrain, mmdet, mmseg'):
+        task_of(Config(content), 'own.py')
+
+
+class Identity(nn.Module):
+    """A model that gives its input back."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+
+class Doubled(Program):
+    """Stands for the export wrapper of a new head."""
+
+    outputs = ('image',)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (2 * self.model(image),)
+
+    @staticmethod
+    def reference(model):
+        return lambda image: (3 * model(image),)
+
+
+@pytest.fixture
+def own_wrapper(monkeypatch) -> str:
+    """Import path of the wrapper."""
+    monkeypatch.setattr('mmiformer.deploy.programs.Doubled', Doubled, raising=False)
+    return 'mmiformer.deploy.programs.Doubled'
+
+
+def test_a_new_head_adds_its_export_wrapper(own_wrapper, monkeypatch):
+    model = type('NewDetector', (Identity,), dict(__module__='mmdet.models.detectors.new'))()
+    with pytest.raises(UserError, match='NewDetector: has no program for --what model'):
+        build_program(model, 'model')
+    monkeypatch.setitem(TASKS['det'].export_wrappers, 'NewDetector', own_wrapper)
+    program = build_program(model, 'model')
+    assert type(program) is Doubled
+    pixels = torch.full((1, 2, 2, 3), 5, dtype=torch.uint8)
+    whole = FromPixels(program, dict(mean=[1.0] * 3, std=[2.0] * 3, bgr_to_rgb=True))
+    assert torch.equal(whole(pixels)[0], torch.full((1, 3, 2, 2), 4.0))
+    assert torch.equal(whole.reference(model)(pixels)[0], torch.full((1, 3, 2, 2), 6.0))
+
+
+def test_models_are_wrapped_by_their_toolbox_or_that_of_their_base(monkeypatch):
+    monkeypatch.setattr(LabelMap, '__init__', Program.__init__)
+    for scope, wrapper in (('mmseg', LabelMap), ('mmpretrain', Logits)):
+        base = type('Base', (Identity,), dict(__module__=f'{scope}.models'))
+        assert type(build_program(type('Own', (base,), {})(), 'model')) is wrapper
+    with pytest.raises(UserError, match='Identity: has no program'):
+        build_program(Identity(), 'model')
+
+
+def test_a_fourth_task_is_one_class(own_wrapper, monkeypatch):
+    monkeypatch.setattr('mmiformer.tasks.base.MAIN_METRICS', [])
+
+    @register
+    class Pose(Task):
+        name, folder, scope = 'pose', 'pose', 'mmpose'
+        metrics = dict(pck=Metric('PCK', 'pose', 'COCO', 'heatmaps', 'coco/PCK', 100, 0.3, 0.5))
+        export_wrappers = {'*': own_wrapper}
+
+    try:
+        assert (
+            task_of(Config(dict(default_scope='mmpose'))) is TASKS['pose'] and METRICS['pck'].title == 'PCK'
+        )
+        model = type('Estimator', (Identity,), dict(__module__='mmpose.models'))()
+        assert type(build_program(model, 'model')) is Doubled
+    finally:
+        del TASKS['pose'], METRICS['pck']
