@@ -1,5 +1,6 @@
 """mmengine's runner, over our reader of weight files."""
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -7,7 +8,7 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from mmiformer.checkpoints import load_weights
 from mmiformer.checkpoints.fit import load_state_dict
-from mmiformer.training.resuming import check_same_run
+from mmiformer.training.resuming import check_same_run, read_to_resume
 
 
 class Runner(MMEngineRunner):
@@ -18,6 +19,19 @@ class Runner(MMEngineRunner):
     """
 
     to_resume: dict[str, Any] | None = None
+
+    def resume(self, filename: str, **kwargs: Any) -> None:
+        """Goes on from a training checkpoint.
+
+        Args:
+            filename: Path of the checkpoint; is read unless it was before.
+            kwargs: Of mmengine's ``resume``.
+
+        Raises:
+            UserError: If the file cannot be read, or is of another run.
+        """
+        self.to_resume = self.to_resume or read_to_resume(filename, Path(self.work_dir))
+        super().resume(filename, **kwargs)
 
     def load_checkpoint(
         self, filename: str, map_location: Any = 'cpu', strict: bool = False, revise_keys: Any = ()

@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from mmiformer.errors import UserError
 from mmiformer.files import write_whole
 from mmiformer.training import WholeCheckpointHook
-from mmiformer.training.resuming import latest_intact, read_to_resume
+from mmiformer.training.resuming import latest_intact
 from mmiformer.training.runner import Runner
 
 SCORES = [1, 3, 2, 4]  # Of the validations, in turn.
@@ -95,8 +95,6 @@ def runner(
         experiment_name=f'{Path.cwd().name}_{resume}',
     )
     made.val_dataloader  # noqa: B018  Built now: a loop is named "val_loop" only then.
-    if resume:
-        made.to_resume = read_to_resume(made._load_from, Path('run'))
     return made
 
 
