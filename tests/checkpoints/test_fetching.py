@@ -230,9 +230,10 @@ def test_the_hash_in_a_name_is_held_against(site, cache, tmp_path):
 
 
 def test_the_hash_of_a_released_file_is_held_against(site, cache, monkeypatch):
-    monkeypatch.setattr(released, '_RELEASE', f'{site.address}/')
-    site.answers['/iFormer_t.pth'] = whole(weights())
     expected = released.RELEASED['iformer_t_in1k'].sha256
+    moved = released.Weights(f'{site.address}/iFormer_t.pth', expected)
+    monkeypatch.setitem(released.RELEASED, 'iformer_t_in1k', moved)
+    site.answers['/iFormer_t.pth'] = whole(weights())
     assert f'and not {expected}; if you trust it' in refusal(f'{site.address}/iFormer_t.pth')
     assert files_of(cache) == []
 
