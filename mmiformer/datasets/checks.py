@@ -1,4 +1,4 @@
-"""What a config says of its data, looked at before a long run."""
+"""Checks of the data in a config before a long run."""
 
 import os
 from pathlib import Path
@@ -28,19 +28,22 @@ def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
     Returns:
         One, several where they are concatenated, none where the config has no such loader.
     """
-    loader = cfg.get(f'{split}_dataloader') or {}
-    wrapped = [loader['dataset']] if loader.get('dataset') else []
-    found: list[ConfigDict] = []
-    while wrapped:
-        dataset = wrapped.pop(0)
-        inner = [dataset['dataset']] if 'dataset' in dataset else list(dataset.get('datasets', ()))
-        found += [] if inner else [dataset]
-        wrapped = inner + wrapped
-    return found
+
+    def unwrap(dataset: ConfigDict) -> list[ConfigDict]:
+        inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', ())
+        return [leaf for wrapped in inner for leaf in unwrap(wrapped)] or [dataset]
+
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+    return unwrap(dataset) if dataset else []
+
+
+def _evaluators_of(cfg: Config, split: str) -> list[ConfigDict]:
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return evaluators if isinstance(evaluators, list) else [evaluators]
 
 
 def limit_images(cfg: Config, count: int) -> None:
-    """Has a config, in place, test on the first images alone.
+    """Makes a config, in place, test on the first images only.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
@@ -53,8 +56,7 @@ def limit_images(cfg: Config, count: int) -> None:
         raise UserError(f'--limit {count}: expected a number of images from 1 on.')
     for dataset in datasets_of(cfg, 'test'):
         dataset.indices = count
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    for evaluator in evaluators:
+    for evaluator in _evaluators_of(cfg, 'test'):
         if evaluator.type.rpartition('.')[2] == 'CocoMetric':
             evaluator.type = 'mmiformer.datasets.coco.SeenCocoMetric'
 
@@ -113,39 +115,40 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
     for split in splits:
         for dataset in datasets_of(cfg, split):
             for path in paths_of(dataset):
-                if '://' not in path and not Path(path).exists():
-                    raise UserError(
-                        f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
-                        'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
-                        f'or add --demo to run on miniature data{_audit_hint(dataset)}.'
-                    )
-
-
-def _audit_hint(dataset: ConfigDict) -> str:
-    name = _AUDITED.get(str(dataset.get('type')).rpartition('.')[2].removeprefix('Checked'))
-    if name is None or dataset.get('metainfo'):  # Classes of one's own are no official data set.
-        return ''
-    command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()
-    return f'; `{command}` says what else is amiss'
+                if '://' in path or Path(path).exists():
+                    continue
+                name, hint = (
+                    _AUDITED.get(str(dataset.get('type')).rpartition('.')[2].removeprefix('Checked')),
+                    '',
+                )
+                if name and not dataset.get(
+                    'metainfo'
+                ):  # With classes of one's own it is no official data set.
+                    command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()
+                    hint = f'; `{command}` says what else is wrong'
+                raise UserError(
+                    f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
+                    'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
+                    f'or add --demo to run on miniature data{hint}.'
+                )
 
 
 def check_evaluators(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises unless COCO's metric reads the annotation file of the data set that it is to measure on.
+    """Raises unless COCO's metric reads the annotation file of the data set that is evaluated.
 
-    With another one it counts what was not looked at as not found, or compares images of equal ids.
+    With another one it would count objects as not found, or compare images of equal ids.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to look at, out of ``train``, ``val``, ``test``; the first has no evaluator.
+        splits: Data loaders to check, out of ``train``, ``val``, ``test``; ``train`` has no evaluator.
 
     Raises:
         UserError: Naming both files.
     """
     for split in splits:
-        evaluators = cfg.get(f'{split}_evaluator') or []
         datasets = datasets_of(cfg, split)
         read = [os.path.join(one.get('data_root') or '', one.get('ann_file') or '') for one in datasets]
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in _evaluators_of(cfg, split):
             file = evaluator.get('ann_file')
             if file and read and os.path.realpath(file) not in map(os.path.realpath, read):
                 raise UserError(

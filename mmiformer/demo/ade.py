@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from mmiformer.demo import folder
 from mmiformer.demo.drawing import SIZES, colour, noise, ramp, scatter, tint, turned
@@ -111,9 +112,6 @@ def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write(root: Path, parameters: dict) -> None:
-    for kind in ('images', 'annotations'):
-        for name in _FOLDERS.values():
-            (root / kind / name).mkdir(parents=True)
     for split, index in folder.each_image(parameters):
         image, labels = _draw(parameters['seed'], SPLITS.index(split), index)
         stem = f'{_FOLDERS[split]}/ADE_{split}_{index + 1:08d}'
@@ -122,60 +120,36 @@ def _write(root: Path, parameters: dict) -> None:
 
 
 def make_ade(root: Path | str, seed: int = 0, num_train: int = 360, num_val: int = 60) -> Path:
-    """Draws the data set below ``root`` unless it is there already.
+    """Draws ``{images,annotations}/training/ADE_train_00000001.{jpg,png}``..., and ``validation/``...
 
-    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
-
-    Args:
-        root: Folder of the data set: ``images/training/ADE_train_00000001.jpg``...,
-            ``images/validation/ADE_val_00000001.jpg``... and their labels below ``annotations``,
-            as PNG of one 8-bit channel: those of :data:`LABELS`, 0 where unlabelled.
-        seed: Not negative. Defaults to 0.
-        num_train: Number of training images. Defaults to 360.
-        num_val: Number of validation images. Defaults to 60.
-
-    Returns:
-        ``root`` as a path.
-
-    Raises:
-        FileExistsError: ``root`` holds something other than demo data.
-        ValueError: a number is out of range.
+    Annotations have one 8-bit channel with :data:`LABELS`, 0 where unlabelled. Nothing is done if they are
+    there already. Arguments, result and errors are those of :func:`mmiformer.demo.folder.make`.
     """
     return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
 
 
 def describe(root: Path | str) -> str:
-    """What the label files below ``root`` hold: a plain table with one column a split.
+    """Describes the label files below ``root``: a plain table with one column a split.
 
-    The last row is the mIoU that naming the split's most frequent class everywhere would give, over
-    the classes that occur and without the unlabelled pixels.
-
-    Raises:
-        FileNotFoundError: there is no such data set.
-        OSError: a label file is damaged.
+    The last row is the mIoU of naming the split's most frequent class everywhere, over the classes that
+    occur and without the unlabelled pixels.
     """
     columns = []
     for split, name in _FOLDERS.items():
-        paths = sorted(Path(root, 'annotations', name).glob('*.png'))
-        if not paths:
-            raise FileNotFoundError(f'{root} holds no labels of a demo data set for {name}')
-        counts = np.array([_count(path) for path in paths])  # images x labels
+        masks = [np.array(Image.open(path)) for path in Path(root, 'annotations', name).glob('*.png')]
+        counts = np.array([np.bincount(mask.ravel(), minlength=256) for mask in masks])  # images x labels
         shares = counts.sum(0) / counts.sum()
-        column = {'': split, 'images': f'{len(paths)}', 'share of pixels / images with the class': ''}
-        for label_name, label in LABELS.items():
-            column[f'  {label_name}'] = f'{shares[label]:.1%} / {(counts[:, label] > 0).sum()}'
-        labelled = shares[1:]
-        column['unlabelled'] = f'{shares[0]:.1%}'
-        column['classes an image'] = f'{(counts[:, 1:] > 0).sum(1).mean():.1f}'
-        guess = labelled.max() / labelled.sum() / (labelled > 0).sum()
-        column['mIoU of naming the most frequent class only'] = f'{guess:.3f}'
-        columns.append(column)
+        images = (counts > 0).sum(0)
+        guess = shares[1:].max() / shares[1:].sum() / (shares[1:] > 0).sum()
+        columns.append(
+            {
+                '': split,
+                'images': f'{len(masks)}',
+                'share of pixels / images with the class': '',
+                **{f'  {key}': f'{shares[label]:.1%} / {images[label]}' for key, label in LABELS.items()},
+                'unlabelled': f'{shares[0]:.1%}',
+                'classes an image': f'{images[1:].sum() / len(masks):.1f}',
+                'mIoU of naming the most frequent class only': f'{guess:.3f}',
+            }
+        )
     return folder.table(columns)
-
-
-def _count(path: Path) -> np.ndarray:
-    """Pixels of each label, 0..255."""
-    labels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise OSError(f'{path} cannot be decoded')
-    return np.bincount(labels.ravel(), minlength=256)

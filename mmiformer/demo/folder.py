@@ -1,4 +1,4 @@
-"""How a miniature data set comes to be on disk: whole or not at all, and never above foreign files."""
+"""Writing a miniature data set to disk: whole or not at all, and never over files of others."""
 
 import json
 import os
@@ -23,17 +23,16 @@ def make(
     num_train: int,
     num_val: int,
 ) -> Path:
-    """Has a data set written below ``root`` unless it is there already.
+    """Writes a data set to ``root`` unless it is there already; equal arguments give equal files.
 
-    It is written next to ``root`` and renamed at the end: an interrupted run leaves what was there
-    before, and of two simultaneous ones the first to finish wins. Demo data made with other
-    arguments is replaced.
+    It is written next to ``root`` and renamed at the end: an interrupted run changes nothing, and of two
+    simultaneous ones the first to finish wins. Demo data made with other arguments is replaced.
 
     Args:
         root: Folder of the data set.
         write: Writes the data set of the parameters ``seed``, ``num_train``, ``num_val`` and
             ``generator`` into a folder, which it creates.
-        generator: Tells apart what is made from equal numbers: other layouts, other versions.
+        generator: Name and version of what draws the images.
         seed: Not negative.
         num_train: Number of training images.
         num_val: Number of validation images.
@@ -83,12 +82,12 @@ def _is_made(root: Path, parameters: dict) -> bool:
 def each_image(parameters: dict) -> Iterator[tuple[str, int]]:
     """Split and index, from 0, of every image to draw; shows the progress on the error stream."""
     images = [(split, i) for split in SPLITS for i in range(parameters[f'num_{split}'])]
-    console = Console(stderr=True)
-    yield from track(images, 'Drawing the demo images', console=console, transient=True)
+    yield from track(images, 'Drawing the demo images', console=Console(stderr=True), transient=True)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 of H x W x 3 (BGR) or H x W, in the format of the path's suffix."""
+    """Writes uint8 of H x W x 3 (BGR) or H x W, in the format of the path's suffix; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
 
 

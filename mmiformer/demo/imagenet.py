@@ -51,9 +51,6 @@ def _draw(seed: int, split: int, index: int) -> np.ndarray:
 
 
 def _write(root: Path, parameters: dict) -> None:
-    for split in SPLITS:
-        for name in FOLDERS:
-            (root / split / name).mkdir(parents=True)
     for split, index in folder.each_image(parameters):
         name = FOLDERS[index % len(FOLDERS)]
         file = f'{name}_{index + 1}.JPEG' if split == 'train' else f'ILSVRC2012_val_{index + 1:08d}.JPEG'
@@ -61,31 +58,18 @@ def _write(root: Path, parameters: dict) -> None:
 
 
 def make_imagenet(root: Path | str, seed: int = 0, num_train: int = 900, num_val: int = 180) -> Path:
-    """Draws the data set below ``root`` unless it is there already.
+    """Draws ``train/n02708093/n02708093_1.JPEG``..., ``val/n02708093/ILSVRC2012_val_00000001.JPEG``...
 
-    The same arguments give the same files; see :func:`mmiformer.demo.folder.make`.
-
-    Args:
-        root: Folder of the data set: ``train/n02708093/n02708093_1.JPEG``...,
-            ``val/n02708093/ILSVRC2012_val_00000001.JPEG``..., one folder for each of :data:`FOLDERS`.
-        seed: Not negative. Defaults to 0.
-        num_train: Number of training images, shared evenly by the classes. Defaults to 900.
-        num_val: Number of validation images. Defaults to 180.
-
-    Returns:
-        ``root`` as a path.
-
-    Raises:
-        FileExistsError: ``root`` holds something other than demo data.
-        ValueError: a number is out of range.
+    There is one folder for each of :data:`FOLDERS`, with equally many images. Nothing is done if they are
+    there already. Arguments, result and errors are those of :func:`mmiformer.demo.folder.make`.
     """
     return folder.make(root, _write, GENERATOR_VERSION, seed, num_train, num_val)
 
 
 def describe(root: Path | str) -> str:
-    """What the folders below ``root`` hold: a plain table with one column a split.
+    """Describes the folders below ``root``: a plain table with one column a split.
 
-    The last row is the accuracy that naming one class everywhere would give.
+    The last row is the accuracy of naming one class everywhere.
     """
     columns = []
     for split in SPLITS:
