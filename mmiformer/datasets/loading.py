@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tif
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # What Pillow and OpenCV raise at data that they cannot decode.
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
-JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
+_JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
 @TRANSFORMS.register_module()
@@ -55,18 +55,17 @@ class LoadIntactImage(LoadImageFromFile):
         """
         path = results['img_path']
         data = _read(path, self.backend_args)
-        if data.startswith(JPEG_START) and not has_jpeg_end(data):
+        if data.startswith(_JPEG_START) and not has_jpeg_end(data):
             raise UserError(f'{path}: truncated JPEG ({len(data)} bytes); fetch or copy the image again.')
-        image, why = None, 'empty'
-        if data:
-            try:
-                backend = self._backend_for(path, data)
-                image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
-                why = f'{len(data)} bytes'
-            except UserError:
-                raise
-            except BROKEN as error:
-                why = f'{len(data)} bytes, {first_line(error)}'
+        image, why = None, f'{len(data)} bytes' if data else 'empty'
+        try:
+            with open_image(io.BytesIO(data)) as header:
+                backend = self._backend_for(path, header)
+            image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
+        except UserError:
+            raise
+        except BROKEN as error:
+            why += f', {first_line(error)}' if data else ''
         if image is None:
             raise UserError(f'{path}: not a readable image ({why}); fetch it again or remove it.')
         declared = results.get('height'), results.get('width')
@@ -80,32 +79,25 @@ class LoadIntactImage(LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _backend_for(self, path: str, data: bytes) -> str:
-        """The decoder to take, once the header shows nothing that it would misread."""
-        with open_image(io.BytesIO(data)) as image:
-            kind, mode, (width, height) = image.format, image.mode, image.size
-            adobe = 'adobe' in image.info
-            orientation = _orientation(image) if kind in ('AVIF', 'WEBP') else 1
+    def _backend_for(self, path: str, image: Image.Image) -> str:
+        """Returns the decoder to take, or raises if the header shows something that it would misread."""
+        kind, mode, (width, height) = image.format, image.mode, image.size
         if max(width, height) > self.max_ratio * min(width, height):
             raise UserError(
                 f'{path}: {width}x{height} pixels, one side above {self.max_ratio} times the other, the '
                 'max_ratio of LoadIntactImage; cut the image into pieces, or remove it.'
             )
-        if self.color_type == 'unchanged':  # Whoever asks for raw numbers gets them.
+        if self.color_type == 'unchanged':  # Raw numbers are wanted.
             return self.imdecode_backend
-        as_stored = (
-            'ignore' in self.color_type
-        )  # As for ImageNet, which is read as its networks' authors did.
         faults = {
             'floating-point numbers of unknown range': mode == 'F',
             'colours as Lab, which decoders read differently': mode == 'LAB',
-            "CMYK without Adobe's mark, so that black and white may be swapped": (
-                kind in ('JPEG', 'MPO') and mode == 'CMYK' and not adobe and not as_stored
-            ),
-            f'EXIF data that turn it, which not every version of OpenCV does for {kind}': (
-                orientation > 1 and self.imdecode_backend == 'cv2' and not as_stored
-            ),
         }
+        if 'ignore' not in self.color_type:  # ImageNet is read as the networks' authors read it.
+            cmyk = kind in ('JPEG', 'MPO') and mode == 'CMYK' and 'adobe' not in image.info
+            turned = kind in ('AVIF', 'WEBP') and self.imdecode_backend == 'cv2' and _orientation(image) > 1
+            faults["CMYK without Adobe's mark, so that black and white may be swapped"] = cmyk
+            faults[f'EXIF data that turn it, which not every version of OpenCV does for {kind}'] = turned
         for fault, found in faults.items():
             if found:
                 raise UserError(f'{path}: holds {fault}; save it upright, as RGB of 8 bits a channel.')

@@ -24,21 +24,14 @@ GENERATOR_VERSION = 'ade 1'
 _FOLDERS = {'train': 'training', 'val': 'validation'}
 
 
-def _sky(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A gradient."""
-    return ramp(turned(size, rng.uniform(0, FULL))[0])
-
-
-def _sea(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Wavy lines."""
+def _waves(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     along, across = turned(size, rng.uniform(-0.4, 0.4))
     wave = rng.uniform(14, 20)  # pixels
     bend = 0.3 * wave * np.sin(along * FULL / (wave * rng.uniform(2.2, 3)))
     return 1.3 * np.sin((across + bend) * FULL / wave)
 
 
-def _rock(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Facets."""
+def _facets(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     step = 26  # pixels from one facet to the next
     peaks = np.ones((height, width), np.uint8)
@@ -49,17 +42,12 @@ def _rock(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return 1.7 * rng.uniform(-1, 1, nearest.max() + 1)[nearest]
 
 
-def _sand(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Speckle."""
-    return noise(rng, size, 4, 1.3)
-
-
 # name -> (ADE20K's label, the texture as a field of H x W of about -1 to 1)
 _GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {
-    'sky': (3, _sky),
-    'sea': (27, _sea),
-    'rock': (35, _rock),
-    'sand': (47, _sand),
+    'sky': (3, lambda rng, size: ramp(turned(size, rng.uniform(0, FULL))[0])),  # A gradient.
+    'sea': (27, _waves),
+    'rock': (35, _facets),
+    'sand': (47, lambda rng, size: noise(rng, size, 4, 1.3)),  # Speckle.
 }
 # name -> (ADE20K's label, drawing function, relative size)
 _THINGS: dict[str, tuple[int, Shape, float]] = {
