@@ -1,4 +1,7 @@
-"""Checks of the data in a config before a long run."""
+"""Checks of the data in a config before a long run.
+
+Configs are those of mmdet, mmseg and mmpretrain; splits are ``train``, ``val`` and ``test``.
+"""
 
 import os
 from pathlib import Path
@@ -19,14 +22,9 @@ _AUDITED = {'CocoDataset': 'coco', 'ADE20KDataset': 'ade20k', 'ImageNet': 'image
 
 
 def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
-    """The data sets of a data loader in a config, without wrappers such as ``RepeatDataset``.
+    """Returns the data sets of a split's data loader, without wrappers such as ``RepeatDataset``.
 
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        split: ``train``, ``val`` or ``test``.
-
-    Returns:
-        One, several where they are concatenated, none where the config has no such loader.
+    There are several where they are concatenated, and none where the config has no such loader.
     """
 
     def unwrap(dataset: ConfigDict) -> list[ConfigDict]:
@@ -43,14 +41,10 @@ def _evaluators_of(cfg: Config, split: str) -> list[ConfigDict]:
 
 
 def limit_images(cfg: Config, count: int) -> None:
-    """Makes a config, in place, test on the first images only.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        count: How many of each data set.
+    """Makes a config, in place, test on the first ``count`` images of each data set only.
 
     Raises:
-        UserError: If it is not positive.
+        UserError: If the number is not positive.
     """
     if count < 1:
         raise UserError(f'--limit {count}: expected a number of images from 1 on.')
@@ -62,12 +56,7 @@ def limit_images(cfg: Config, count: int) -> None:
 
 
 def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]:
-    """Builds the data sets of a data loader, without their wrappers.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        split: ``train``, ``val`` or ``test``.
-        changes: Arguments of the data sets to replace.
+    """Builds the data sets of a split's data loader without their wrappers; ``changes`` replace arguments.
 
     Raises:
         UserError: If the config has no such data loader.
@@ -82,11 +71,7 @@ def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]
 
 
 def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
-    """Class names and palette of a data set, as its class makes them from the config; no file is read.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        split: ``train``, ``val`` or ``test``.
+    """Returns class names and palette of a split, as the data set makes them; no file is read.
 
     Raises:
         UserError: If the config has no such data loader.
@@ -103,11 +88,7 @@ def paths_of(dataset: ConfigDict) -> list[str]:
 
 
 def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises unless the annotation files and image folders of the data loaders exist.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to look at, out of ``train``, ``val``, ``test``.
+    """Raises unless the annotation files and image folders of the splits' data loaders exist.
 
     Raises:
         UserError: Naming the first missing file or folder and the ways out.
@@ -138,10 +119,6 @@ def check_evaluators(cfg: Config, splits: tuple[str, ...]) -> None:
 
     With another one it would count objects as not found, or compare images of equal ids.
 
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to check, out of ``train``, ``val``, ``test``; ``train`` has no evaluator.
-
     Raises:
         UserError: Naming both files.
     """
@@ -161,10 +138,6 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
     """Raises unless the heads have as many classes as the data sets.
 
     mmdet and mmseg say nothing of one too many, and stop somewhere inside of a loss at one too few.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to look at, out of ``train``, ``val``, ``test``.
 
     Raises:
         UserError: Naming the head's key, both numbers, and the data loader or the loss's class weights.
