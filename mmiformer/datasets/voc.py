@@ -15,7 +15,7 @@ from mmiformer.files import check_regular
 
 
 class CheckedXMLDataset(XMLDataset):
-    """mmdet's ``XMLDataset`` that tells what it cannot use.
+    """mmdet's ``XMLDataset`` with checks; what is skipped is logged.
 
     mmdet's own hands boxes without area in the image on, which make losses infinite, and passes over names
     that are no classes in silence. Configs name this class by its import path, so that importing

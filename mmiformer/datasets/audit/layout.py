@@ -9,12 +9,9 @@ from mmiformer.datasets.audit.report import Audit
 
 
 def check_root(audit: Audit, entries: Sequence[str], remedy: str) -> bool:
-    """Whether a folder holds any entry of a data set; if not, adds a finding that says where it is.
+    """Whether the audited folder holds any of a data set's ``entries``; if not, adds a finding.
 
-    Args:
-        audit: Of the folder.
-        entries: Folders of the data set; a folder that holds two of them is taken for it.
-        remedy: What to do if the data set is not found nearby.
+    It names the folder nearby that holds two of them, else the ``remedy``.
     """
     root, wanted = audit.root, ', '.join(entries)
     if any((root / entry).exists() for entry in entries):
@@ -38,13 +35,7 @@ def check_root(audit: Audit, entries: Sequence[str], remedy: str) -> bool:
 
 
 def tell_missing(audit: Audit, entry: str, remedy: str) -> None:
-    """Adds a finding that a file or folder is missing, and where it lies instead.
-
-    Args:
-        audit: Of the data set.
-        entry: Path of the file or folder in the data set.
-        remedy: What to do if it is not found nearby.
-    """
+    """Adds a finding that a file or folder is missing; names the one of its name nearby, else the remedy."""
     # An annotation file is known by its name alone; folders like `training` are not.
     name = Path(entry).name if Path(entry).suffix else entry
     elsewhere = next(chain.from_iterable(audit.root.glob(top + name) for top in ('', '*/', '*/*/')), None)
@@ -86,12 +77,8 @@ def files_in(
 def walk(folder: Path, below: str = '') -> Iterator[str]:
     """Lists files in a folder and below as mmengine does: no hidden files, but those of hidden folders.
 
-    Args:
-        folder: The folder.
-        below: Where to begin in it: nothing, or a path that ends in a slash.
-
     Yields:
-        Paths in the folder, links that lead nowhere among them.
+        Paths in the folder, also of links that lead nowhere.
     """
     for entry in os.scandir(folder / below):
         if entry.is_dir():
