@@ -1,8 +1,7 @@
-"""Annotations in COCO's format, looked at before anything is made of them.
+"""Checks of annotations in COCO's format.
 
-pycocotools takes them on trust: of two annotations with one id the first is lost, so is one of an image that
-is not listed, and a mask with a NaN or with too few pixels ends the process, or lasts for ever, or shows
-whatever was in memory.
+pycocotools has none: of two annotations with one id the first is lost, so is one of an image that is not
+listed, and a mask with a NaN or with too few pixels crashes, never ends, or shows whatever was in memory.
 """
 
 import gc
@@ -116,14 +115,13 @@ def check_coco(
     for annotation in annotations if masks else ():
         name, width, height = images[annotation['image_id']]
         mask = annotation.get('segmentation')
-        if polygons := isinstance(mask, list) and mask:
-            fault = _fault_of_polygons(polygons, evaluated)
-        else:
-            fault = _fault_of_rle(mask, width, height)
+        polygons = mask if isinstance(mask, list) else []
+        fault = _fault_of_polygons(polygons, evaluated) if polygons else _fault_of_rle(mask, width, height)
         if fault:
             raise UserError(f'{path}: annotation {annotation["id"]} of {name} has {fault}; correct it.')
-        if polygons and (short := sum(len(polygon) < 6 for polygon in polygons)):
-            skipped[NO_POLYGON] += [name] * short
+        for polygon in polygons:
+            if len(polygon) < 6:
+                skipped[NO_POLYGON].append(name)
     return skipped
 
 

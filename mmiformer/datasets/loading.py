@@ -1,4 +1,4 @@
-"""Loading images and masks, and stopping at a broken one by its name."""
+"""Loading images and masks, with errors that name the file."""
 
 import io
 from pathlib import Path
@@ -27,12 +27,12 @@ _JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 @TRANSFORMS.register_module()
 class LoadIntactImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that names the file which cannot be read as what it shows.
+    """mmcv's ``LoadImageFromFile`` that raises, with the file's name, where pixels would be wrong.
 
     mmcv's own fails on a broken file without its name, OpenCV fills the missing part of a truncated JPEG
-    with grey and goes on, and both decoders make another picture of some rare kinds. Takes the same
-    arguments and gives the same result, apart from such kinds: ``img`` as H x W x 3 BGR, ``img_shape``,
-    ``ori_shape``. Of several frames it is the first one, and transparency is left away.
+    with grey and goes on, and both decoders misread some rare kinds. Arguments and result are the same:
+    ``img`` as H x W x 3 BGR, ``img_shape``, ``ori_shape``. Only the first of several frames is read, and
+    transparency is ignored.
 
     Args:
         max_ratio: Of the longer to the shorter side, at most. A longer strip would be resized to nothing or,
@@ -110,7 +110,7 @@ class LoadIntactImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadIntactSegMap(BaseTransform):
-    """Loads the mask of an image for mmseg, and names a file whose labels cannot be what was meant.
+    """Loads the mask of an image for mmseg; raises, with the file's name, at labels that cannot be right.
 
     Takes the place of mmseg's ``LoadAnnotations``, for the datasets of
     :mod:`mmiformer.datasets.segmentation`. Adds ``gt_seg_map``, uint8 of H x W: the index of each pixel's

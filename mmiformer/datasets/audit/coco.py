@@ -106,11 +106,10 @@ def _check_split(audit: Audit, split: str, on_disk: dict[str, set[str]], decode:
 def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[dict[str, tuple[int, int]], int]:
     """Returns width and height by image, none if the file cannot be used, and the number of instances."""
     path = audit.root / entry
-    former = path.with_name(path.name.replace('2017', '2014'))
     if not path.is_file():
+        former = path.with_name(path.name.replace('2017', '2014'))
         if former.is_file():
-            what = f'not found, only {former.name} of COCO 2014'
-            audit.tell(f'{path}: {what}; {_UNPACK.removesuffix(" again")}.')
+            audit.tell(f'{path}: not found, only {former.name} of COCO 2014; {_UNPACK}.')
         else:
             tell_missing(audit, entry, _UNPACK)
         return {}, 0
