@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mmiformer import cli
 from mmiformer.datasets.audit import SPLITS, audit, default_root
@@ -58,11 +58,8 @@ def main() -> None:
 
 def table_of(found: Audit) -> Table:
     """Numbers beside the official ones, a column for each split."""
-    table = Table()
-    table.add_column('')
     splits = list(dict.fromkeys(count.split for count in found.counts))
-    for split in splits:
-        table.add_column(split, justify='right')
+    table = Table('', *(Column(split, justify='right') for split in splits))
     for what in dict.fromkeys(count.what for count in found.counts):
         row = {count.split: count for count in found.counts if count.what == what}
         table.add_row(what, *(f'{row[split].found:,} of {row[split].official:,}' for split in splits))

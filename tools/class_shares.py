@@ -24,7 +24,7 @@ import numpy as np
 from mmengine.dataset import ConcatDataset
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
@@ -43,22 +43,17 @@ def main() -> None:
     steps = [dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')]
     dataset = ConcatDataset(build_datasets(cfg, args.split, pipeline=steps))
     classes = dataset.metainfo['classes']
-    counts = np.array(
-        [
-            np.bincount(dataset[i]['gt_seg_map'].ravel(), minlength=256)
-            for i in track(range(len(dataset)), f'Reading {len(dataset)} masks', transient=True)
-        ]
-    )
+    numbers = track(range(len(dataset)), f'Reading {len(dataset)} masks', transient=True)
+    counts = np.array([np.bincount(dataset[i]['gt_seg_map'].ravel(), minlength=256) for i in numbers])
 
     pixels = counts.sum(0)
     shares = pixels[: len(classes)] / pixels[: len(classes)].sum()
     # The inverse square root: the plain inverse has rare classes spill over into everything beside them.
     weights = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
     weights /= (weights * shares).sum()
-    table = Table(title=f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled')
-    table.add_column('class')
-    for name in ('pixels', 'images', 'weight'):
-        table.add_column(name, justify='right')
+    title = f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled'
+    columns = (Column(name, justify='right') for name in ('pixels', 'images', 'weight'))
+    table = Table('class', *columns, title=title)
     for i, name in enumerate(classes):
         table.add_row(name.strip(), f'{shares[i]:.2%}', str((counts[:, i] > 0).sum()), f'{weights[i]:.2f}')
     Console().print(table)

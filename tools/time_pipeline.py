@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer import cli
@@ -57,10 +57,8 @@ def main() -> None:
             sample = step(sample)
             times[row, column] = 1000 * (time.perf_counter() - start)
 
-    table = Table(title=f'{args.split}: milliseconds an image, {len(numbers)} images')
-    table.add_column('step')
-    for name in ('mean', 'median', 'share'):
-        table.add_column(name, justify='right')
+    columns = (Column(name, justify='right') for name in ('mean', 'median', 'share'))
+    table = Table('step', *columns, title=f'{args.split}: milliseconds an image, {len(numbers)} images')
     rows = [*zip((type(s).__name__ for s in steps), times.T, strict=True), ('all', times.sum(1))]
     for name, values in rows:
         share = values.sum() / times.sum()

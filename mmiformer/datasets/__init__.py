@@ -1,4 +1,4 @@
-"""Reading data without losing any of it in silence."""
+"""Checked data sets and transforms, the audit of a data set on disk."""
 
 from mmiformer.datasets.loading import LoadIntactImage, LoadIntactSegMap
 

@@ -1,15 +1,14 @@
-"""Annotations in COCO's format, looked at before anything is made of them.
+"""Checks of annotations in COCO's format.
 
-pycocotools takes them on trust: of two annotations with one id the first is lost, so is one of an image that
-is not listed, and a mask with a NaN or with too few pixels ends the process, or lasts for ever, or shows
-whatever was in memory.
+pycocotools has none: of two annotations with one id the first is lost, so is one of an image that is not
+listed, and a mask with a NaN or with too few pixels crashes, never ends, or shows whatever was in memory.
 """
 
 import gc
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,7 @@ NO_POLYGON = 'polygons of less than 3 points'
 # outline, also outside of the image, and dies where there are too many to count.
 _FAR, _LONGEST = 10**6, 10**7
 # Compressed run lengths: numbers of five bits a character, all but the last of which have the sixth bit, too.
-_RLE = re.compile('[0-o]*[0-O]')
-_LONGEST_NUMBER = 7  # characters
-_RLES_AT_ONCE = 200  # More do not fit into a processor's cache.
-_OTHER_COUNTS = 'a mask whose counts are not the number of pixels of its image'
+_RLE = re.compile('(?:[P-o]{0,6}[0-O])+')
 
 Images = dict[int | str, tuple[str, int, int]]  # Name, width and height by id.
 
@@ -77,9 +73,9 @@ def check_coco(
 
     Args:
         path: The file, for messages.
-        content: What :func:`read_coco` gives.
-        masks: Whether the masks are to be used. Defaults to False.
-        evaluated: Whether COCO's metric is to use it, too, which wants more. Defaults to False.
+        content: The result of :func:`read_coco`.
+        masks: Whether the masks are used. Defaults to False.
+        evaluated: Whether COCO's metric uses the file, which asks for more. Defaults to False.
 
     Returns:
         What mmdet skips: a description, and the image of each.
@@ -87,82 +83,78 @@ def check_coco(
     Raises:
         UserError: Naming the file, and the image, category or annotation.
     """
-    images = _images_of(path, content['images'])
-    categories = _categories_of(path, content['categories'])
+    expected = 'an id, a file_name, and width and height as whole numbers from 1 on'
+    _check_entries(path, 'image', content['images'], _is_image, expected)
+    _check_entries(path, 'category', content['categories'], _is_category, 'an id and a name')
+    images = {one['id']: (one['file_name'], one['width'], one['height']) for one in content['images']}
+    categories = {category['id'] for category in content['categories']}
     annotations = content.get('annotations', [])
     skipped: dict[str, list[str]] = defaultdict(list)
-    ids = []
     for annotation in annotations:
         try:
-            ids.append(annotation['id'])
             name, width, height = images[annotation['image_id']]
             (x, y, w, h), area = annotation['bbox'], annotation['area']
             known = annotation['category_id'] in categories
             crowd = annotation['iscrowd'] if evaluated else annotation.get('iscrowd', 0)
-            sound = abs(x) + abs(y) + abs(w) + abs(h) < _FAR and abs(area) < _FAR**2 and crowd in (0, 1)
-            sound = sound and isinstance(ids[-1], int)
+            valid = abs(x) + abs(y) + abs(w) + abs(h) < _FAR and abs(area) < _FAR**2 and crowd in (0, 1)
+            valid = valid and isinstance(annotation['id'], int)
         except (LookupError, TypeError, ValueError, ArithmeticError):
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise UserError(f'{path}: {_fault(annotation, images, evaluated)}; correct it.')
         if not known:
             skipped[NO_CATEGORY].append(name)
         elif w < 1 or h < 1 or area <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
             skipped[NO_AREA].append(name)
-    _check_ids(path, 'annotation', ids)
-    if evaluated and 0 in ids:
+    _check_ids(path, 'annotation', annotations)
+    if evaluated and any(annotation['id'] == 0 for annotation in annotations):
         raise UserError(
             f"{path}: has an annotation with id 0, which COCO's metric takes for none and counts as not "
             'found; number them from 1 on.'
         )
-    if masks:
-        short = _check_masks(path, annotations, images, evaluated)
-        skipped.update({NO_POLYGON: short} if short else {})
+    for annotation in annotations if masks else ():
+        name, width, height = images[annotation['image_id']]
+        mask = annotation.get('segmentation')
+        polygons = mask if isinstance(mask, list) else []
+        fault = _fault_of_polygons(polygons, evaluated) if polygons else _fault_of_rle(mask, width, height)
+        if fault:
+            raise UserError(f'{path}: annotation {annotation["id"]} of {name} has {fault}; correct it.')
+        for polygon in polygons:
+            if len(polygon) < 6:
+                skipped[NO_POLYGON].append(name)
     return skipped
 
 
-def _images_of(path: str, images: list[Any]) -> Images:
-    found = []
-    for image in images:
+def _is_image(image: Any) -> bool:
+    name, size = image['file_name'], (image['width'], image['height'])
+    named = isinstance(image['id'], int | str) and isinstance(name, str) and name != ''
+    return named and set(map(type, size)) == {int} and 0 < min(size) <= max(size) < _FAR
+
+
+def _is_category(category: Any) -> bool:
+    return isinstance(category['id'], int | str) and isinstance(category['name'], str)
+
+
+def _check_entries(
+    path: str, what: str, entries: list[Any], is_valid: Callable[[Any], bool], expected: str
+) -> None:
+    for entry in entries:
         try:
-            size = image['width'], image['height']
-            sound = bool(image['file_name']) and isinstance(image['file_name'], str)
-            sound = sound and isinstance(image['id'], int | str) and set(map(type, size)) == {int}
-            sound = sound and 0 < min(size) <= max(size) < _FAR
+            valid = is_valid(entry)
         except (LookupError, TypeError):
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
+            raise UserError(f'{path}: has the {what} {str(entry):.200}; expected {expected}; correct it.')
+    _check_ids(path, what, entries)
+
+
+def _check_ids(path: str, what: str, entries: list[Any]) -> None:
+    for number, times in Counter(entry['id'] for entry in entries).most_common(1):
+        if times > 1:
             raise UserError(
-                f'{path}: has the image {str(image):.200}; expected an id, a file_name, and width and height '
-                'as whole numbers from 1 on; correct it.'
+                f'{path}: has the {what} id {number} {times} times, so that all but the last would be lost; '
+                'give each one an id of its own.'
             )
-        found.append((image['id'], (image['file_name'], *size)))
-    _check_ids(path, 'image', [number for number, _ in found])
-    return dict(found)
-
-
-def _categories_of(path: str, categories: list[Any]) -> set[int | str]:
-    for category in categories:
-        if not (
-            isinstance(category, dict)
-            and isinstance(category.get('id'), int | str)
-            and isinstance(category.get('name'), str)
-        ):
-            raise UserError(
-                f'{path}: has the category {str(category):.200}; expected an id and a name; correct it.'
-            )
-    ids = [category['id'] for category in categories]
-    _check_ids(path, 'category', ids)
-    return set(ids)
-
-
-def _check_ids(path: str, what: str, ids: list[int | str]) -> None:
-    if len(set(ids)) < len(ids):
-        (twice, number), *_ = Counter(ids).most_common(1)
-        raise UserError(
-            f'{path}: has the {what} id {twice} {number} times, so that all but the last would be lost; give '
-            'each one an id of its own.'
-        )
 
 
 def _fault(annotation: Any, images: Images, evaluated: bool) -> str:
@@ -182,34 +174,6 @@ def _fault(annotation: Any, images: Images, evaluated: bool) -> str:
         f'annotation {number} of {images[image][0]} has {given}; expected x, y, width and height below '
         f'{_FAR}, a number, and 0 or 1, and whole numbers as ids'
     )
-
-
-def _check_masks(path: str, annotations: list[Any], images: Images, evaluated: bool) -> list[str]:
-    """Raises at a mask that pycocotools would misread; returns the images of polygons that mmdet skips."""
-    short, compressed = [], []
-    for annotation in annotations:
-        name, width, height = images[annotation['image_id']]
-        mask = annotation.get('segmentation')
-        if isinstance(mask, list) and mask:
-            fault = _fault_of_polygons(mask, evaluated)
-            if not fault and min(map(len, mask)) < 6:
-                short += [name for polygon in mask if len(polygon) < 6]
-        else:
-            fault = _fault_of_rle(mask, width, height)
-            if not fault and isinstance(mask['counts'], str):
-                compressed.append((annotation, width * height))
-        if fault:
-            raise UserError(f'{path}: annotation {annotation["id"]} of {name} has {fault}; correct it.')
-    for start in range(0, len(compressed), _RLES_AT_ONCE):
-        some = compressed[start : start + _RLES_AT_ONCE]
-        sound = are_whole([one['segmentation']['counts'] for one, _ in some], [pixels for _, pixels in some])
-        if not sound.all():
-            annotation = some[int(sound.argmin())][0]
-            raise UserError(
-                f'{path}: annotation {annotation["id"]} of {images[annotation["image_id"]][0]} has '
-                f'{_OTHER_COUNTS}; correct it.'
-            )
-    return short
 
 
 def _fault_of_polygons(polygons: list[Any], evaluated: bool) -> str | None:
@@ -235,49 +199,32 @@ def _is_near(polygon: list[float]) -> bool:
 
 
 def _fault_of_rle(mask: Any, width: int, height: int) -> str | None:
-    """What is wrong with a mask in run lengths; of compressed ones the sum is for :func:`are_whole`."""
     if not isinstance(mask, dict) or not isinstance(mask.get('counts'), list | str):
         return f'the segmentation {str(mask):.80}, expected polygons, or an object with size and counts'
     if mask.get('size') != [height, width]:
         return f"a mask of size {str(mask.get('size')):.80}, expected its image's [{height}, {width}]"
-    counts = mask['counts']
-    if isinstance(counts, str):
-        return None
-    whole = set(map(type, counts)) == {int} and min(counts) >= 0 and sum(counts) == width * height
-    return None if whole else _OTHER_COUNTS
+    if not is_whole(mask['counts'], width * height):
+        return 'a mask whose counts are not the number of pixels of its image'
+    return None
 
 
-def are_whole(counts: Sequence[str], pixels: Sequence[int]) -> np.ndarray:
-    """Whether compressed run lengths are of masks of some numbers of pixels.
+def is_whole(counts: list[Any] | str, pixels: int) -> bool:
+    """Whether run lengths are those of a mask of some number of pixels.
 
     Args:
-        counts: Of each mask, as pycocotools writes them.
-        pixels: Of each mask's image.
-
-    Returns:
-        A bool for each mask.
+        counts: Whole numbers, or the text into which pycocotools compresses them.
+        pixels: Of the mask's image.
     """
-    sound = np.array([_RLE.fullmatch(one) is not None for one in counts])
-    if not sound.all():
-        return sound
-    codes = np.frombuffer(''.join(counts).encode(), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero(codes < 32)  # Of the characters of each number.
+    if not isinstance(counts, str):
+        return set(map(type, counts)) == {int} and min(counts) >= 0 and sum(counts) == pixels
+    if not _RLE.fullmatch(counts):
+        return False
+    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes < 32)  # Of the characters of each number, the lowest bits first.
     first = np.append(0, last[:-1] + 1)
-    size = last + 1 - first
-    place = np.arange(len(codes)) - np.repeat(first, size)
-    runs = np.add.reduceat((codes & 31) << 5 * place, first)
-    runs[(codes[last] & 16) > 0] -= 1 << 5 * size[(codes[last] & 16) > 0]
-    # Of each mask, from its fourth number on each is the difference to the one two before.
-    ends = np.searchsorted(last, np.cumsum([len(one) for one in counts]))
-    begins = np.append(0, ends[:-1])
-    index = np.arange(len(runs)) - np.repeat(begins, ends - begins)
-    for parity in (0, 1):
-        chain = (index % 2 == parity) & (index > 0)
-        sums = np.cumsum(np.where(chain, runs, 0))
-        before = np.repeat(np.append(0, sums)[begins], ends - begins)
-        runs[chain] = (sums - before)[chain]
-    return (
-        (np.maximum.reduceat(size, begins) <= _LONGEST_NUMBER)
-        & (np.minimum.reduceat(runs, begins) >= 0)
-        & (np.add.reduceat(runs, begins) == pixels)
-    )
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(first, last + 1 - first))
+    runs = np.add.reduceat((codes & 31) << shifts, first)
+    runs -= np.where(codes[last] & 16, 32 << shifts[last], 0)
+    for start in (1, 2):  # From the fourth on, each is the difference to the one two before.
+        runs[start::2] = runs[start::2].cumsum()
+    return bool(runs.min() >= 0 and runs.sum() == pixels)

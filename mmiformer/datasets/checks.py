@@ -1,4 +1,7 @@
-"""What a config says of its data, looked at before a long run."""
+"""Checks of the data in a config before a long run.
+
+Configs are those of mmdet, mmseg and mmpretrain; splits are ``train``, ``val`` and ``test``.
+"""
 
 import os
 from pathlib import Path
@@ -19,53 +22,41 @@ _AUDITED = {'CocoDataset': 'coco', 'ADE20KDataset': 'ade20k', 'ImageNet': 'image
 
 
 def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
-    """The data sets of a data loader in a config, without wrappers such as ``RepeatDataset``.
+    """Returns the data sets of a split's data loader, without wrappers such as ``RepeatDataset``.
 
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        split: ``train``, ``val`` or ``test``.
-
-    Returns:
-        One, several where they are concatenated, none where the config has no such loader.
+    There are several where they are concatenated, and none where the config has no such loader.
     """
-    loader = cfg.get(f'{split}_dataloader') or {}
-    wrapped = [loader['dataset']] if loader.get('dataset') else []
-    found: list[ConfigDict] = []
-    while wrapped:
-        dataset = wrapped.pop(0)
-        inner = [dataset['dataset']] if 'dataset' in dataset else list(dataset.get('datasets', ()))
-        found += [] if inner else [dataset]
-        wrapped = inner + wrapped
-    return found
+
+    def unwrap(dataset: ConfigDict) -> list[ConfigDict]:
+        inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', ())
+        return [leaf for wrapped in inner for leaf in unwrap(wrapped)] or [dataset]
+
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+    return unwrap(dataset) if dataset else []
+
+
+def _evaluators_of(cfg: Config, split: str) -> list[ConfigDict]:
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return evaluators if isinstance(evaluators, list) else [evaluators]
 
 
 def limit_images(cfg: Config, count: int) -> None:
-    """Has a config, in place, test on the first images alone.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        count: How many of each data set.
+    """Makes a config, in place, test on the first ``count`` images of each data set only.
 
     Raises:
-        UserError: If it is not positive.
+        UserError: If the number is not positive.
     """
     if count < 1:
         raise UserError(f'--limit {count}: expected a number of images from 1 on.')
     for dataset in datasets_of(cfg, 'test'):
         dataset.indices = count
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    for evaluator in evaluators:
+    for evaluator in _evaluators_of(cfg, 'test'):
         if evaluator.type.rpartition('.')[2] == 'CocoMetric':
             evaluator.type = 'mmiformer.datasets.coco.SeenCocoMetric'
 
 
 def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]:
-    """Builds the data sets of a data loader, without their wrappers.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        split: ``train``, ``val`` or ``test``.
-        changes: Arguments of the data sets to replace.
+    """Builds the data sets of a split's data loader without their wrappers; ``changes`` replace arguments.
 
     Raises:
         UserError: If the config has no such data loader.
@@ -80,11 +71,7 @@ def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]
 
 
 def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
-    """Class names and palette of a data set, as its class makes them from the config; no file is read.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        split: ``train``, ``val`` or ``test``.
+    """Returns class names and palette of a split, as the data set makes them; no file is read.
 
     Raises:
         UserError: If the config has no such data loader.
@@ -101,11 +88,7 @@ def paths_of(dataset: ConfigDict) -> list[str]:
 
 
 def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises unless the annotation files and image folders of the data loaders exist.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to look at, out of ``train``, ``val``, ``test``.
+    """Raises unless the annotation files and image folders of the splits' data loaders exist.
 
     Raises:
         UserError: Naming the first missing file or folder and the ways out.
@@ -113,39 +96,36 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
     for split in splits:
         for dataset in datasets_of(cfg, split):
             for path in paths_of(dataset):
-                if '://' not in path and not Path(path).exists():
-                    raise UserError(
-                        f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
-                        'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
-                        f'or add --demo to run on miniature data{_audit_hint(dataset)}.'
-                    )
-
-
-def _audit_hint(dataset: ConfigDict) -> str:
-    name = _AUDITED.get(str(dataset.get('type')).rpartition('.')[2].removeprefix('Checked'))
-    if name is None or dataset.get('metainfo'):  # Classes of one's own are no official data set.
-        return ''
-    command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()
-    return f'; `{command}` says what else is amiss'
+                if '://' in path or Path(path).exists():
+                    continue
+                name, hint = (
+                    _AUDITED.get(str(dataset.get('type')).rpartition('.')[2].removeprefix('Checked')),
+                    '',
+                )
+                if name and not dataset.get(
+                    'metainfo'
+                ):  # With classes of one's own it is no official data set.
+                    command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()
+                    hint = f'; `{command}` says what else is wrong'
+                raise UserError(
+                    f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
+                    'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
+                    f'or add --demo to run on miniature data{hint}.'
+                )
 
 
 def check_evaluators(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises unless COCO's metric reads the annotation file of the data set that it is to measure on.
+    """Raises unless COCO's metric reads the annotation file of the data set that is evaluated.
 
-    With another one it counts what was not looked at as not found, or compares images of equal ids.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to look at, out of ``train``, ``val``, ``test``; the first has no evaluator.
+    With another one it would count objects as not found, or compare images of equal ids.
 
     Raises:
         UserError: Naming both files.
     """
     for split in splits:
-        evaluators = cfg.get(f'{split}_evaluator') or []
         datasets = datasets_of(cfg, split)
         read = [os.path.join(one.get('data_root') or '', one.get('ann_file') or '') for one in datasets]
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in _evaluators_of(cfg, split):
             file = evaluator.get('ann_file')
             if file and read and os.path.realpath(file) not in map(os.path.realpath, read):
                 raise UserError(
@@ -158,10 +138,6 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
     """Raises unless the heads have as many classes as the data sets.
 
     mmdet and mmseg say nothing of one too many, and stop somewhere inside of a loss at one too few.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
-        splits: Data loaders to look at, out of ``train``, ``val``, ``test``.
 
     Raises:
         UserError: Naming the head's key, both numbers, and the data loader or the loss's class weights.

@@ -9,13 +9,14 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
+from mmiformer.datasets.audit.report import first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 from mmiformer.errors import UserError, unreadable
 from mmiformer.files import check_regular
 
 
 class CheckedFolderDataset(CustomDataset):
-    """mmpretrain's ``CustomDataset`` that tells what it cannot use, for data of one's own.
+    """mmpretrain's ``CustomDataset`` with checks, for data of one's own.
 
     ``data_prefix`` holds one folder of images a class, or ``ann_file`` lines of ``path label``. mmpretrain's
     own numbers the folders that it finds, so that a class without a folder in one split shifts the
@@ -70,11 +71,8 @@ class CheckedFolderDataset(CustomDataset):
         lacking = [name for name in wanted if name not in folders]
         surplus = [name for name in folders if wanted and name not in wanted]
         if len(folders) != len(classes) or lacking:
-            which = ''.join(
-                f', {what} {", ".join(names[:3])}{" ..." if names[3:] else ""}'
-                for what, names in (('without', lacking), ('with the unknown', surplus))
-                if names
-            )
+            which = f', without {first_few(lacking)}' if lacking else ''
+            which += f', with the unknown {first_few(surplus)}' if surplus else ''
             raise UserError(
                 f'{prefix}: {len(folders)} class folders{which}, but the dataset declares {len(classes)} '
                 'classes; every split needs the folder of every class, and no others.'
@@ -92,12 +90,9 @@ class CheckedFolderDataset(CustomDataset):
             )
         if len(samples) < len(files):
             other = next(name for name, _ in files if not self.is_valid_file(name))
-            print_log(
-                f'{prefix}: {len(files) - len(samples)} files are no images by their suffix ({suffixes}) and '
-                f'are not used, the first one {other}.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            number = len(files) - len(samples)
+            message = f'{prefix}: {number} files are no images by their suffix ({suffixes}) and are not used'
+            print_log(f'{message}, the first one {other}.', logger='current', level=logging.WARNING)
         return samples
 
 

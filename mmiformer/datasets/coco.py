@@ -13,12 +13,11 @@ from mmiformer.errors import UserError
 
 
 class CheckedCocoDataset(CocoDataset):
-    """mmdet's ``CocoDataset`` that tells what it cannot use.
+    """mmdet's ``CocoDataset`` with checks; what is skipped is logged.
 
-    mmdet's own drops a class that the file lacks, which shifts every label after it, and skips boxes
-    without area, all silently; what else pycocotools takes on trust is in
-    :mod:`mmiformer.datasets.annotations`. Configs name this class by its import path, so that importing
-    mmiformer does not need mmdet.
+    mmdet's own silently drops a class that the file lacks, which shifts every label after it, and skips boxes
+    without area; what else pycocotools does not check is in :mod:`mmiformer.datasets.annotations`. Configs
+    name this class by its import path, so that importing mmiformer does not need mmdet.
 
     Raises:
         UserError: If a class of the config is not in the file, or the file names them in another order; if
@@ -45,11 +44,10 @@ class CheckedCocoDataset(CocoDataset):
         absent = [name for name in wanted if name not in found]
         twice = [name for name in wanted if found.count(name) > 1]
         if absent:
+            more = f' (and {len(absent) - 1} more of the classes)' if absent[1:] else ''
             raise UserError(
-                f"{self.ann_file}: has no category '{absent[0]}'"
-                f'{f" (and {len(absent) - 1} more of the classes)" if absent[1:] else ""}; it has '
-                f"{', '.join(known)}; set the datasets' metainfo=dict(classes=...) and the heads' "
-                'num_classes to those you want.'
+                f"{self.ann_file}: has no category '{absent[0]}'{more}; it has {', '.join(known)}; set the "
+                "datasets' metainfo=dict(classes=...) and the heads' num_classes to those you want."
             )
         if twice:
             raise UserError(
@@ -76,19 +74,9 @@ class SeenCocoMetric(CocoMetric):
 
 
 def warn_of_skipped(ann_file: str, files: list[str], what: str, named: int = 5) -> None:
-    """Logs how many boxes are skipped, and where.
-
-    Args:
-        ann_file: The annotation file.
-        files: The image or annotation of each of them; none is not worth a word.
-        what: What they are.
-        named: How many files to name at most. Defaults to 5.
-    """
+    """Logs how many boxes are skipped, if any; ``files`` are those of each of them, and a few are named."""
     if files:
         names = list(dict.fromkeys(files))
-        print_log(
-            f'{ann_file}: {len(files)} {what} are skipped, in {", ".join(names[:named])}'
-            f'{" ..." if names[named:] else ""}.',
-            logger='current',
-            level=logging.WARNING,
-        )
+        where = ', '.join(names[:named]) + (' ...' if names[named:] else '')
+        message = f'{ann_file}: {len(files)} {what} are skipped, in {where}.'
+        print_log(message, logger='current', level=logging.WARNING)

@@ -1,4 +1,4 @@
-"""Loading images and masks, and stopping at a broken one by its name."""
+"""Loading images and masks, with errors that name the file."""
 
 import io
 from pathlib import Path
@@ -22,17 +22,17 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tif
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # What Pillow and OpenCV raise at data that they cannot decode.
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
-JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
+_JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
 @TRANSFORMS.register_module()
 class LoadIntactImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that names the file which cannot be read as what it shows.
+    """mmcv's ``LoadImageFromFile`` that raises, with the file's name, where pixels would be wrong.
 
     mmcv's own fails on a broken file without its name, OpenCV fills the missing part of a truncated JPEG
-    with grey and goes on, and both decoders make another picture of some rare kinds. Takes the same
-    arguments and gives the same result, apart from such kinds: ``img`` as H x W x 3 BGR, ``img_shape``,
-    ``ori_shape``. Of several frames it is the first one, and transparency is left away.
+    with grey and goes on, and both decoders misread some rare kinds. Arguments and result are the same:
+    ``img`` as H x W x 3 BGR, ``img_shape``, ``ori_shape``. Only the first of several frames is read, and
+    transparency is ignored.
 
     Args:
         max_ratio: Of the longer to the shorter side, at most. A longer strip would be resized to nothing or,
@@ -55,18 +55,17 @@ class LoadIntactImage(LoadImageFromFile):
         """
         path = results['img_path']
         data = _read(path, self.backend_args)
-        if data.startswith(JPEG_START) and not has_jpeg_end(data):
+        if data.startswith(_JPEG_START) and not has_jpeg_end(data):
             raise UserError(f'{path}: truncated JPEG ({len(data)} bytes); fetch or copy the image again.')
-        image, why = None, 'empty'
-        if data:
-            try:
-                backend = self._backend_for(path, data)
-                image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
-                why = f'{len(data)} bytes'
-            except UserError:
-                raise
-            except BROKEN as error:
-                why = f'{len(data)} bytes, {first_line(error)}'
+        image, why = None, f'{len(data)} bytes' if data else 'empty'
+        try:
+            with open_image(io.BytesIO(data)) as header:
+                backend = self._backend_for(path, header)
+            image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
+        except UserError:
+            raise
+        except BROKEN as error:
+            why += f', {first_line(error)}' if data else ''
         if image is None:
             raise UserError(f'{path}: not a readable image ({why}); fetch it again or remove it.')
         declared = results.get('height'), results.get('width')
@@ -80,32 +79,25 @@ class LoadIntactImage(LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _backend_for(self, path: str, data: bytes) -> str:
-        """The decoder to take, once the header shows nothing that it would misread."""
-        with open_image(io.BytesIO(data)) as image:
-            kind, mode, (width, height) = image.format, image.mode, image.size
-            adobe = 'adobe' in image.info
-            orientation = _orientation(image) if kind in ('AVIF', 'WEBP') else 1
+    def _backend_for(self, path: str, image: Image.Image) -> str:
+        """Returns the decoder to take, or raises if the header shows something that it would misread."""
+        kind, mode, (width, height) = image.format, image.mode, image.size
         if max(width, height) > self.max_ratio * min(width, height):
             raise UserError(
                 f'{path}: {width}x{height} pixels, one side above {self.max_ratio} times the other, the '
                 'max_ratio of LoadIntactImage; cut the image into pieces, or remove it.'
             )
-        if self.color_type == 'unchanged':  # Whoever asks for raw numbers gets them.
+        if self.color_type == 'unchanged':  # Raw numbers are wanted.
             return self.imdecode_backend
-        as_stored = (
-            'ignore' in self.color_type
-        )  # As for ImageNet, which is read as its networks' authors did.
         faults = {
             'floating-point numbers of unknown range': mode == 'F',
             'colours as Lab, which decoders read differently': mode == 'LAB',
-            "CMYK without Adobe's mark, so that black and white may be swapped": (
-                kind in ('JPEG', 'MPO') and mode == 'CMYK' and not adobe and not as_stored
-            ),
-            f'EXIF data that turn it, which not every version of OpenCV does for {kind}': (
-                orientation > 1 and self.imdecode_backend == 'cv2' and not as_stored
-            ),
         }
+        if 'ignore' not in self.color_type:  # ImageNet is read as the networks' authors read it.
+            cmyk = kind in ('JPEG', 'MPO') and mode == 'CMYK' and 'adobe' not in image.info
+            turned = kind in ('AVIF', 'WEBP') and self.imdecode_backend == 'cv2' and _orientation(image) > 1
+            faults["CMYK without Adobe's mark, so that black and white may be swapped"] = cmyk
+            faults[f'EXIF data that turn it, which not every version of OpenCV does for {kind}'] = turned
         for fault, found in faults.items():
             if found:
                 raise UserError(f'{path}: holds {fault}; save it upright, as RGB of 8 bits a channel.')
@@ -118,7 +110,7 @@ class LoadIntactImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadIntactSegMap(BaseTransform):
-    """Loads the mask of an image for mmseg, and names a file whose labels cannot be what was meant.
+    """Loads the mask of an image for mmseg; raises, with the file's name, at labels that cannot be right.
 
     Takes the place of mmseg's ``LoadAnnotations``, for the datasets of
     :mod:`mmiformer.datasets.segmentation`. Adds ``gt_seg_map``, uint8 of H x W: the index of each pixel's

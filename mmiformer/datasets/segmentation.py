@@ -16,7 +16,7 @@ from mmiformer.files import check_regular
 
 
 class CheckedSegDataset(BaseSegDataset):
-    """mmseg's ``BaseSegDataset`` that tells what it cannot use, for data of one's own.
+    """mmseg's ``BaseSegDataset`` with checks, for data of one's own.
 
     A mask is a single-channel image of the same name as its photo, with the number of a class in each
     pixel: 0 for the first of ``metainfo['classes']``, or 1 with ``reduce_zero_label=True``, and 255 (or 0
@@ -77,12 +77,9 @@ class CheckedSegDataset(BaseSegDataset):
                 "the dataset's seg_map_suffix."
             )
         if not self.ann_file and len(here) > len(data_list):
-            print_log(
-                f'{masks}: {len(here) - len(data_list)} masks have no image in {images} that ends in '
-                f"'{self.img_suffix}'; they are not used.",
-                logger='current',
-                level=logging.WARNING,
-            )
+            what = f"masks have no image in {images} that ends in '{self.img_suffix}'; they are not used"
+            message = f'{masks}: {len(here) - len(data_list)} {what}.'
+            print_log(message, logger='current', level=logging.WARNING)
         return data_list
 
     def get_data_info(self, idx: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mmiformer.files import check_regular
 
 
 class CheckedXMLDataset(XMLDataset):
-    """mmdet's ``XMLDataset`` that tells what it cannot use.
+    """mmdet's ``XMLDataset`` with checks; what is skipped is logged.
 
     mmdet's own hands boxes without area in the image on, which make losses infinite, and passes over names
     that are no classes in silence. Configs name this class by its import path, so that importing
@@ -68,7 +68,7 @@ class CheckedXMLDataset(XMLDataset):
                 width, height = shown_size(opened)
         except BROKEN as error:
             raise self._unreadable(image, error) from error
-        declared = [int(_number(root, path, f'size/{side}', 0)) for side in ('width', 'height')]
+        declared = [int(_number(root, path, f'size/{side}', '0')) for side in ('width', 'height')]
         if all(declared) and declared != [width, height]:
             raise UserError(
                 f'{path}: is of an image of {declared[0]}x{declared[1]} pixels, and {image} has '
@@ -80,26 +80,18 @@ class CheckedXMLDataset(XMLDataset):
             if name not in self.cat2label:
                 self._unknown.append(path.name)
                 continue
-            # VOC counts pixels from 1.
+            sides = ('xmin', 'ymin', 'xmax', 'ymax')
             x1, y1, x2, y2 = (
-                _number(element, path, f'bndbox/{side}') - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax')
-            )
+                _number(element, path, f'bndbox/{side}') - 1 for side in sides
+            )  # Counted from 1.
             if min(x2, width) - max(x1, 0) < 1 or min(y2, height) - max(y1, 0) < 1:
                 self._empty_boxes.append(path.name)
                 continue
             difficult = element.findtext('difficult', '').strip() == '1'  # Some write words for no.
             ignored = difficult or min(x2 - x1, y2 - y1) < (self.bbox_min_size or 0)
-            instances.append(
-                dict(bbox=[x1, y1, x2, y2], bbox_label=self.cat2label[name], ignore_flag=int(ignored))
-            )
-        return dict(
-            img_id=img_info['img_id'],
-            img_path=str(image),
-            xml_path=str(path),
-            width=width,
-            height=height,
-            instances=instances,
-        )
+            label = self.cat2label[name]
+            instances.append(dict(bbox=[x1, y1, x2, y2], bbox_label=label, ignore_flag=int(ignored)))
+        return dict(img_info, img_path=str(image), width=width, height=height, instances=instances)
 
     def _unreadable(self, file: Path, error: Exception) -> UserError:
         reason = getattr(error, 'strerror', None) or f'no image, {first_line(error)}'
@@ -109,10 +101,8 @@ class CheckedXMLDataset(XMLDataset):
         )
 
 
-def _number(element: ElementTree.Element, path: Path, field: str, default: float | None = None) -> float:
-    text = element.findtext(field)
-    if text is None and default is not None:
-        return default
+def _number(element: ElementTree.Element, path: Path, field: str, default: str | None = None) -> float:
+    text = element.findtext(field, default)
     try:
         number = float(text or '')
     except ValueError:

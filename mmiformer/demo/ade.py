@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from mmiformer.demo import folder
 from mmiformer.demo.drawing import SIZES, colour, noise, ramp, scatter, tint, turned
@@ -24,21 +25,14 @@ from mmiformer.demo.shapes import FULL, Shape, boat, clock, house, tree
 _FOLDERS = {'train': 'training', 'val': 'validation'}
 
 
-def _sky(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A gradient."""
-    return ramp(turned(size, rng.uniform(0, FULL))[0])
-
-
-def _sea(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Wavy lines."""
+def _waves(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     along, across = turned(size, rng.uniform(-0.4, 0.4))
     wave = rng.uniform(14, 20)  # pixels
     bend = 0.3 * wave * np.sin(along * FULL / (wave * rng.uniform(2.2, 3)))
     return 1.3 * np.sin((across + bend) * FULL / wave)
 
 
-def _rock(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Facets."""
+def _facets(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     step = 26  # pixels from one facet to the next
     peaks = np.ones((height, width), np.uint8)
@@ -49,17 +43,12 @@ def _rock(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return 1.7 * rng.uniform(-1, 1, nearest.max() + 1)[nearest]
 
 
-def _sand(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Speckle."""
-    return noise(rng, size, 4, 1.3)
-
-
 # name -> (ADE20K's label, the texture as a field of H x W of about -1 to 1)
 _GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {
-    'sky': (3, _sky),
-    'sea': (27, _sea),
-    'rock': (35, _rock),
-    'sand': (47, _sand),
+    'sky': (3, lambda rng, size: ramp(turned(size, rng.uniform(0, FULL))[0])),  # A gradient.
+    'sea': (27, _waves),
+    'rock': (35, _facets),
+    'sand': (47, lambda rng, size: noise(rng, size, 4, 1.3)),  # Speckle.
 }
 # name -> (ADE20K's label, drawing function, relative size)
 _THINGS: dict[str, tuple[int, Shape, float]] = {
@@ -112,9 +101,6 @@ def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write(root: Path, parameters: dict) -> None:
-    for kind in ('images', 'annotations'):
-        for name in _FOLDERS.values():
-            (root / kind / name).mkdir(parents=True)
     for split, index in folder.each_image(parameters):
         image, labels = _draw(parameters['seed'], SPLITS.index(split), index)
         stem = f'{_FOLDERS[split]}/ADE_{split}_{index + 1:08d}'
@@ -123,40 +109,30 @@ def _write(root: Path, parameters: dict) -> None:
 
 
 def describe(root: Path | str) -> str:
-    """What the label files below ``root`` hold: a plain table with one column a split.
+    """Describes the label files below ``root``: a plain table with one column a split.
 
-    The last row is the mIoU that naming the split's most frequent class everywhere would give, over
-    the classes that occur and without the unlabelled pixels.
-
-    Raises:
-        FileNotFoundError: there is no such data set.
-        OSError: a label file is damaged.
+    The last row is the mIoU of naming the split's most frequent class everywhere, over the classes that
+    occur and without the unlabelled pixels.
     """
     columns = []
     for split, name in _FOLDERS.items():
-        paths = sorted(Path(root, 'annotations', name).glob('*.png'))
-        if not paths:
-            raise FileNotFoundError(f'{root} holds no labels of a demo data set for {name}')
-        counts = np.array([_count(path) for path in paths])  # images x labels
+        masks = [np.array(Image.open(path)) for path in Path(root, 'annotations', name).glob('*.png')]
+        counts = np.array([np.bincount(mask.ravel(), minlength=256) for mask in masks])  # images x labels
         shares = counts.sum(0) / counts.sum()
-        column = {'': split, 'images': f'{len(paths)}', 'share of pixels / images with the class': ''}
-        for label_name, label in LABELS.items():
-            column[f'  {label_name}'] = f'{shares[label]:.1%} / {(counts[:, label] > 0).sum()}'
-        labelled = shares[1:]
-        column['unlabelled'] = f'{shares[0]:.1%}'
-        column['classes an image'] = f'{(counts[:, 1:] > 0).sum(1).mean():.1f}'
-        guess = labelled.max() / labelled.sum() / (labelled > 0).sum()
-        column['mIoU of naming the most frequent class only'] = f'{guess:.3f}'
-        columns.append(column)
+        images = (counts > 0).sum(0)
+        guess = shares[1:].max() / shares[1:].sum() / (shares[1:] > 0).sum()
+        columns.append(
+            {
+                '': split,
+                'images': f'{len(masks)}',
+                'share of pixels / images with the class': '',
+                **{f'  {key}': f'{shares[label]:.1%} / {images[label]}' for key, label in LABELS.items()},
+                'unlabelled': f'{shares[0]:.1%}',
+                'classes an image': f'{images[1:].sum() / len(masks):.1f}',
+                'mIoU of naming the most frequent class only': f'{guess:.3f}',
+            }
+        )
     return folder.table(columns)
-
-
-def _count(path: Path) -> np.ndarray:
-    """Pixels of each label, 0..255."""
-    labels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise OSError(f'{path} cannot be decoded')
-    return np.bincount(labels.ravel(), minlength=256)
 
 
 TOY_DATA = folder.ToyData('ade', CLASSES, _write, describe, 'ade 1')

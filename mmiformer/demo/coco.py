@@ -8,6 +8,7 @@ Files: ``annotations/instances_{train,val}2017.json``, ``train2017/000000000001.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -78,56 +79,47 @@ def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, list[dict], in
 
 
 def _write(root: Path, parameters: dict) -> None:
-    annotation_id = 0
     sets: dict[str, dict] = {split: {'images': [], 'annotations': []} for split in SPLITS}
-    (root / 'annotations').mkdir(parents=True)
-    for split in SPLITS:
-        (root / f'{split}2017').mkdir()
+    annotation_id = 0
     for split, index in folder.each_image(parameters):
         image, annotations, distractors = _draw(parameters['seed'], SPLITS.index(split), index)
-        name = f'{index + 1:012d}.jpg'
-        folder.write_image(root / f'{split}2017' / name, image)
         height, width = image.shape[:2]
-        entry = {'id': index + 1, 'file_name': name, 'height': height, 'width': width}
+        entry = {'id': index + 1, 'file_name': f'{index + 1:012d}.jpg', 'height': height, 'width': width}
+        folder.write_image(root / f'{split}2017' / entry['file_name'], image)
         sets[split]['images'].append({**entry, 'distractors': distractors})
         for annotation in annotations:
             annotation_id += 1
-            entry = {'id': annotation_id, 'image_id': index + 1}
-            sets[split]['annotations'].append({**entry, **annotation})
+            sets[split]['annotations'].append({'id': annotation_id, 'image_id': index + 1, **annotation})
     categories = [{'id': row[0], 'name': name, 'supercategory': row[1]} for name, row in _OBJECTS.items()]
+    info = dict(description='mmiformer demo data', **parameters)
+    (root / 'annotations').mkdir()
     for split, content in sets.items():
-        info = dict(description='mmiformer demo data', **parameters)
         text = json.dumps(dict(info=info, licenses=[], categories=categories, **content))
         (root / 'annotations' / f'instances_{split}2017.json').write_text(text)
 
 
 def describe(root: Path | str) -> str:
-    """What the annotation files below ``root`` hold: a plain table with one column a split.
-
-    Raises:
-        FileNotFoundError: there is no such data set.
-    """
+    """Describes the annotation files below ``root``: a plain table with one column a split."""
     columns = []
     for split in SPLITS:
         path = Path(root, 'annotations', f'instances_{split}2017.json')
         content = json.loads(path.read_text())
-        images = {image['id']: image for image in content['images']}
-        objects = content['annotations']
-        sizes = [images[a['image_id']]['height'] * images[a['image_id']]['width'] for a in objects]
-        percent = [100 * a['area'] / size for a, size in zip(objects, sizes, strict=True)]
-        areas = [f'{x:.1f}' for x in np.percentile(percent, (10, 50, 90))]
-        occluded = np.mean([a['visible'] < OCCLUDED_BELOW for a in objects])
-        textured = np.mean([a['texture'] >= MIN_TEXTURE for a in objects])
-        distractors = np.mean([image['distractors'] for image in images.values()])
-        column = {'': split, 'images': f'{len(images)}', 'objects': f'{len(objects)}'}
-        for category in content['categories']:
-            count = sum(a['category_id'] == category['id'] for a in objects)
-            column[f'  {category["name"]}'] = f'{count}'
-        column['objects partly occluded'] = f'{occluded:.0%}'
-        column['objects textured'] = f'{textured:.0%}'
-        column['object area, % of image (p10 / median / p90)'] = ' / '.join(areas)
-        column['distractors an image'] = f'{distractors:.1f}'
-        columns.append(column)
+        images, objects = content['images'], content['annotations']
+        sizes = {image['id']: image['height'] * image['width'] for image in images}
+        areas = np.percentile([100 * a['area'] / sizes[a['image_id']] for a in objects], (10, 50, 90))
+        numbers = Counter(a['category_id'] for a in objects)
+        columns.append(
+            {
+                '': split,
+                'images': f'{len(images)}',
+                'objects': f'{len(objects)}',
+                **{f'  {name}': f'{numbers[category_id]}' for name, category_id in CATEGORY_IDS.items()},
+                'objects partly occluded': f'{np.mean([a["visible"] < OCCLUDED_BELOW for a in objects]):.0%}',
+                'objects textured': f'{np.mean([a["texture"] >= MIN_TEXTURE for a in objects]):.0%}',
+                'object area, % of image (p10 / median / p90)': ' / '.join(f'{x:.1f}' for x in areas),
+                'distractors an image': f'{np.mean([image["distractors"] for image in images]):.1f}',
+            }
+        )
     return folder.table(columns)
 
 

@@ -2,7 +2,7 @@
 
 Fills, grounds and distractors of every data set take their colours from one distribution. Random
 numbers are drawn in a fixed order, which the data sets' bytes depend on: a change here that alters
-them needs a higher ``GENERATOR_VERSION`` in each data set's module.
+them needs a higher version in each module's ``TOY_DATA``.
 """
 
 import math
@@ -14,16 +14,8 @@ import numpy as np
 from mmiformer.demo.shapes import DISTRACTORS, FULL, Pen, Shape
 
 MIN_VISIBLE = 0.35  # of an item's pixels, what others may leave to be seen
-SIZES = (
-    (256, 192),
-    (256, 208),
-    (256, 224),
-    (240, 240),
-    (256, 256),
-    (224, 256),
-    (208, 256),
-    (192, 256),
-)  # W, H
+# Width and height.
+SIZES = ((256, 192), (256, 208), (256, 224), (240, 240), (256, 256), (224, 256), (208, 256), (192, 256))
 
 
 def colour(rng: np.random.Generator) -> np.ndarray:
@@ -56,16 +48,13 @@ def texture(rng: np.random.Generator, size: tuple[int, int], base: np.ndarray) -
     along, across = turned(size, rng.uniform(0, FULL))
     kind = rng.integers(4)
     wave = FULL / rng.uniform(7, 30)
-    if kind == 0:
-        field = ramp(along)
-    elif kind == 1:
+    field = ramp(along)
+    if kind == 1:
         field = np.sin(along * wave)
     elif kind == 2:
         field = np.sin(along * wave) * np.sin(across * wave)
-    else:
-        field = np.zeros_like(along)
-        for cell in (6, 14, 40):
-            field += noise(rng, size, cell, 0.45)
+    elif kind == 3:
+        field = np.sum([noise(rng, size, cell, 0.45) for cell in (6, 14, 40)], axis=0)
     swing = rng.normal(0, 1, 3)
     swing *= rng.uniform(15, 35) / math.sqrt(np.mean(swing**2))
     return tint(rng, base, swing, field)
@@ -120,10 +109,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, body: np.ndarray, lines:
 
 
 def _place(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    radius: float,
-    others: list[tuple[np.ndarray, float]],
+    rng: np.random.Generator, size: tuple[int, int], radius: float, others: list[tuple[np.ndarray, float]]
 ) -> np.ndarray:
     """A centre (x, y): apart from the others' circles or, in some cases, overlapping one."""
     margin = min(radius * 0.9, min(size) / 2 - 1)
@@ -145,7 +131,7 @@ def scatter(
     """Lays items upon the image (in place), each above those before it.
 
     Args:
-        rng: Where chance comes from.
+        rng: Source of the random numbers.
         image: float32 of H x W x 3, BGR in grey levels.
         wanted: A key of ``shapes`` for each item, or '' for a distractor.
         shapes: The drawing function and the relative size of every name.

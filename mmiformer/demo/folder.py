@@ -1,4 +1,4 @@
-"""How a miniature data set comes to be on disk: whole or not at all, and never above foreign files."""
+"""Writing a miniature data set to disk: whole or not at all, and never over files of others."""
 
 import json
 import os
@@ -104,12 +104,12 @@ def _is_made(root: Path, parameters: dict) -> bool:
 def each_image(parameters: dict) -> Iterator[tuple[str, int]]:
     """Split and index, from 0, of every image to draw; shows the progress on the error stream."""
     images = [(split, i) for split in SPLITS for i in range(parameters[f'num_{split}'])]
-    console = Console(stderr=True)
-    yield from track(images, 'Drawing the demo images', console=console, transient=True)
+    yield from track(images, 'Drawing the demo images', console=Console(stderr=True), transient=True)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 of H x W x 3 (BGR) or H x W, in the format of the path's suffix."""
+    """Writes uint8 of H x W x 3 (BGR) or H x W, in the format of the path's suffix; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
 
 

@@ -52,9 +52,6 @@ def _draw(seed: int, split: int, index: int) -> np.ndarray:
 
 
 def _write(root: Path, parameters: dict) -> None:
-    for split in SPLITS:
-        for name in FOLDERS:
-            (root / split / name).mkdir(parents=True)
     for split, index in folder.each_image(parameters):
         name = FOLDERS[index % len(FOLDERS)]
         file = f'{name}_{index + 1}.JPEG' if split == 'train' else f'ILSVRC2012_val_{index + 1:08d}.JPEG'
@@ -62,9 +59,9 @@ def _write(root: Path, parameters: dict) -> None:
 
 
 def describe(root: Path | str) -> str:
-    """What the folders below ``root`` hold: a plain table with one column a split.
+    """Describes the folders below ``root``: a plain table with one column a split.
 
-    The last row is the accuracy that naming one class everywhere would give.
+    The last row is the accuracy of naming one class everywhere.
     """
     columns = []
     for split in SPLITS:

@@ -1,7 +1,7 @@
 """A pen, and the shapes that the miniature data sets draw with it.
 
 Random numbers are drawn in a fixed order, which the data sets' bytes depend on: a change here that
-alters them needs a higher ``GENERATOR_VERSION`` in the data sets' modules.
+alters them needs a higher version in the modules' ``TOY_DATA``.
 """
 
 import math
@@ -65,11 +65,10 @@ def arc(
     radius: float, start: float = 0.0, stop: float = FULL, centre: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
     """Points on a circle, from angle ``start`` to ``stop`` in radians, clockwise on screen."""
-    angles = np.linspace(start, stop, 49)
-    return np.stack([np.cos(angles), np.sin(angles)], 1) * radius + centre
+    return polar(radius, np.linspace(start, stop, 49)) + centre
 
 
-def polar(radii: np.ndarray | list[float], angles: np.ndarray) -> np.ndarray:
+def polar(radii: ArrayLike, angles: np.ndarray) -> np.ndarray:
     """Points (N x 2) at ``angles`` in radians, clockwise on screen, ``radii`` from the origin."""
     return np.stack([np.cos(angles), np.sin(angles)], 1) * np.reshape(radii, (-1, 1))
 
@@ -119,8 +118,8 @@ def donut(pen: Pen, rng: np.random.Generator) -> None:
     pen.fill(arc(1))
     pen.fill(arc(hole), 0)
     for angle in np.arange(9) * FULL / 9 + rng.uniform(-0.25, 0.25, 9):
-        middle = polar([rng.uniform(hole + 0.2, 0.8)], np.array([angle]))
-        half = polar([0.08], rng.uniform(0, math.pi, 1))
+        middle = polar(rng.uniform(hole + 0.2, 0.8), np.array([angle]))
+        half = polar(0.08, rng.uniform(0, math.pi, 1))
         pen.line(np.concatenate([middle - half, middle + half]), 0.08)
 
 
@@ -194,7 +193,7 @@ def _half_disc(pen: Pen, rng: np.random.Generator) -> None:
 
 def _polygon(pen: Pen, rng: np.random.Generator) -> None:
     corners = int(rng.integers(3, 5))
-    outline = polar(np.full(corners, 1.0), np.arange(corners) * FULL / corners + rng.uniform(0, FULL))
+    outline = polar(1, np.arange(corners) * FULL / corners + rng.uniform(0, FULL))
     pen.fill(outline)
     if rng.random() < 0.5:
         pen.line(np.concatenate([outline, outline[:1]]) * 0.55, 0.08)

@@ -343,7 +343,7 @@ MISTAKES = {
     'ADE: truncated mask': (
         'ade20k',
         lambda r: cut(r / ADE_1, -500),
-        r'no readable image in annotations/training: 1',
+        r'Truncated files in annotations/training: 1',
     ),
     'ADE: a pipe': (
         'ade20k',

@@ -1,21 +1,18 @@
 """COCO 2017, for detection."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
 from mmiformer.datasets.annotations import NO_CATEGORY, check_coco, read_coco
-from mmiformer.datasets.audit.images import DamagedError, examine, read_size
+from mmiformer.datasets.audit.images import examine, whole_image
 from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders, tell_missing
 from mmiformer.datasets.audit.report import Audit, Flaw, Splits, first_few
-from mmiformer.datasets.loading import IMAGE_SUFFIXES
+from mmiformer.datasets.loading import IMAGE_SUFFIXES, shown_size
 from mmiformer.errors import UserError
 from mmiformer.files import sha256_of
-
-Sizes = dict[str, tuple[int, int]]  # Width and height by the image's name.
 
 
 class Official(NamedTuple):
@@ -46,15 +43,14 @@ CLASSES = (
     'teddy bear', 'hair drier', 'toothbrush',
 )
 # fmt: on
-_ARCHIVE = 'annotations_trainval2017.zip'
-_UNPACK = f'unpack {_ARCHIVE} of COCO 2017 again'
+_UNPACK = 'unpack annotations_trainval2017.zip of COCO 2017 again'
 _OTHER_SIZE = Flaw(
-    'Images of another size than annotated', 'unpack the original ones, since boxes would not fit these'
+    'Images of another size than annotated in {}', 'unpack the original ones, since boxes would not fit these'
 )
 
 
 def audit_coco(root: Path, splits: Splits, decode: bool) -> Audit:
-    """Looks at ``annotations/instances_{train,val}2017.json`` and the images that they name.
+    """Checks ``annotations/instances_{train,val}2017.json`` and the images that they name.
 
     Args:
         root: Folder of the data set.
@@ -63,83 +59,82 @@ def audit_coco(root: Path, splits: Splits, decode: bool) -> Audit:
     """
     audit = Audit(root)
     entries = ['annotations', *(f'{split}2017' for split in OFFICIAL)]
-    if not check_root(audit, entries, 'unpack COCO 2017 there, or give its folder as PATH'):
-        return audit
-    folders = {split: f'{split}2017' for split in splits}
-    on_disk = {
-        split: files_in(audit, folder, IMAGE_SUFFIXES, f'unpack {folder}.zip of COCO 2017 there', True)
-        for split, folder in folders.items()
-    }
-    for split in splits:
-        official, folder, here = OFFICIAL[split], folders[split], on_disk[split]
-        entry = f'annotations/instances_{folder}.json'
-        other = 'val' if split == 'train' else 'train'
-        sizes, instances = _read_annotations(audit, entry, official)
-        audit.count(split, 'images on disk', len(here or ()), official.images)
-        audit.count(split, 'images annotated', len(sizes or ()), official.images)
-        audit.count(split, 'instances', instances, official.instances)
-        if here is None or sizes is None:
-            continue
-        unnamed = here - sizes.keys()
-        # Annotations may also name files that are not listed, such as ../images/1.jpg.
-        missing = {name for name in sizes.keys() - here if not (audit.root / folder / name).is_file()}
-        if missing and missing <= (on_disk.get(other) or set()):
-            audit.tell_of(
-                f'Images that {entry} names and that lie in {folders[other]} instead of {folder}',
-                missing,
-                'give the folders, or the annotation files, the names of their own split',
-            )
-        elif in_other_folders(missing, unnamed):
-            what = f'Images that {entry} names and that lie in another folder below {folder}'
-            audit.tell_of(what, missing, 'move them to where it says')
-        else:
-            remedy = f'unpack {folder}.zip of COCO 2017 again'
-            audit.tell_of(f'Images that {entry} names and {folder} lacks', missing, remedy)
-            what = f'Images in {folder} that {entry} does not name'
-            audit.tell_of(what, unnamed, 'they are not used', harmless=True)
-        _check_images(audit, folder, {name: sizes[name] for name in sizes.keys() - missing}, decode)
+    if check_root(audit, entries, 'unpack COCO 2017 there, or give its folder as PATH'):
+        on_disk = {
+            folder: files_in(audit, folder, IMAGE_SUFFIXES, f'unpack {folder}.zip of COCO 2017 there', True)
+            for folder in (f'{split}2017' for split in splits)
+        }
+        for split in splits:
+            _check_split(audit, split, on_disk, decode)
     return audit
 
 
-def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[Sizes | None, int]:
-    """The images that a file names, and its number of instances; no images if they cannot be used."""
+def _check_split(audit: Audit, split: str, on_disk: dict[str, set[str]], decode: bool) -> None:
+    """Checks one split; ``on_disk`` are the names of the images by folder."""
+    official, folder, entry = OFFICIAL[split], f'{split}2017', f'annotations/instances_{split}2017.json'
+    other = 'val2017' if split == 'train' else 'train2017'
+    here = on_disk[folder]
+    sizes, instances = _read_annotations(audit, entry, official)
+    audit.count(split, 'images on disk', len(here), official.images)
+    audit.count(split, 'images annotated', len(sizes), official.images)
+    audit.count(split, 'instances', instances, official.instances)
+    if not here or not sizes:
+        return
+    unused = here - sizes.keys()
+    # Annotations may also name files that are not listed, such as ../images/1.jpg.
+    missing = {name for name in sizes.keys() - here if not (audit.root / folder / name).is_file()}
+    if missing and missing <= on_disk.get(other, set()):
+        what = f'Images that {entry} names and that lie in {other} instead of {folder}'
+        remedy = 'give the folders, or the annotation files, the names of their own split'
+        audit.tell_of(what, missing, remedy)
+    elif in_other_folders(missing, unused):
+        what = f'Images that {entry} names and that lie in another folder below {folder}'
+        audit.tell_of(what, missing, 'move them to where it says')
+    else:
+        what = f'Images that {entry} names and {folder} lacks'
+        audit.tell_of(what, missing, f'unpack {folder}.zip of COCO 2017 again')
+        what = f'Images in {folder} that {entry} does not name'
+        audit.tell_of(what, unused, 'they are not used', harmless=True)
+
+    def flaw_of(name: str) -> Flaw | None:
+        with whole_image(audit.root / folder / name, decode) as image:
+            return None if shown_size(image) == sizes[name] else _OTHER_SIZE
+
+    examine(audit, folder, sizes.keys() - missing, flaw_of)
+
+
+def _read_annotations(audit: Audit, entry: str, official: Official) -> tuple[dict[str, tuple[int, int]], int]:
+    """Returns width and height by image, none if the file cannot be used, and the number of instances."""
     path = audit.root / entry
     if not path.is_file():
         former = path.with_name(path.name.replace('2017', '2014'))
         if former.is_file():
-            audit.tell(f'{path}: not found, only {former.name} of COCO 2014; unpack {_ARCHIVE} of COCO 2017.')
+            audit.tell(f'{path}: not found, only {former.name} of COCO 2014; {_UNPACK}.')
         else:
             tell_missing(audit, entry, _UNPACK)
-        return None, 0
-    with Console(stderr=True).status(f'Reading {path.name}'):
-        try:
+        return {}, 0
+    try:
+        with Console(stderr=True).status(f'Reading {path.name}'):
             content = read_coco(path)
             skipped = check_coco(str(path), content, masks=True, evaluated=True)
-        except UserError as error:
-            audit.tell(f'{str(error).removesuffix(".")}, or {_UNPACK}.')
-            return None, 0
-        sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
-        number = len(content.get('annotations', []))
-        whole = (len(content['images']), number) == (official.images, official.instances)
-        if whole and sha256_of(path) != official.sha256:
-            audit.tell(
-                f'{path}: has the official numbers of images and instances, but is not the official file '
-                f'(SHA-256 {official.sha256[:8]}...); unless it was changed on purpose, {_UNPACK}.',
-                harmless=True,
-            )
-    former_names = [name for name in sizes if re.match('COCO_(train|val)2014_', name)]
-    if former_names:
+    except UserError as error:
+        audit.tell(f'{str(error).removesuffix(".")}, or {_UNPACK}.')
+        return {}, 0
+    sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
+    number = len(content.get('annotations', []))
+    if former_names := [name for name in sizes if re.match('COCO_(train|val)2014_', name)]:
         audit.tell_of(f'Images of COCO 2014 that {entry} names', former_names, _UNPACK)
-        return None, number
+        return {}, number
     if not sizes or not number:
         audit.tell(f'{path}: holds {len(sizes)} images and {number} instances; {_UNPACK}.')
-    _check_categories(audit, path, [category['name'] for category in content['categories']])
-    what = f'Images with instances of a category that {entry} does not declare'
-    audit.tell_of(what, set(skipped.get(NO_CATEGORY, ())), _UNPACK)
-    return sizes, number
-
-
-def _check_categories(audit: Audit, path: Path, names: list[str]) -> None:
+    whole = (len(content['images']), number) == (official.images, official.instances)
+    if whole and sha256_of(path) != official.sha256:
+        audit.tell(
+            f'{path}: has the official numbers of images and instances, but is not the official file '
+            f'(SHA-256 {official.sha256[:8]}...); unless it was changed on purpose, {_UNPACK}.',
+            harmless=True,
+        )
+    names = [category['name'] for category in content['categories']]
     absent = [name for name in CLASSES if name not in names]
     own = f'for classes of your own see docs/detection.md, else {_UNPACK}'
     if absent:
@@ -149,14 +144,6 @@ def _check_categories(audit: Audit, path: Path, names: list[str]) -> None:
         )
     elif [name for name in names if name in CLASSES] != list(CLASSES):
         audit.tell(f"{path}: its categories are COCO's, but in another order; {own}.")
-
-
-def _check_images(audit: Audit, folder: str, sizes: Sizes, decode: bool) -> None:
-    def inspect(name: str) -> Iterator[tuple[Flaw, str, str]]:
-        try:
-            if read_size(audit.root / folder / name, decode) != sizes[name]:
-                yield _OTHER_SIZE, folder, name
-        except DamagedError as error:
-            yield error.flaw, folder, name
-
-    examine(audit, f'Looking at {folder}', inspect, list(sizes))
+    what = f'Images with instances of a category that {entry} does not declare'
+    audit.tell_of(what, set(skipped.get(NO_CATEGORY, ())), _UNPACK)
+    return sizes, number

@@ -1,120 +1,109 @@
-"""Looking at image files, many at once."""
+"""Checking image files, many at once."""
 
+import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from mmiformer.datasets.audit.report import Audit, Flaw
-from mmiformer.datasets.loading import BROKEN, JPEG_START, has_jpeg_end, open_image, shown_size
+from mmiformer.datasets.loading import BROKEN, has_jpeg_end, open_image
 from mmiformer.files import check_regular
 
 _THREADS = 16  # More than cores: most of the time goes into waiting for the disk.
 _TAIL = 1 << 12  # Bytes in which nearly every file has its end.
-_PNG_START, _PNG_END = b'\x89PNG', b'IEND\xaeB`\x82'
+_PNG_END = b'IEND\xaeB`\x82'
 
 _AGAIN = 'fetch or copy them again'
-_EMPTY = Flaw('Empty files', _AGAIN)
-_TRUNCATED = Flaw('Truncated files', _AGAIN)
-_UNREADABLE = Flaw('Files that are no readable image', _AGAIN)
-
-T = TypeVar('T')
-# What is wrong with a file, the folder to name, and the file's name below it.
-Defects = Iterable[tuple[Flaw, str, str]]
+_EMPTY = Flaw('Empty files in {}', _AGAIN)
+_TRUNCATED = Flaw('Truncated files in {}', _AGAIN)
+_UNREADABLE = Flaw('Files that are no readable image in {}', _AGAIN)
+_DANGLING = Flaw('Links in {} that lead nowhere', 'bring back what they point to')
 
 
 class DamagedError(Exception):
-    """An image that cannot be read; ``flaw`` says in what way."""
+    """An image that cannot be read; ``flaw`` says why."""
 
     def __init__(self, flaw: Flaw) -> None:
         super().__init__(flaw.what)
         self.flaw = flaw
 
 
-def read_size(path: Path, decode: bool, turned: bool = True) -> tuple[int, int]:
-    """Width and height of an image as training sees it, from its header.
+@contextmanager
+def whole_image(path: Path, decode: bool) -> Iterator[Image.Image]:
+    """Opens an image whose header can be read and whose end is there.
 
     Args:
-        path: The file, of any format that Pillow knows.
-        decode: Whether to decode the pixels, too.
-        turned: Whether training turns it as its EXIF data say. Defaults to True.
+        path: The file.
+        decode: Whether to decode its pixels, too.
+
+    Yields:
+        The image.
 
     Raises:
-        DamagedError: If the file is empty, no image, or ends too early.
+        DamagedError: If the file is empty, no image, or ends too early, also if that shows later.
         OSError: If the system does not let it be read.
     """
     try:
         check_regular(path)
         with path.open('rb') as file, open_image(file) as image:
-            if not _has_end(file):
+            if not _has_end(file, image.format):
                 raise DamagedError(_TRUNCATED)
-            size = shown_size(image) if turned else image.size
             if decode:
                 image.load()
+            yield image
+    except FileNotFoundError as error:
+        raise DamagedError(_DANGLING) from error
     except BROKEN as error:
-        raise damage(path, error) from error
-    return size
+        if isinstance(error, OSError) and error.errno:  # The system's error; Pillow's own have no number.
+            error.filename = str(path)
+            raise
+        raise DamagedError(_UNREADABLE if path.stat().st_size else _EMPTY) from error
 
 
-def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterable[T]:
-    """Iterates with a progress bar on the error stream; ``total`` where the items cannot say it."""
-    console = Console(stderr=True)
-    # rich leaves an empty line in a log for each bar.
-    return track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
-
-
-def damage(path: Path, error: Exception) -> DamagedError:
-    """What is to be said of a file that Pillow cannot read.
-
-    Raises:
-        OSError: The error, if it is the system's: it tells nothing of the image.
-    """
-    if isinstance(error, OSError) and error.errno:  # Pillow's own have no number.
-        error.filename = str(path)
-        raise error
-    return DamagedError(_UNREADABLE if path.stat().st_size else _EMPTY)
-
-
-def examine(audit: Audit, title: str, inspect: Callable[[T], Defects], items: Collection[T]) -> None:
-    """Inspects files in threads, with a progress bar on the error stream.
+def examine(audit: Audit, folder: str, names: Collection[str], flaw_of: Callable[[str], Flaw | None]) -> None:
+    """Checks files in threads, with a progress bar on the error stream.
 
     Args:
-        audit: Told of what is wrong, once for each flaw and folder.
-        title: Of the progress bar.
-        inspect: Yields what is wrong with the files of an item.
-        items: What to inspect.
+        audit: Gets a finding for each flaw.
+        folder: The files' folder in the data set.
+        names: The files' paths in the folder.
+        flaw_of: Maps a name to the flaw of the file, if any; may raise :class:`DamagedError`.
     """
+
+    def inspect(name: str) -> tuple[Flaw | None, str]:
+        try:
+            return flaw_of(name), name
+        except DamagedError as error:
+            return error.flaw, name
+
     found = defaultdict(list)
+    console = Console(stderr=True)
+    quiet = not console.is_terminal  # In a log, rich leaves an empty line for each bar.
     with ThreadPool(_THREADS) as pool:
-        results = pool.imap_unordered(lambda item: list(inspect(item)), items, chunksize=16)
-        for defects in progress(results, title, len(items)):
-            for flaw, folder, name in defects:
-                found[flaw, folder].append(name)
-    for (flaw, folder), names in sorted(found.items()):
-        audit.tell_of(f'{flaw.what} in {folder}', names, flaw.remedy, flaw.harmless)
+        results = pool.imap_unordered(inspect, names, chunksize=16)
+        title = f'Looking at {folder}'
+        for flaw, name in track(results, title, len(names), console=console, transient=True, disable=quiet):
+            if flaw:
+                found[flaw].append(name)
+    for flaw, files in sorted(found.items()):
+        audit.tell_of(flaw.what.format(folder), files, flaw.remedy, flaw.harmless)
 
 
-def _has_end(file: BinaryIO) -> bool:
-    """Whether a JPEG or PNG file holds its end; other formats are taken to."""
-    file.seek(0)
-    start = file.read(4)
-    if start.startswith(JPEG_START):
-        has_end = has_jpeg_end
-    elif start == _PNG_START:
-        has_end = _has_png_end
-    else:
+def _has_end(file: BinaryIO, kind: str | None) -> bool:
+    """Whether a JPEG or PNG file holds its end; other formats are not checked."""
+    if kind not in ('JPEG', 'MPO', 'PNG'):
         return True
-    length = file.seek(0, 2)
+    length = file.seek(0, os.SEEK_END)
     for begin in (max(0, length - _TAIL), 0):  # The whole file only where other bytes follow the image.
         file.seek(begin)
-        if has_end(file.read()):
+        data = file.read()
+        if _PNG_END in data if kind == 'PNG' else has_jpeg_end(data):
             return True
     return False
-
-
-def _has_png_end(data: bytes) -> bool:
-    return _PNG_END in data

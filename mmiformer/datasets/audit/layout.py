@@ -1,4 +1,4 @@
-"""Finding the folders of a data set, also where they lie by mistake."""
+"""Finding the folders and files of a data set, also where they lie by mistake."""
 
 import os
 from collections.abc import Iterator, Sequence, Set
@@ -9,43 +9,33 @@ from mmiformer.datasets.audit.report import Audit
 
 
 def check_root(audit: Audit, entries: Sequence[str], remedy: str) -> bool:
-    """Whether a folder holds any entry of a data set; tells where the data set is if not.
+    """Whether the audited folder holds any of a data set's ``entries``; if not, adds a finding.
 
-    Args:
-        audit: Told of what is wrong.
-        entries: Paths of the folders that the data set consists of; two of them tell that it is there.
-        remedy: What to do where it is not found nearby.
+    It names the folder nearby that holds two of them, else the ``remedy``.
     """
-    root = audit.root
+    root, wanted = audit.root, ', '.join(entries)
     if any((root / entry).exists() for entry in entries):
         return True
-    wanted = ', '.join(entries)
     above = root.absolute().parents[:2]
     below = chain.from_iterable(sorted(root.glob('/'.join('*' * depth))) for depth in (1, 2, 3))
     for folder in chain(above, below):
-        # Unlike Path.exists, False for what may not be read, such as lost+found.
+        # Unlike Path.exists, os.path.exists is False for what may not be read, such as lost+found.
         if sum(os.path.exists(folder / entry) for entry in entries) >= 2:
+            what = f'holds none of {wanted}, but {folder} does'
+            remedy = (
+                f'give that as PATH or, for the configs to find it in {root}, move its content up to there'
+            )
             if folder in above:
-                audit.tell(f'{root}: lies inside of the data set; give {folder} as PATH.')
-            else:
-                audit.tell(
-                    f'{root}: holds none of {wanted}, but {folder} does; give that as PATH or, where the '
-                    f'configs are to find it in {root}, move its content up to there.'
-                )
-            return False
-    what = f'holds none of {wanted}' if any(root.iterdir()) else 'is an empty folder'
+                what, remedy = 'lies inside of the data set', f'give {folder} as PATH'
+            break
+    else:
+        what = f'holds none of {wanted}' if any(root.iterdir()) else 'is an empty folder'
     audit.tell(f'{root}: {what}; {remedy}.')
     return False
 
 
 def tell_missing(audit: Audit, entry: str, remedy: str) -> None:
-    """Tells that an entry of the data set is missing, and where it lies instead.
-
-    Args:
-        audit: Told of what is wrong.
-        entry: Path of a file or folder in the data set.
-        remedy: What to do where it is not found nearby.
-    """
+    """Adds a finding that a file or folder is missing; names the one of its name nearby, else the remedy."""
     # An annotation file is known by its name alone; folders like `training` are not.
     name = Path(entry).name if Path(entry).suffix else entry
     elsewhere = next(chain.from_iterable(audit.root.glob(top + name) for top in ('', '*/', '*/*/')), None)
@@ -57,74 +47,46 @@ def tell_missing(audit: Audit, entry: str, remedy: str) -> None:
 
 def files_in(
     audit: Audit, entry: str, suffixes: tuple[str, ...], remedy: str, any_case: bool = False
-) -> set[str] | None:
-    """Names of the files of a kind in a folder of the data set, also in folders below it.
+) -> set[str]:
+    """Lists the files of a kind in a folder of the data set and below.
 
     Args:
-        audit: Told of what is wrong.
+        audit: Of the data set; gets a finding if there are none, or others.
         entry: Path of the folder in the data set.
         suffixes: What the names end in; in lower case if ``any_case``.
         remedy: What to do if there are none.
-        any_case: Whether names may end in them in upper case, too. Defaults to False.
+        any_case: Whether the suffixes may be in upper case, too. Defaults to False.
 
     Returns:
-        The names, as paths in the folder, or None if there are none.
+        The names, as paths in the folder.
     """
     folder = audit.root / entry
     if not folder.is_dir():
         tell_missing(audit, entry, remedy)
-        return None
-    found, dangling, others = set(), set(), set()
-    for name, exists in walk(folder):
-        if not (name.lower() if any_case else name).endswith(suffixes):
-            others.add(name)
-        elif exists:
-            found.add(name)
-        else:
-            dangling.add(name)
-    tell_dangling(audit, entry, dangling)
+        return set()
+    names = set(walk(folder))
+    found = {name for name in names if (name.lower() if any_case else name).endswith(suffixes)}
     if found:
         what = f'Files in {entry} that do not end in {" or ".join(suffixes)}'
-        audit.tell_of(what, others, 'they are not used', harmless=True)
-    elif not dangling:
-        what = f'holds none that end in {suffixes[0]}' if others else 'is empty'
-        audit.tell(f'{folder}: {what}; {remedy}.')
-    return found or None
+        audit.tell_of(what, names - found, 'they are not used', harmless=True)
+    else:
+        audit.tell(f'{folder}: {f"holds none that end in {suffixes[0]}" if names else "is empty"}; {remedy}.')
+    return found
 
 
-def tell_dangling(audit: Audit, entry: str, names: Set[str]) -> None:
-    """Tells of links in a folder of the data set whose targets are missing."""
-    audit.tell_of(f'Links in {entry} that lead nowhere', names, 'bring back what they point to')
-
-
-def walk(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Files in a folder and below, as mmengine lists them: not hidden ones, but those of hidden folders.
+def walk(folder: Path, below: str = '') -> Iterator[str]:
+    """Lists files in a folder and below as mmengine does: no hidden files, but those of hidden folders.
 
     Yields:
-        The path in the folder, and whether the file exists; if not, it is a link that leads nowhere.
+        Paths in the folder, also of links that lead nowhere.
     """
-    waiting = ['']
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(folder / below) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    waiting.append(f'{below}{entry.name}/')
-                elif not entry.name.startswith('.'):
-                    yield f'{below}{entry.name}', not is_dangling(entry)
-
-
-def is_dangling(entry: os.DirEntry[str]) -> bool:
-    """Whether something is a link that leads nowhere."""
-    return entry.is_symlink() and not os.path.exists(entry.path)
+    for entry in os.scandir(folder / below):
+        if entry.is_dir():
+            yield from walk(folder, f'{below}{entry.name}/')
+        elif not entry.name.startswith('.'):
+            yield f'{below}{entry.name}'
 
 
 def in_other_folders(missing: Set[str], unmatched: Set[str]) -> bool:
     """Whether all files that are missing are among others, but in other folders."""
     return bool(missing) and set(map(os.path.basename, missing)) <= set(map(os.path.basename, unmatched))
-
-
-def visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, as mmengine lists it: without hidden files, but with hidden folders."""
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if entry.is_dir() or not entry.name.startswith('.')]

@@ -1,4 +1,4 @@
-"""What is found out about a data set."""
+"""The result of auditing a data set."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ SPLITS: Splits = ('train', 'val')
 
 
 class Count(NamedTuple):
-    """How much of something a split has."""
+    """How many of something a split has."""
 
     split: str
     what: str
@@ -19,16 +19,16 @@ class Count(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something amiss, in one sentence that ends with what to do."""
+    """A defect, in one sentence that ends with what to do."""
 
     sentence: str
-    harmless: bool  # Whether training runs, and learns what it should, all the same.
+    harmless: bool  # Training runs and learns the right thing all the same.
 
 
 class Flaw(NamedTuple):
-    """What can be wrong with a file."""
+    """A kind of defect that a file can have."""
 
-    what: str  # in the plural
+    what: str  # In the plural, with {} for the folder.
     remedy: str
     harmless: bool = False
 
@@ -54,28 +54,23 @@ class Audit:
         self.findings.append(Finding(sentence, harmless))
 
     def tell_of(self, what: str, names: Collection[str], remedy: str, harmless: bool = False) -> None:
-        """Adds a finding about some files or folders, if there are any: the first few and their number."""
+        """Adds a finding about files or folders, if there are any, with the first names and their number."""
         if names:
             self.tell(f'{what}: {len(names):,} ({first_few(names)}); {remedy}.', harmless)
 
     @property
     def usable(self) -> bool:
-        """Whether the configs can be trained and tested on what was looked at."""
+        """Whether the configs can be trained and tested on the data."""
         return all(finding.harmless for finding in self.findings)
 
     @property
-    def complete(self) -> bool:
-        """Whether what was looked at is the official data set's, with nothing amiss."""
-        return not self.findings and all(count.found == count.official for count in self.counts)
-
-    @property
     def verdict(self) -> str:
-        """The upshot, in a few words."""
-        if self.complete:
+        """The result, in a few words."""
+        if not self.findings and all(count.found == count.official for count in self.counts):
             return 'complete'
         return 'usable, but not the official set' if self.usable else 'not usable'
 
 
-def first_few(names: Collection[str], number: int = 3) -> str:
-    """The first names in alphabetical order, for a sentence."""
-    return ', '.join([*sorted(names)[:number], *(['...'] if len(names) > number else [])])
+def first_few(names: Collection[str]) -> str:
+    """The first three names in alphabetical order, for a sentence."""
+    return ', '.join([*sorted(names)[:3], *(['...'] if len(names) > 3 else [])])
