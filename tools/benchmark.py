@@ -53,8 +53,9 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,11 @@ class Variant:
     precision: str
     size: tuple[int, int]
 
-    @property
-    def panel(self) -> str:
-        """What it is compared within."""
-        return f'{self.runtime} {self.precision}, {self.size[0]}x{self.size[1]}'
-
     def __str__(self) -> str:
-        return f'{self.network.title} ({self.network.task}, {self.panel})'
+        height, width = self.size
+        return (
+            f'{self.network.title} ({self.network.task}, {self.runtime} {self.precision}, {height}x{width})'
+        )
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,14 @@ class Entry:
         variant: What it is.
         cost: Parameters and multiply-adds.
         call: What is timed.
-        load: Function and arguments with which another process makes the call, None if that cannot be.
-        libraries: Modules that it imports for that.
+        load: What makes the call in another process, None if that cannot be.
+        libraries: Modules to import there beforehand.
     """
 
     variant: Variant
     cost: Cost
     call: timing.Call
-    load: tuple[Any, ...] | None
+    load: Callable[[], timing.Call] | None
     libraries: Sequence[str]
 
 
@@ -127,7 +126,10 @@ def main() -> None:
     args = parse_args()
     check_arguments(args)
     registry = {name: find_runtime(name) for name in args.runtimes}
-    reference = parse_reference(args)
+    reference: tuple[Network, str] | None = None
+    if args.reference:
+        name, _, runtime = args.reference.partition('@')
+        reference = Network.parse(name, args.task), runtime
     variants = plan(args, registry, reference)
     out = writable_folder(args.out)
     console = Console() if sys.stdout.isatty() else Console(width=120)
@@ -138,35 +140,27 @@ def main() -> None:
             'too high, ratios less so'
         )
     torch.set_num_threads(args.threads)
-    left_out: dict[Variant, str] = {}
-    with tempfile.TemporaryDirectory() as folder, progress_bar(console) as bar:
-        entries = prepare(variants, registry, args, Path(folder), bar, left_out)
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # The bar is drawn between turns: a thread that draws would run beside what is timed.
+    bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    with tempfile.TemporaryDirectory() as folder, bar:
+        entries, left_out = prepare(variants, registry, args, Path(folder), bar)
         if not entries:
             raise UserError(next(iter(left_out.values())))
         task = bar.add_task('Timing', total=len(entries) * (args.rounds + 1))
-        # The bar is drawn between turns: a thread that draws would run beside what is timed.
-        times = timing.time_rounds(
-            [e.call for e in entries],
-            args.rounds,
-            args.seconds,
-            lambda: bar.update(task, advance=1, refresh=True),
-        )
+        advance = partial(bar.update, task, advance=1, refresh=True)
+        times = timing.time_rounds([e.call for e in entries], args.rounds, args.seconds, advance)
         libraries = sorted({module for entry in entries for module in entry.libraries})
         peaks = [
-            None
-            if entry.load is None or args.no_memory
-            else timing.peak_memory(*entry.load, libraries=libraries)
+            timing.peak_memory(entry.load, libraries) if entry.load and not args.no_memory else None
             for entry in steps(bar, 'Memory', entries)
         ]
     references = [find_reference(reference, entry.variant, entries) for entry in entries]
-    rows = [
-        make_row(entry, latency, peak, args)
-        for entry, latency, peak in zip(entries, timing.summarise(times, references), peaks, strict=True)
-    ]
+    latencies = timing.summarise(times, references)
+    rows = [make_row(*row, args) for row in zip(entries, latencies, peaks, strict=True)]
     print_tables(rows, machine, args, console)
-    for key in sorted({(v.network.name, v.network.task) for v in variants}):
-        if key in NOTES:
-            console.print(f'{key[0]}: {NOTES[key]}')
+    for key in sorted({(v.network.name, v.network.task) for v in variants} & set(NOTES)):
+        console.print(f'{key[0]}: {NOTES[key]}')
     for variant, reason in left_out.items():
         console.print(f'left out: {variant}: {reason}', markup=False)
     write_files(rows, machine, left_out, out)
@@ -214,9 +208,8 @@ def plan(
     kinds = []
     for name, runtime in registry.items():
         offered = tuple(timing.TORCH_PRECISIONS) if runtime is None else runtime.precisions
-        kinds += [(name, precision) for precision in args.precisions if precision in offered]
-        if args.compile and runtime is None:
-            kinds += [(COMPILED, precision) for precision in args.precisions if precision in offered]
+        names = [name, COMPILED] if args.compile and runtime is None else [name]
+        kinds += [(own, precision) for own in names for precision in args.precisions if precision in offered]
     for precision in args.precisions:
         if precision not in (p for _, p in kinds):
             raise UserError(f'--precisions {precision}: none of {", ".join(registry)} has it.')
@@ -240,14 +233,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_reference(args: argparse.Namespace) -> tuple[Network, str] | None:
-    """Network of the reference, and its runtime or nothing."""
-    if not args.reference:
-        return None
-    name, _, runtime = args.reference.partition('@')
-    return Network.parse(name, args.task), runtime
-
-
 def find_reference(
     reference: tuple[Network, str] | None, variant: Variant, entries: Sequence[Entry]
 ) -> int | None:
@@ -256,10 +241,9 @@ def find_reference(
         return None
     network, runtime = reference
     for index, other in enumerate(entry.variant for entry in entries):
-        if (other.network, other.size) != (network, variant.size):
-            continue
-        if other.runtime == runtime or (
-            not runtime and (other.runtime, other.precision) == (variant.runtime, variant.precision)
+        same_kind = (other.runtime, other.precision) == (variant.runtime, variant.precision)
+        if (other.network, other.size) == (network, variant.size) and (
+            other.runtime == runtime if runtime else same_kind
         ):
             return index
     return None
@@ -277,13 +261,7 @@ def writable_folder(path: str) -> Path:
     return folder
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar that is drawn only when told to."""
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, auto_refresh=False, transient=True)
-
-
-def steps(bar: Progress, name: str, items: Sequence[Any]) -> Any:
+def steps(bar: Progress, name: str, items: Sequence[Any]) -> Iterator[Any]:
     """Goes through items, with a bar."""
     task = bar.add_task(name, total=len(items))
     for item in items:
@@ -298,64 +276,48 @@ def prepare(
     args: argparse.Namespace,
     folder: Path,
     bar: Progress,
-    left_out: dict[Variant, str],
-) -> list[Entry]:
+) -> tuple[list[Entry], dict[Variant, str]]:
     """Builds and exports what is to be timed; what fails is left out, with the reason."""
-    built: dict[tuple[Network, tuple[int, int]], tuple[Program, Cost] | str] = {}
-    entries = []
+
+    @cache
+    def build(network: Network, size: tuple[int, int]) -> tuple[Program, Cost]:
+        program = network.build(*size)
+        return program, count_cost(program, *size)
+
+    entries: list[Entry] = []
+    left_out: dict[Variant, str] = {}
     for number, variant in enumerate(steps(bar, 'Preparing', variants)):
-        key = variant.network, variant.size
-        if key not in built:
-            try:
-                program = variant.network.build(*variant.size)
-                built[key] = program, count_cost(program, *variant.size)
-            except UserError as error:
-                built[key] = str(error)
-        found = built[key]
-        if isinstance(found, str):
-            left_out[variant] = found
-            continue
-        program, cost = found
-        image = torch.randn(args.batch, 3, *variant.size)
         try:
-            entries.append(
-                make_entry(variant, program, cost, image, registry, args.threads, folder / f'{number}')
-            )
+            built = build(variant.network, variant.size)
+            runtime = registry.get(variant.runtime)
+            entries.append(make_entry(variant, *built, runtime, args, folder / f'{number}'))
         except Exception as error:  # Exporters raise anything; the other entries go on.
-            reason = first_line(error)
-            left_out[variant] = (
-                reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'
-            )
-    return entries
+            kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+            left_out[variant] = kind + first_line(error)
+    return entries, left_out
 
 
 def make_entry(
     variant: Variant,
     program: Program,
     cost: Cost,
-    image: torch.Tensor,
-    registry: dict[str, Runtime | None],
-    threads: int,
+    runtime: Runtime | None,
+    args: argparse.Namespace,
     file: Path,
 ) -> Entry:
-    """A variant made ready to run."""
-    runtime = registry.get(variant.runtime)
-    shape = tuple(image.shape)
+    """A variant made ready to run, on a runtime or in PyTorch."""
+    image = torch.randn(args.batch, 3, *variant.size)
+    load: Callable[[], timing.Call] | None
     if runtime is not None:
         file = file.with_suffix(runtime.suffix)
-        call = timing.runtime_call(runtime, program, image, variant.precision, threads, file)
-        return Entry(
-            variant, cost, call, (timing.load_session, runtime, file, shape, threads), runtime.modules
-        )
+        call = timing.runtime_call(runtime, program, image, variant.precision, args.threads, file)
+        load = partial(timing.load_session, runtime, file, image.numpy(), args.threads)
+        return Entry(variant, cost, call, load, runtime.modules)
     compiled = variant.runtime == COMPILED
     call = timing.torch_call(program, image, variant.precision, compiled)
-    call()  # Compiles.
-    if compiled:  # That takes memory of its own, which is not the network's.
-        return Entry(variant, cost, call, None, ())
-    libraries = sorted({type(module).__module__ for module in program.modules()})
-    return Entry(
-        variant, cost, call, (timing.load_program, program, shape, variant.precision, threads), libraries
-    )
+    call()  # Compiles, which takes memory of its own that is not the network's.
+    load = None if compiled else partial(timing.load_program, call, args.threads)
+    return Entry(variant, cost, call, load, sorted({type(part).__module__ for part in program.modules()}))
 
 
 def make_row(
@@ -431,7 +393,7 @@ def print_tables(
                 '-' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
                 f'{row["parameters"] / 1e6:.2f}',
                 f'{row["macs"] / 1e9:.3f}',
-                ' '.join(accuracies(row)) or '-',
+                ' '.join(f'{value:.1f}' + '*' * taught for value, taught in accuracies(row)) or '-',
             )
         console.print(table)
 
@@ -441,10 +403,10 @@ def tasks_of(rows: Sequence[dict[str, Any]]) -> str:
     return ' and '.join(dict.fromkeys(row['task'] for row in rows))
 
 
-def accuracies(row: dict[str, Any]) -> dict[str, tuple[float, bool]]:
-    """The published ones, as they are printed: percent, and whether with a teacher."""
+def accuracies(row: dict[str, Any]) -> list[tuple[float, bool]]:
+    """The published ones: percent, and whether with a teacher."""
     both = ((row['accuracy'], False), (row['accuracy_with_teacher'], True))
-    return {f'{value:.1f}' + '*' * taught: (value, taught) for value, taught in both if value is not None}
+    return [(value, taught) for value, taught in both if value is not None]
 
 
 def panel_of(row: dict[str, Any]) -> str:
@@ -486,17 +448,13 @@ def draw(
     (out / 'benchmark.png').unlink(missing_ok=True)  # That of an earlier run.
     mixed = len({row['task'] for row in shown}) > 1
     if shown:
-        other_sizes = sorted(
-            {
-                f'{r["network"]} at {r["accuracy_size"]}'
-                for r in shown
-                if r['accuracy_size'] not in (None, 224)
-            }
-        )
         note = f'{machine["processor"]}, {args.threads} thread(s), batch {args.batch}, '
         note += f'{tasks_of(shown)}, {datetime.date.today()}'
-        if other_sizes:
-            note += f'\ntop-1 at 224x224 pixels, of {", ".join(other_sizes)}'
+        sizes = {
+            f'{r["network"]} at {r["accuracy_size"]}' for r in shown if r['accuracy_size'] not in (None, 224)
+        }
+        if sizes:
+            note += f'\ntop-1 at 224x224 pixels, of {", ".join(sorted(sizes))}'
         points = [
             Point(
                 short_name(row['network'], row['family']),
@@ -507,7 +465,7 @@ def draw(
                 taught,
             )
             for row in shown
-            for value, taught in accuracies(row).values()
+            for value, taught in accuracies(row)
         ]
         plot_latency(points, out / 'benchmark.png', 'published ' + METRICS[args.accuracy].label, note)
         names += ', benchmark.png'

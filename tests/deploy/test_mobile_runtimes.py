@@ -229,7 +229,7 @@ def test_absent_runtimes_and_orders_they_do_not_take(runtime, monkeypatch):
             runtime.check(Order(image, dynamic=True))
     for module in {m.split('.')[0] for m in runtime.modules}:
         monkeypatch.setitem(__import__('sys').modules, module, None)
-    with pytest.raises(UserError, match=rf"pip install 'mmiformer\[{runtime.extra}\]'"):
+    with pytest.raises(UserError, match=rf"pip install 'mmiformer\[{runtime.name}\]'"):
         runtime.require()
 
 
