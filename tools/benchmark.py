@@ -54,7 +54,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import networks, timing
-from mmiformer.deploy.cost import Cost, count_cost
+from mmiformer.deploy.cost import count_macs
 from mmiformer.deploy.networks import Network
 from mmiformer.deploy.plotting import Point, plot_latency, short_name
 from mmiformer.deploy.programs import Program
@@ -108,14 +108,16 @@ class Entry:
 
     Attributes:
         variant: What it is.
-        cost: Parameters and multiply-adds.
+        parameters: Number of the network's parameters.
+        macs: Its multiply-adds for one image.
         call: What is timed.
         load: What makes the call in another process, None if that cannot be.
         libraries: Modules to import there beforehand.
     """
 
     variant: Variant
-    cost: Cost
+    parameters: int
+    macs: int
     call: timing.Call
     load: Callable[[], timing.Call] | None
     libraries: Sequence[str]
@@ -126,11 +128,7 @@ def main() -> None:
     args = parse_args()
     check_arguments(args)
     registry = {name: find_runtime(name) for name in args.runtimes}
-    reference: tuple[Network, str] | None = None
-    if args.reference:
-        name, _, runtime = args.reference.partition('@')
-        reference = Network.parse(name, args.task), runtime
-    variants = plan(args, registry, reference)
+    variants, references = plan(args, registry)
     out = writable_folder(args.out)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     machine = describe_machine(['timm', *(m for r in registry.values() if r for m in r.modules)])
@@ -140,9 +138,13 @@ def main() -> None:
             'too high, ratios less so'
         )
     torch.set_num_threads(args.threads)
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # The bar is drawn between turns: a thread that draws would run beside what is timed.
-    bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    bar = Progress(
+        *(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        console=console,
+        auto_refresh=False,
+        transient=True,
+    )
     with tempfile.TemporaryDirectory() as folder, bar:
         entries, left_out = prepare(variants, registry, args, Path(folder), bar)
         if not entries:
@@ -155,8 +157,9 @@ def main() -> None:
             timing.peak_memory(entry.load, libraries) if entry.load and not args.no_memory else None
             for entry in steps(bar, 'Memory', entries)
         ]
-    references = [find_reference(reference, entry.variant, entries) for entry in entries]
-    latencies = timing.summarise(times, references)
+    columns = {entry.variant: column for column, entry in enumerate(entries)}
+    others = [columns.get(references[variant]) if references else None for variant in columns]
+    latencies = timing.summarise(times, others)
     rows = [make_row(*row, args) for row in zip(entries, latencies, peaks, strict=True)]
     print_tables(rows, machine, args, console)
     for key in sorted({(v.network.name, v.network.task) for v in variants} & set(NOTES)):
@@ -200,9 +203,9 @@ def find_runtime(name: str) -> Runtime | None:
 
 
 def plan(
-    args: argparse.Namespace, registry: dict[str, Runtime | None], reference: tuple[Network, str] | None
-) -> list[Variant]:
-    """What is to be timed: every network, and the reference, by size, runtime and precision."""
+    args: argparse.Namespace, registry: dict[str, Runtime | None]
+) -> tuple[list[Variant], dict[Variant, Variant]]:
+    """What is to be timed, by size, network, runtime and precision; and the reference of each, if wanted."""
     wanted = [Network.parse(text, args.task) for text in args.networks]
     sizes = [parse_size(text) for text in args.sizes]
     kinds = []
@@ -214,13 +217,18 @@ def plan(
         if precision not in (p for _, p in kinds):
             raise UserError(f'--precisions {precision}: none of {", ".join(registry)} has it.')
     variants = [Variant(n, *kind, size) for size in sizes for n in wanted for kind in kinds]
-    if reference:
-        network, name = reference
-        if name and name not in (runtime for runtime, _ in kinds):
-            raise UserError(f'--reference {args.reference}: {name} is not among --runtimes.')
-        own = [next(kind for kind in kinds if kind[0] == name)] if name else kinds
-        variants += [Variant(network, *kind, size) for size in sizes for kind in own]
-    return list(dict.fromkeys(variants))
+    references: dict[Variant, Variant] = {}
+    if args.reference:
+        name, _, runtime_name = args.reference.partition('@')
+        changes: dict[str, Any] = dict(network=Network.parse(name, args.task))
+        if runtime_name:
+            precisions = [precision for name, precision in kinds if name == runtime_name]
+            if not precisions:
+                raise UserError(f'--reference {args.reference}: {runtime_name} is not among --runtimes.')
+            changes.update(runtime=runtime_name, precision=precisions[0])
+        references = {variant: replace(variant, **changes) for variant in variants}
+        references |= {reference: reference for reference in references.values()}
+    return list(dict.fromkeys([*variants, *references])), references
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -231,22 +239,6 @@ def parse_size(text: str) -> tuple[int, int]:
             f'--sizes {text}: expected HEIGHTxWIDTH of {MIN_INPUT} pixels or more, such as 512x512.'
         )
     return int(match[1]), int(match[2])
-
-
-def find_reference(
-    reference: tuple[Network, str] | None, variant: Variant, entries: Sequence[Entry]
-) -> int | None:
-    """Index of the entry that a variant is compared with, None without one."""
-    if reference is None:
-        return None
-    network, runtime = reference
-    for index, other in enumerate(entry.variant for entry in entries):
-        same_kind = (other.runtime, other.precision) == (variant.runtime, variant.precision)
-        if (other.network, other.size) == (network, variant.size) and (
-            other.runtime == runtime if runtime else same_kind
-        ):
-            return index
-    return None
 
 
 def writable_folder(path: str) -> Path:
@@ -280,17 +272,17 @@ def prepare(
     """Builds and exports what is to be timed; what fails is left out, with the reason."""
 
     @cache
-    def build(network: Network, size: tuple[int, int]) -> tuple[Program, Cost]:
+    def build(network: Network, size: tuple[int, int]) -> tuple[Program, int]:
         program = network.build(*size)
-        return program, count_cost(program, *size)
+        return program, count_macs(program, *size)
 
     entries: list[Entry] = []
     left_out: dict[Variant, str] = {}
     for number, variant in enumerate(steps(bar, 'Preparing', variants)):
         try:
-            built = build(variant.network, variant.size)
+            program, macs = build(variant.network, variant.size)
             runtime = registry.get(variant.runtime)
-            entries.append(make_entry(variant, *built, runtime, args, folder / f'{number}'))
+            entries.append(make_entry(variant, program, macs, runtime, args, folder / f'{number}'))
         except Exception as error:  # Exporters raise anything; the other entries go on.
             kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
             left_out[variant] = kind + first_line(error)
@@ -300,7 +292,7 @@ def prepare(
 def make_entry(
     variant: Variant,
     program: Program,
-    cost: Cost,
+    macs: int,
     runtime: Runtime | None,
     args: argparse.Namespace,
     file: Path,
@@ -312,12 +304,15 @@ def make_entry(
         file = file.with_suffix(runtime.suffix)
         call = timing.runtime_call(runtime, program, image, variant.precision, args.threads, file)
         load = partial(timing.load_session, runtime, file, image.numpy(), args.threads)
-        return Entry(variant, cost, call, load, runtime.modules)
-    compiled = variant.runtime == COMPILED
-    call = timing.torch_call(program, image, variant.precision, compiled)
-    call()  # Compiles, which takes memory of its own that is not the network's.
-    load = None if compiled else partial(timing.load_program, call, args.threads)
-    return Entry(variant, cost, call, load, sorted({type(part).__module__ for part in program.modules()}))
+        libraries: Sequence[str] = runtime.modules
+    else:
+        compiled = variant.runtime == COMPILED
+        call = timing.torch_call(program, image, variant.precision, compiled)
+        call()  # Compiles, which takes memory of its own that is not the network's.
+        load = None if compiled else partial(timing.load_program, call, args.threads)
+        libraries = sorted({type(part).__module__ for part in program.modules()})
+    parameters = sum(p.numel() for p in program.parameters())
+    return Entry(variant, parameters, macs, call, load, libraries)
 
 
 def make_row(
@@ -344,8 +339,8 @@ def make_row(
         reference=args.reference if latency.ratio is not None else None,
         ratio=latency.ratio,
         peak_mib=peak,
-        parameters=entry.cost.parameters,
-        macs=entry.cost.macs,
+        parameters=entry.parameters,
+        macs=entry.macs,
         metric=args.accuracy,
         accuracy=known.value if known else None,
         accuracy_with_teacher=taught.value if taught else None,

@@ -1,9 +1,8 @@
-"""What a network costs: its parameters and multiply-adds, with nothing silently skipped."""
+"""The multiply-adds of a network, with nothing silently skipped."""
 
 import copy
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -65,24 +64,6 @@ _RULES: dict[Any, Callable[..., int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a network costs.
-
-    Attributes:
-        parameters: Number of its parameters, shared ones once.
-        by_operator: Multiply-adds for one image, by operator of aten.
-    """
-
-    parameters: int
-    by_operator: Counter[str]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds for one image."""
-        return self.by_operator.total()
-
-
 class _RefuseUncounted(TorchDispatchMode):
     """Raises for every operator that torch's counter, which is to be entered after this, would skip."""
 
@@ -110,11 +91,7 @@ def _is_free(func: Any) -> bool:
 
 
 def count_operators(function: Callable[..., Any], *args: Any) -> Counter[str]:
-    """Multiply-adds of what a function computes, by operator of aten.
-
-    Raises:
-        UserError: If one has no rule.
-    """
+    """Multiply-adds of what a function computes, by operator of aten; one without a rule is an error."""
     counter = FlopCounterMode(display=False, custom_mapping=_RULES)
     with torch.no_grad(), _RefuseUncounted(), counter:
         function(*args)
@@ -123,8 +100,8 @@ def count_operators(function: Callable[..., Any], *args: Any) -> Counter[str]:
     return Counter({packet.__name__: count // 2 for packet, count in flops.items()})
 
 
-def count_cost(model: nn.Module, height: int = 224, width: int = 224) -> Cost:
-    """Counts parameters, and multiply-adds of convolutions, linear layers and attention for one image.
+def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
+    """Multiply-adds of convolutions, linear layers and attention products for one image.
 
     By the custom of the field norms, activations, pooling, resampling and other element-wise work cost
     nothing; every other operator either has a rule or is an error. Nothing is computed: the network runs on
@@ -135,21 +112,18 @@ def count_cost(model: nn.Module, height: int = 224, width: int = 224) -> Cost:
         height: Height of the image, in pixels. Defaults to 224.
         width: Width of the image, in pixels. Defaults to 224.
 
+    Returns:
+        Number of multiply-adds (half of the floating-point operations).
+
     Raises:
         UserError: If the network has an operator without a rule, which is named, or cannot run on shapes.
     """
     model = copy.deepcopy(model).eval().to('meta')
     use_matmul_attention(model)  # Its products are hidden in no kernel.
     try:
-        by_operator = count_operators(model, torch.zeros(1, 3, height, width, device='meta'))
+        return count_operators(model, torch.zeros(1, 3, height, width, device='meta')).total()
     except UserError:
         raise
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f'{type(model).__name__}: its multiply-adds cannot be counted ({reason}).') from error
-    return Cost(sum(p.numel() for p in model.parameters()), by_operator)
-
-
-def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
-    """Multiply-adds for one image (half of the floating-point operations); see :func:`count_cost`."""
-    return count_cost(model, height, width).macs

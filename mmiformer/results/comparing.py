@@ -86,27 +86,22 @@ def write(rows: Sequence[Row], folder: Path, command: str, circumstances: str) -
     """
     page, data, picture = (folder / f'table.{suffix}' for suffix in ('md', 'json', 'png'))
     rows = _with_former(rows, data)
-    records = [
-        dict(
-            asdict(row),
-            comparison={
-                metric: dict(
-                    difference=row.difference(metric),
-                    tolerance=row.tolerance(metric),
-                    within=row.within(metric),
-                )
-                for metric in row.metrics()
-            },
-        )
-        for row in rows
-    ]
+    records = []
+    for row in rows:
+        compared = {
+            metric: dict(
+                difference=row.difference(metric), tolerance=row.tolerance(metric), within=row.within(metric)
+            )
+            for metric in row.metrics()
+        }
+        records.append(dict(asdict(row), comparison=compared))
     content = dict(command=command, circumstances=circumstances, rows=records)
     write_whole(page, markdown(rows) + f'\n`{command}`\n\n{circumstances}\n')
     write_whole(data, json.dumps(content, indent=2) + '\n')
-    if any(row.metrics() for row in rows):
-        plot(rows, picture, circumstances)
-        return [page, data, picture]
-    return [page, data]
+    if not any(row.metrics() for row in rows):
+        return [page, data]
+    plot(rows, picture, circumstances)
+    return [page, data, picture]
 
 
 def _with_former(rows: Sequence[Row], data: Path) -> list[Row]:
@@ -114,64 +109,45 @@ def _with_former(rows: Sequence[Row], data: Path) -> list[Row]:
         records = json.loads(data.read_text(encoding='utf-8'))['rows']
     except FileNotFoundError:
         return list(rows)
-    # A row without config has its name in two tasks.
-    given = {(row.name, *row.published): row for row in rows}
-    names = {attribute.name for attribute in fields(Row)}
+    names = [attribute.name for attribute in fields(Row)]
     former = [Row(**{name: record[name] for name in names}) for record in records]
-    kept = [given.pop((row.name, *row.published), row) for row in former]
-    return [*kept, *given.values()]
+    # A row without config has its name in two tasks.
+    return list({(row.name, *row.published): row for row in (*former, *rows)}.values())
+
+
+_HEADS = (
+    *('config', 'backbone', 'metric', 'published', 'measured', 'difference', 'tolerance', 'within'),
+    *('images', 'seconds', 'weights'),
+)
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table as a page: a line for each metric of each row, then the remarks."""
-    heads = (
-        'config',
-        'backbone',
-        'metric',
-        'published',
-        'measured',
-        'difference',
-        'tolerance',
-        'within',
-        'images',
-        'seconds',
-        'weights',
-    )
-    lines = []
+    lines: list[list[Any]] = []
     for row in rows:
-        file, digest = (row.details.get(key) for key in ('file', 'sha256'))
+        file, digest, images, seconds = (
+            row.details.get(key) for key in ('file', 'sha256', 'images', 'seconds')
+        )
         weights = f'{file} ({digest[:8]})' if file and digest else file or row.status
-        for number, metric in enumerate(row.metrics() or [None]):
-            cells = [f'`{row.name}`', row.title] if number == 0 else ['', '']
-            cells += _cells(row, metric)
-            if number == 0:
-                seconds = row.details.get('seconds')
-                images = row.details.get('images')
-                cells += [_text(images), '-' if seconds is None else f'{seconds:.0f}', weights]
-            else:
-                cells += ['', '', '']
-            lines.append(cells)
+        own = [_cells(row, metric) for metric in row.metrics()] or [[None, 'not published', *[None] * 4]]
+        first, *others = own
+        time = None if seconds is None else f'{seconds:.0f}'
+        lines.append([f'`{row.name}`', row.title, *first, images, time, weights])
+        lines += [['', '', *cells, '', '', ''] for cells in others]
     remarks = [f'- `{row.name}`: {remark}\n' for row in rows for remark in row.remarks]
-    return markdown_table(heads, lines) + ''.join(['\n', *remarks] if remarks else [])
+    return markdown_table(_HEADS, lines) + ''.join(['\n', *remarks] if remarks else [])
 
 
-def _cells(row: Row, metric: str | None) -> list[str]:
-    if metric is None:
-        return ['-', 'not published', '-', '-', '-', '-']
+def _cells(row: Row, metric: str) -> list[str | None]:
     difference, within = row.difference(metric), row.within(metric)
-    measured = row.measured.get(metric)
     return [
         METRICS[metric].title,
         f'{row.published[metric]:g}' if metric in row.published else 'not published',
-        row.status if measured is None else f'{measured:.2f}',
-        '-' if difference is None else f'{difference:+.2f}',
-        '-' if difference is None else f'{row.tolerance(metric):g}',
-        {True: 'yes', False: '**no**', None: '-'}[within],
+        f'{row.measured[metric]:.2f}' if metric in row.measured else row.status,
+        None if difference is None else f'{difference:+.2f}',
+        None if difference is None else f'{row.tolerance(metric):g}',
+        {True: 'yes', False: '**no**', None: None}[within],
     ]
-
-
-def _text(value: Any) -> str:
-    return '-' if value is None else str(value)
 
 
 def plot(rows: Sequence[Row], out: Path, note: str = '') -> None:
@@ -201,40 +177,37 @@ def plot(rows: Sequence[Row], out: Path, note: str = '') -> None:
 
 
 def _plot_panel(ax: Axes, metric: str, rows: Sequence[Row]) -> None:
+    official = ('published, with tolerance', 'o', _PUBLISHED)
+    ours = ('measured', 'D', _MEASURED)
+    elsewhere = ('measured, not to be compared', 'D', _ELSEWHERE)
+    series: dict[tuple[str, str, str], list[tuple[float, int]]] = {official: [], ours: [], elsewhere: []}
     for y, row in enumerate(rows):
         published, measured = row.published.get(metric), row.measured.get(metric)
-        colour = _MEASURED if row.comparable else _ELSEWHERE
+        kind = ours if row.comparable else elsewhere
         if published is not None and measured is not None:
-            ax.plot([published, measured], [y, y], color=colour, linewidth=1.4, zorder=2)
+            ax.plot([published, measured], [y, y], color=kind[2], linewidth=1.4, zorder=2)
         if published is not None:
             tolerance = row.tolerance(metric)
             ax.barh(y, 2 * tolerance, left=published - tolerance, height=0.7, color='#e3e8ee', zorder=1)
-            ax.plot(published, y, 'o', markersize=7, color=_PUBLISHED, markerfacecolor='white', zorder=3)
+            series[official].append((published, y))
         if measured is not None:
-            ax.plot(measured, y, 'D', markersize=6, color=colour, zorder=4)
+            series[kind].append((measured, y))
         elif published is not None and row.status != 'published':
-            ax.annotate(
-                row.status,
-                (published, y),
-                (9, 0),
-                textcoords='offset points',
-                va='center',
-                fontsize=8,
-                color='#b00020' if row.status == 'failed' else '#777777',
-            )
-    for marker, colour, label, shown in (
-        ('o', _PUBLISHED, 'published, with tolerance', any(metric in row.published for row in rows)),
-        ('D', _MEASURED, 'measured', any(r.comparable and metric in r.measured for r in rows)),
-        (
-            'D',
-            _ELSEWHERE,
-            'measured, not to be compared',
-            any(not r.comparable and metric in r.measured for r in rows),
-        ),
-    ):
-        if shown:
+            colour = '#b00020' if row.status == 'failed' else '#777777'
+            options: dict[str, Any] = dict(textcoords='offset points', va='center', fontsize=8)
+            ax.annotate(row.status, (published, y), (9, 0), color=colour, **options)
+    for (label, marker, colour), points in series.items():
+        if points:
             face = 'white' if marker == 'o' else colour
-            ax.plot([], [], marker, color=colour, markerfacecolor=face, label=label)
+            ax.plot(
+                *zip(*points, strict=True),
+                marker,
+                markersize=6.5,
+                color=colour,
+                markerfacecolor=face,
+                label=label,
+                zorder=3,
+            )
     ax.legend(
         fontsize=8, frameon=False, loc='lower left', bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2
     )

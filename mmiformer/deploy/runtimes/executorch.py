@@ -152,10 +152,7 @@ def _keep_pads_in_float(module: Any) -> None:
 
 def _xnnpack_graph(payload: bytes) -> dict[str, Any]:
     """The graph that is handed to XNNPACK, as ExecuTorch's own schema spells it."""
-    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
-        XNNHeader,
-        _get_schema_bytes,
-    )
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader, _get_schema_bytes
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
 
     header = XNNHeader.from_bytes(payload[: XNNHeader.EXPECTED_LENGTH])
