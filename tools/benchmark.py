@@ -53,7 +53,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -155,7 +155,7 @@ def main() -> None:
         libraries = sorted({module for entry in entries for module in entry.libraries})
         peaks = [
             timing.peak_memory(entry.load, libraries) if entry.load and not args.no_memory else None
-            for entry in steps(bar, 'Memory', entries)
+            for entry in bar.track(entries, description='Memory')
         ]
     columns = {entry.variant: column for column, entry in enumerate(entries)}
     others = [columns.get(references[variant]) if references else None for variant in columns]
@@ -253,15 +253,6 @@ def writable_folder(path: str) -> Path:
     return folder
 
 
-def steps(bar: Progress, name: str, items: Sequence[Any]) -> Iterator[Any]:
-    """Goes through items, with a bar."""
-    task = bar.add_task(name, total=len(items))
-    for item in items:
-        bar.update(task, refresh=True)
-        yield item
-        bar.update(task, advance=1, refresh=True)
-
-
 def prepare(
     variants: Sequence[Variant],
     registry: dict[str, Runtime | None],
@@ -278,7 +269,7 @@ def prepare(
 
     entries: list[Entry] = []
     left_out: dict[Variant, str] = {}
-    for number, variant in enumerate(steps(bar, 'Preparing', variants)):
+    for number, variant in enumerate(bar.track(variants, description='Preparing')):
         try:
             program, macs = build(variant.network, variant.size)
             runtime = registry.get(variant.runtime)

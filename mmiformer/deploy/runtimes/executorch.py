@@ -20,9 +20,7 @@ from mmiformer.deploy.runtimes.converting import silence
 class ExecuTorch(Runtime):
     """Writes ``.pte`` files whose whole graph XNNPACK takes, as one piece.
 
-    Args:
-        split: Whether 7x7 depthwise convolutions, for which XNNPACK has no fast kernel, are split by rows
-            (exact). Defaults to True.
+    7x7 depthwise convolutions, for which XNNPACK has no fast kernel, are split by rows, which is exact.
     """
 
     name = 'executorch'
@@ -33,16 +31,12 @@ class ExecuTorch(Runtime):
     # Methods in use, of all objects of this class: replacing the threads would pull theirs from under them.
     _loaded: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
-    def __init__(self, split: bool = True) -> None:
-        self.split = split
-
     def write(self, program: Any, order: Order, file: Path) -> None:
         """Writes a program; int8 is static, per channel, with ranges read off ``order.calibration``."""
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        if self.split:
-            split_depthwise(program)
+        split_depthwise(program)
         exported = torch.export.export(program, (order.example,))
         if order.precision == 'int8':
             quantized = _quantized(exported.module(), order.calibration)
