@@ -53,7 +53,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -111,15 +111,13 @@ class Entry:
         parameters: Number of the network's parameters.
         macs: Its multiply-adds for one image.
         call: What is timed.
-        load: What makes the call in another process, None if that cannot be.
-        libraries: Modules to import there beforehand.
+        libraries: Modules that it needs.
     """
 
     variant: Variant
     parameters: int
     macs: int
     call: timing.Call
-    load: Callable[[], timing.Call] | None
     libraries: Sequence[str]
 
 
@@ -154,7 +152,10 @@ def main() -> None:
         times = timing.time_rounds([e.call for e in entries], args.rounds, args.seconds, advance)
         libraries = sorted({module for entry in entries for module in entry.libraries})
         peaks = [
-            timing.peak_memory(entry.load, libraries) if entry.load and not args.no_memory else None
+            # Compiling takes memory of its own, which is not the network's.
+            None
+            if args.no_memory or entry.variant.runtime == COMPILED
+            else timing.peak_memory(entry.call, args.threads, libraries)
             for entry in bar.track(entries, description='Memory')
         ]
     columns = {entry.variant: column for column, entry in enumerate(entries)}
@@ -290,20 +291,16 @@ def make_entry(
 ) -> Entry:
     """A variant made ready to run, on a runtime or in PyTorch."""
     image = torch.randn(args.batch, 3, *variant.size)
-    load: Callable[[], timing.Call] | None
     if runtime is not None:
         file = file.with_suffix(runtime.suffix)
         call = timing.runtime_call(runtime, program, image, variant.precision, args.threads, file)
-        load = partial(timing.load_session, runtime, file, image.numpy(), args.threads)
         libraries: Sequence[str] = runtime.modules
     else:
-        compiled = variant.runtime == COMPILED
-        call = timing.torch_call(program, image, variant.precision, compiled)
-        call()  # Compiles, which takes memory of its own that is not the network's.
-        load = None if compiled else partial(timing.load_program, call, args.threads)
+        call = timing.torch_call(program, image, variant.precision, variant.runtime == COMPILED)
         libraries = sorted({type(part).__module__ for part in program.modules()})
+    call()  # Compiles, or opens the file.
     parameters = sum(p.numel() for p in program.parameters())
-    return Entry(variant, parameters, macs, call, load, libraries)
+    return Entry(variant, parameters, macs, call, libraries)
 
 
 def make_row(

@@ -8,7 +8,7 @@ import pickle
 import platform
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from mmiformer.deploy.runtimes.base import Order, Runtime
+from mmiformer.deploy.runtimes.base import Order, Runtime, Session
 from mmiformer.inference import quicken
 
 Call = Callable[[], object]
@@ -75,7 +75,17 @@ def runtime_call(
     order = Order(image, precision=precision, calibration=calibration)
     runtime.check(order)
     runtime.export(program, order, file)
-    return load_session(runtime, file, image.numpy(), threads)
+    return partial(_run, runtime, file, threads, image.numpy())
+
+
+@cache
+def _session(runtime: Runtime, file: Path, threads: int) -> Session:
+    return runtime.open(file, threads)
+
+
+def _run(runtime: Runtime, file: Path, threads: int, image: np.ndarray) -> object:
+    # Opened by the first call, so that a call can be pickled for another process.
+    return _session(runtime, file, threads)(image)
 
 
 def turns(entries: int, rounds: int, seed: int = 0) -> Iterator[list[int]]:
@@ -146,7 +156,7 @@ def summarise(times: np.ndarray, references: Sequence[int | None]) -> list[Laten
     ]
 
 
-def peak_memory(load: Callable[[], Call], libraries: Sequence[str] = ()) -> float | None:
+def peak_memory(call: Call, threads: int, libraries: Sequence[str] = ()) -> float | None:
     """What loading and running a network adds to the memory of a fresh process.
 
     A process that has imported the libraries, and nothing else, loads the network and runs it three times;
@@ -154,8 +164,8 @@ def peak_memory(load: Callable[[], Call], libraries: Sequence[str] = ()) -> floa
     runtime count, as do pages of the libraries that are touched for the first time.
 
     Args:
-        load: Makes the call in the other process; it is pickled, e.g. a ``partial`` of
-            :func:`load_program`.
+        call: A call of :func:`torch_call`, not compiled, or :func:`runtime_call`; it is pickled.
+        threads: Threads of PyTorch.
         libraries: Modules to import beforehand. Those of the first call are imported once for all calls.
 
     Returns:
@@ -168,30 +178,20 @@ def peak_memory(load: Callable[[], Call], libraries: Sequence[str] = ()) -> floa
     try:
         # As bytes, for multiprocessing would put tensors into shared memory, a file descriptor each.
         with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(_measure_growth, pickle.dumps(load), tuple(libraries)).result()
+            return pool.submit(_measure_growth, pickle.dumps(call), threads, libraries).result()
     except Exception:  # Whatever a runtime dies of there, its latency is measured all the same.
         return None
 
 
-def _measure_growth(load: bytes, libraries: Sequence[str]) -> float:
+def _measure_growth(pickled: bytes, threads: int, libraries: Sequence[str]) -> float:
     import resource  # Absent on Windows.
 
+    torch.set_num_threads(threads)
     for library in libraries:
         importlib.import_module(library)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    call = pickle.loads(load)()
+    call = pickle.loads(pickled)
     for _ in range(3):
         call()
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return growth / (2**20 if platform.system() == 'Darwin' else 2**10)  # Bytes there, KiB elsewhere.
-
-
-def load_session(runtime: Runtime, file: Path, image: np.ndarray, threads: int) -> Call:
-    """A call of a runtime's file, for :func:`peak_memory`."""
-    return partial(runtime.open(file, threads), image)
-
-
-def load_program(call: Call, threads: int) -> Call:
-    """A call of :func:`torch_call`, for :func:`peak_memory`."""
-    torch.set_num_threads(threads)
-    return call
