@@ -4,8 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
     """What figures depend on: processor, cores, load of the last minute, system, and versions.
 
     Args:
-        modules: Those whose versions are to be told beside Python's and torch's.
+        modules: Those whose versions are wanted beside Python's and torch's.
     """
     processor = platform.processor() or platform.machine()
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.is_file() and (found := re.search(r'model name\s*:\s*(.+)', cpuinfo.read_text())):
         processor = found[1].strip()
-    owners = _distributions()
+    owners = importlib.metadata.packages_distributions()
     versions = {
         name: importlib.metadata.version(owners[name][0])
         for name in dict.fromkeys(('torch', *(m.partition('.')[0] for m in modules)))
@@ -41,9 +40,3 @@ def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
         python=platform.python_version(),
         versions=versions,
     )
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Which distributions a package is of; all that is installed has to be looked through for it."""
-    return importlib.metadata.packages_distributions()

@@ -54,7 +54,8 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision 
 from mmiformer import cli
 from mmiformer.backbones.base import MIN_INPUT
 from mmiformer.deploy import networks, timing
-from mmiformer.deploy.cost import Cost, count_cost
+from mmiformer.deploy.cost import count_macs
 from mmiformer.deploy.networks import Network
 from mmiformer.deploy.plotting import Point, plot_latency, short_name
 from mmiformer.deploy.programs import Program
@@ -94,13 +95,11 @@ class Variant:
     precision: str
     size: tuple[int, int]
 
-    @property
-    def panel(self) -> str:
-        """What it is compared within."""
-        return f'{self.runtime} {self.precision}, {self.size[0]}x{self.size[1]}'
-
     def __str__(self) -> str:
-        return f'{self.network.title} ({self.network.task}, {self.panel})'
+        height, width = self.size
+        return (
+            f'{self.network.title} ({self.network.task}, {self.runtime} {self.precision}, {height}x{width})'
+        )
 
 
 @dataclass(frozen=True)
@@ -109,16 +108,16 @@ class Entry:
 
     Attributes:
         variant: What it is.
-        cost: Parameters and multiply-adds.
+        parameters: Number of the network's parameters.
+        macs: Its multiply-adds for one image.
         call: What is timed.
-        load: Function and arguments with which another process makes the call, None if that cannot be.
-        libraries: Modules that it imports for that.
+        libraries: Modules that it needs.
     """
 
     variant: Variant
-    cost: Cost
+    parameters: int
+    macs: int
     call: timing.Call
-    load: tuple[Any, ...] | None
     libraries: Sequence[str]
 
 
@@ -127,8 +126,7 @@ def main() -> None:
     args = parse_args()
     check_arguments(args)
     registry = {name: find_runtime(name) for name in args.runtimes}
-    reference = parse_reference(args)
-    variants = plan(args, registry, reference)
+    variants, references = plan(args, registry)
     out = writable_folder(args.out)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     machine = describe_machine(['timm', *(m for r in registry.values() if r for m in r.modules)])
@@ -138,35 +136,35 @@ def main() -> None:
             'too high, ratios less so'
         )
     torch.set_num_threads(args.threads)
-    left_out: dict[Variant, str] = {}
-    with tempfile.TemporaryDirectory() as folder, progress_bar(console) as bar:
-        entries = prepare(variants, registry, args, Path(folder), bar, left_out)
+    # The bar is drawn between turns: a thread that draws would run beside what is timed.
+    bar = Progress(
+        *(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        console=console,
+        auto_refresh=False,
+        transient=True,
+    )
+    with tempfile.TemporaryDirectory() as folder, bar:
+        entries, left_out = prepare(variants, registry, args, Path(folder), bar)
         if not entries:
             raise UserError(next(iter(left_out.values())))
         task = bar.add_task('Timing', total=len(entries) * (args.rounds + 1))
-        # The bar is drawn between turns: a thread that draws would run beside what is timed.
-        times = timing.time_rounds(
-            [e.call for e in entries],
-            args.rounds,
-            args.seconds,
-            lambda: bar.update(task, advance=1, refresh=True),
-        )
+        advance = partial(bar.update, task, advance=1, refresh=True)
+        times = timing.time_rounds([e.call for e in entries], args.rounds, args.seconds, advance)
         libraries = sorted({module for entry in entries for module in entry.libraries})
         peaks = [
+            # Compiling takes memory of its own, which is not the network's.
             None
-            if entry.load is None or args.no_memory
-            else timing.peak_memory(*entry.load, libraries=libraries)
-            for entry in steps(bar, 'Memory', entries)
+            if args.no_memory or entry.variant.runtime == COMPILED
+            else timing.peak_memory(entry.call, args.threads, libraries)
+            for entry in bar.track(entries, description='Memory')
         ]
-    references = [find_reference(reference, entry.variant, entries) for entry in entries]
-    rows = [
-        make_row(entry, latency, peak, args)
-        for entry, latency, peak in zip(entries, timing.summarise(times, references), peaks, strict=True)
-    ]
+    columns = {entry.variant: column for column, entry in enumerate(entries)}
+    others = [columns.get(references[variant]) if references else None for variant in columns]
+    latencies = timing.summarise(times, others)
+    rows = [make_row(*row, args) for row in zip(entries, latencies, peaks, strict=True)]
     print_tables(rows, machine, args, console)
-    for key in sorted({(v.network.name, v.network.task) for v in variants}):
-        if key in NOTES:
-            console.print(f'{key[0]}: {NOTES[key]}')
+    for key in sorted({(v.network.name, v.network.task) for v in variants} & set(NOTES)):
+        console.print(f'{key[0]}: {NOTES[key]}')
     for variant, reason in left_out.items():
         console.print(f'left out: {variant}: {reason}', markup=False)
     write_files(rows, machine, left_out, out)
@@ -206,28 +204,32 @@ def find_runtime(name: str) -> Runtime | None:
 
 
 def plan(
-    args: argparse.Namespace, registry: dict[str, Runtime | None], reference: tuple[Network, str] | None
-) -> list[Variant]:
-    """What is to be timed: every network, and the reference, by size, runtime and precision."""
+    args: argparse.Namespace, registry: dict[str, Runtime | None]
+) -> tuple[list[Variant], dict[Variant, Variant]]:
+    """What is to be timed, by size, network, runtime and precision; and the reference of each, if wanted."""
     wanted = [Network.parse(text, args.task) for text in args.networks]
     sizes = [parse_size(text) for text in args.sizes]
     kinds = []
     for name, runtime in registry.items():
         offered = tuple(timing.TORCH_PRECISIONS) if runtime is None else runtime.precisions
-        kinds += [(name, precision) for precision in args.precisions if precision in offered]
-        if args.compile and runtime is None:
-            kinds += [(COMPILED, precision) for precision in args.precisions if precision in offered]
+        names = [name, COMPILED] if args.compile and runtime is None else [name]
+        kinds += [(own, precision) for own in names for precision in args.precisions if precision in offered]
     for precision in args.precisions:
         if precision not in (p for _, p in kinds):
             raise UserError(f'--precisions {precision}: none of {", ".join(registry)} has it.')
     variants = [Variant(n, *kind, size) for size in sizes for n in wanted for kind in kinds]
-    if reference:
-        network, name = reference
-        if name and name not in (runtime for runtime, _ in kinds):
-            raise UserError(f'--reference {args.reference}: {name} is not among --runtimes.')
-        own = [next(kind for kind in kinds if kind[0] == name)] if name else kinds
-        variants += [Variant(network, *kind, size) for size in sizes for kind in own]
-    return list(dict.fromkeys(variants))
+    references: dict[Variant, Variant] = {}
+    if args.reference:
+        name, _, runtime_name = args.reference.partition('@')
+        changes: dict[str, Any] = dict(network=Network.parse(name, args.task))
+        if runtime_name:
+            precisions = [precision for name, precision in kinds if name == runtime_name]
+            if not precisions:
+                raise UserError(f'--reference {args.reference}: {runtime_name} is not among --runtimes.')
+            changes.update(runtime=runtime_name, precision=precisions[0])
+        references = {variant: replace(variant, **changes) for variant in variants}
+        references |= {reference: reference for reference in references.values()}
+    return list(dict.fromkeys([*variants, *references])), references
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -238,31 +240,6 @@ def parse_size(text: str) -> tuple[int, int]:
             f'--sizes {text}: expected HEIGHTxWIDTH of {MIN_INPUT} pixels or more, such as 512x512.'
         )
     return int(match[1]), int(match[2])
-
-
-def parse_reference(args: argparse.Namespace) -> tuple[Network, str] | None:
-    """Network of the reference, and its runtime or nothing."""
-    if not args.reference:
-        return None
-    name, _, runtime = args.reference.partition('@')
-    return Network.parse(name, args.task), runtime
-
-
-def find_reference(
-    reference: tuple[Network, str] | None, variant: Variant, entries: Sequence[Entry]
-) -> int | None:
-    """Index of the entry that a variant is compared with, None without one."""
-    if reference is None:
-        return None
-    network, runtime = reference
-    for index, other in enumerate(entry.variant for entry in entries):
-        if (other.network, other.size) != (network, variant.size):
-            continue
-        if other.runtime == runtime or (
-            not runtime and (other.runtime, other.precision) == (variant.runtime, variant.precision)
-        ):
-            return index
-    return None
 
 
 def writable_folder(path: str) -> Path:
@@ -277,85 +254,53 @@ def writable_folder(path: str) -> Path:
     return folder
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar that is drawn only when told to."""
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, auto_refresh=False, transient=True)
-
-
-def steps(bar: Progress, name: str, items: Sequence[Any]) -> Any:
-    """Goes through items, with a bar."""
-    task = bar.add_task(name, total=len(items))
-    for item in items:
-        bar.update(task, refresh=True)
-        yield item
-        bar.update(task, advance=1, refresh=True)
-
-
 def prepare(
     variants: Sequence[Variant],
     registry: dict[str, Runtime | None],
     args: argparse.Namespace,
     folder: Path,
     bar: Progress,
-    left_out: dict[Variant, str],
-) -> list[Entry]:
+) -> tuple[list[Entry], dict[Variant, str]]:
     """Builds and exports what is to be timed; what fails is left out, with the reason."""
-    built: dict[tuple[Network, tuple[int, int]], tuple[Program, Cost] | str] = {}
-    entries = []
-    for number, variant in enumerate(steps(bar, 'Preparing', variants)):
-        key = variant.network, variant.size
-        if key not in built:
-            try:
-                program = variant.network.build(*variant.size)
-                built[key] = program, count_cost(program, *variant.size)
-            except UserError as error:
-                built[key] = str(error)
-        found = built[key]
-        if isinstance(found, str):
-            left_out[variant] = found
-            continue
-        program, cost = found
-        image = torch.randn(args.batch, 3, *variant.size)
+
+    @cache
+    def build(network: Network, size: tuple[int, int]) -> tuple[Program, int]:
+        program = network.build(*size)
+        return program, count_macs(program, *size)
+
+    entries: list[Entry] = []
+    left_out: dict[Variant, str] = {}
+    for number, variant in enumerate(bar.track(variants, description='Preparing')):
         try:
-            entries.append(
-                make_entry(variant, program, cost, image, registry, args.threads, folder / f'{number}')
-            )
+            program, macs = build(variant.network, variant.size)
+            runtime = registry.get(variant.runtime)
+            entries.append(make_entry(variant, program, macs, runtime, args, folder / f'{number}'))
         except Exception as error:  # Exporters raise anything; the other entries go on.
-            reason = first_line(error)
-            left_out[variant] = (
-                reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'
-            )
-    return entries
+            kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+            left_out[variant] = kind + first_line(error)
+    return entries, left_out
 
 
 def make_entry(
     variant: Variant,
     program: Program,
-    cost: Cost,
-    image: torch.Tensor,
-    registry: dict[str, Runtime | None],
-    threads: int,
+    macs: int,
+    runtime: Runtime | None,
+    args: argparse.Namespace,
     file: Path,
 ) -> Entry:
-    """A variant made ready to run."""
-    runtime = registry.get(variant.runtime)
-    shape = tuple(image.shape)
+    """A variant made ready to run, on a runtime or in PyTorch."""
+    image = torch.randn(args.batch, 3, *variant.size)
     if runtime is not None:
         file = file.with_suffix(runtime.suffix)
-        call = timing.runtime_call(runtime, program, image, variant.precision, threads, file)
-        return Entry(
-            variant, cost, call, (timing.load_session, runtime, file, shape, threads), runtime.modules
-        )
-    compiled = variant.runtime == COMPILED
-    call = timing.torch_call(program, image, variant.precision, compiled)
-    call()  # Compiles.
-    if compiled:  # That takes memory of its own, which is not the network's.
-        return Entry(variant, cost, call, None, ())
-    libraries = sorted({type(module).__module__ for module in program.modules()})
-    return Entry(
-        variant, cost, call, (timing.load_program, program, shape, variant.precision, threads), libraries
-    )
+        call = timing.runtime_call(runtime, program, image, variant.precision, args.threads, file)
+        libraries: Sequence[str] = runtime.modules
+    else:
+        call = timing.torch_call(program, image, variant.precision, variant.runtime == COMPILED)
+        libraries = sorted({type(part).__module__ for part in program.modules()})
+    call()  # Compiles, or opens the file.
+    parameters = sum(p.numel() for p in program.parameters())
+    return Entry(variant, parameters, macs, call, libraries)
 
 
 def make_row(
@@ -382,8 +327,8 @@ def make_row(
         reference=args.reference if latency.ratio is not None else None,
         ratio=latency.ratio,
         peak_mib=peak,
-        parameters=entry.cost.parameters,
-        macs=entry.cost.macs,
+        parameters=entry.parameters,
+        macs=entry.macs,
         metric=args.accuracy,
         accuracy=known.value if known else None,
         accuracy_with_teacher=taught.value if taught else None,
@@ -431,7 +376,7 @@ def print_tables(
                 '-' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
                 f'{row["parameters"] / 1e6:.2f}',
                 f'{row["macs"] / 1e9:.3f}',
-                ' '.join(accuracies(row)) or '-',
+                ' '.join(f'{value:.1f}' + '*' * taught for value, taught in accuracies(row)) or '-',
             )
         console.print(table)
 
@@ -441,10 +386,10 @@ def tasks_of(rows: Sequence[dict[str, Any]]) -> str:
     return ' and '.join(dict.fromkeys(row['task'] for row in rows))
 
 
-def accuracies(row: dict[str, Any]) -> dict[str, tuple[float, bool]]:
-    """The published ones, as they are printed: percent, and whether with a teacher."""
+def accuracies(row: dict[str, Any]) -> list[tuple[float, bool]]:
+    """The published ones: percent, and whether with a teacher."""
     both = ((row['accuracy'], False), (row['accuracy_with_teacher'], True))
-    return {f'{value:.1f}' + '*' * taught: (value, taught) for value, taught in both if value is not None}
+    return [(value, taught) for value, taught in both if value is not None]
 
 
 def panel_of(row: dict[str, Any]) -> str:
@@ -486,17 +431,13 @@ def draw(
     (out / 'benchmark.png').unlink(missing_ok=True)  # That of an earlier run.
     mixed = len({row['task'] for row in shown}) > 1
     if shown:
-        other_sizes = sorted(
-            {
-                f'{r["network"]} at {r["accuracy_size"]}'
-                for r in shown
-                if r['accuracy_size'] not in (None, 224)
-            }
-        )
         note = f'{machine["processor"]}, {args.threads} thread(s), batch {args.batch}, '
         note += f'{tasks_of(shown)}, {datetime.date.today()}'
-        if other_sizes:
-            note += f'\ntop-1 at 224x224 pixels, of {", ".join(other_sizes)}'
+        sizes = {
+            f'{r["network"]} at {r["accuracy_size"]}' for r in shown if r['accuracy_size'] not in (None, 224)
+        }
+        if sizes:
+            note += f'\ntop-1 at 224x224 pixels, of {", ".join(sorted(sizes))}'
         points = [
             Point(
                 short_name(row['network'], row['family']),
@@ -507,7 +448,7 @@ def draw(
                 taught,
             )
             for row in shown
-            for value, taught in accuracies(row).values()
+            for value, taught in accuracies(row)
         ]
         plot_latency(points, out / 'benchmark.png', 'published ' + METRICS[args.accuracy].label, note)
         names += ', benchmark.png'

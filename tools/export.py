@@ -8,26 +8,33 @@ from mmengine.config import DictAction
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)'
+    add = parser.add_argument
+    add('config', help='config file')
+    add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
+    add('--to', required=True, help='runtime: onnx, openvino, ncnn, executorch or coreml')
+    add(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        default=(224, 224),
+        help='image size (default: 224 224)',
     )
-    parser.add_argument('--to', required=True, help='runtime: onnx, openvino, ncnn, executorch or coreml')
-    parser.add_argument(
-        '--size', nargs=2, type=int, metavar=('H', 'W'), default=(224, 224), help='pixels (default: 224 224)'
+    add('--dynamic', action='store_true', help='a file for all sizes and batches')
+    add(
+        '--what',
+        choices=['backbone', 'model'],
+        default='model',
+        help='the feature maps of the backbone, or the whole model (default)',
     )
-    parser.add_argument('--dynamic', action='store_true', help='a file for all sizes and batches')
-    parser.add_argument(
-        '--what', choices=['backbone', 'model'], default='model', help="the backbone's maps, or all (default)"
-    )
-    parser.add_argument('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
-    parser.add_argument(
+    add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
+    add(
         '--bake-input',
         action='store_true',
         help='the file takes N x H x W x 3 bytes, RGB, and normalises inside (default: N x 3 x H x W, '
         'normalised)',
     )
-    parser.add_argument(
+    add(
         '--channel-chunks',
         type=int,
         default=1,
@@ -35,24 +42,21 @@ def parse_args() -> argparse.Namespace:
         help="cut iFormer's windows N groups of channels at a time: same result, smaller tensors, as its "
         'authors do for iPhones with N = 16 (default: 1)',
     )
-    parser.add_argument('--calibrate', metavar='FOLDER', help='images that int8 takes its ranges from')
-    parser.add_argument(
-        '--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)"
-    )
-    parser.add_argument('--count', type=int, default=20, help='images of each folder at most (default: 20)')
-    parser.add_argument('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    add('--calibrate', metavar='FOLDER', help='images that int8 takes its ranges from')
+    add('--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)")
+    add('--count', type=int, default=20, help='images of each folder at most (default: 20)')
+    add('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
+    add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     return parser.parse_args()
 
 
 if __name__ == '__main__':
     parse_args()  # Answers --help before the imports below, which take seconds.
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
@@ -68,7 +72,8 @@ from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order, Runtime
 from mmiformer.errors import UserError
 from mmiformer.inference import build_model
 
-OTHERS = ((4, 97, 131), (2, 320, 448), (1, 32, 32))  # batch, height, width of dynamic files' trials
+# Batch, height, width of dynamic files' trials, also where no side is a multiple of anything.
+OTHERS = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
 
 
 def main() -> None:
@@ -82,20 +87,19 @@ def main() -> None:
     runtime.require()
 
     preprocessor = find_preprocessor(cfg, args.config)
-    calibration: list[torch.Tensor] = []
-    if args.calibrate:
-        if args.precision != 'int8' or not runtime.calibrated:
-            raise UserError(
-                f'--calibrate: {args.precision} for {runtime.name} takes no ranges from images; drop it.'
-            )
-        calibration = real_images(args.calibrate, size, preprocessor, args.bake_input, args.count)
+    read = partial(
+        real_images, size=size, preprocessor=preprocessor, pixels=args.bake_input, count=args.count
+    )
+    if args.calibrate and (args.precision != 'int8' or not runtime.calibrated):
+        raise UserError(
+            f'--calibrate: {args.precision} for {runtime.name} takes no ranges from images; drop it.'
+        )
     noise = random_images(size, args.bake_input)
+    calibration = read(args.calibrate) if args.calibrate else ()
     order = Order(noise[0], args.dynamic, args.precision, calibration)
     runtime.check(order)
     folder = args.images or test_images(cfg) or args.calibrate
-    images: list[torch.Tensor] = []
-    if folder and runtime.runs_here:
-        images = real_images(folder, size, preprocessor, args.bake_input, args.count)
+    images = read(folder) if folder and runtime.runs_here else []
 
     model = build_model(cfg, args.checkpoint)
     program: Any = build_program(model, args.what)
@@ -112,16 +116,15 @@ def main() -> None:
         unused = f', nor {args.images} looked at' if args.images else ''
         print(f'{file}: NOT run{unused}, since {runtime.name} has no runtime on this machine.')
         return
-    session = runtime.open(file)
     trials = {'noise': noise}
-    if args.dynamic:  # Also where no side is a multiple of anything.
-        for batch, height, width in OTHERS:
-            count = batch if program.batched else 1
-            noise = random_images((height, width), args.bake_input, count)
-            trials[f'noise of {count}x{height}x{width}'] = noise
+    for batch, height, width in OTHERS if args.dynamic else ():
+        count = batch if program.batched else 1
+        own = random_images((height, width), args.bake_input, count)
+        trials[f'noise of {count}x{height}x{width}'] = own
     real = {f'{len(images)} images of {folder}': images} if images else {}
     if not real:
         print('No real images at hand: compared on noise only; name some with --images FOLDER.')
+    session = runtime.open(file)
     found = {where: compare(program, session, x, reference) for where, x in {**trials, **real}.items()}
     show(found)
     # Noise says little of int8, whose ranges are those of images.
@@ -135,10 +138,9 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f'--to {args.to}: expected out of {", ".join(RUNTIMES)}.')
     if min(args.size) < MIN_INPUT:
         raise UserError(f'--size {args.size[0]} {args.size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
-    if args.channel_chunks < 1:
-        raise UserError(f'--channel-chunks {args.channel_chunks}: expected 1 or more.')
-    if args.count < 1:
-        raise UserError(f'--count {args.count}: expected 1 or more.')
+    for option, value in (('--channel-chunks', args.channel_chunks), ('--count', args.count)):
+        if value < 1:
+            raise UserError(f'{option} {value}: expected 1 or more.')
 
 
 def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
@@ -167,11 +169,8 @@ def check_path(file: Path, runtime: Runtime) -> None:
     """Raises unless the runtime's files can be written there."""
     if file.suffix != runtime.suffix:
         raise UserError(f'--out {file}: expected a name that ends in {runtime.suffix}.')
-    folder = file.absolute().parent
-    if not folder.is_dir():
+    if not file.absolute().parent.is_dir():
         raise UserError(f'--out {file}: its folder does not exist; make it first.')
-    if not os.access(folder, os.W_OK):
-        raise UserError(f'--out {file}: its folder may not be written to; choose another one.')
     for part in runtime.files(file):
         # A package is known by its manifest, weights by the graph beside them.
         if part.is_dir() and not (part.suffix == '.mlpackage' and (part / 'Manifest.json').is_file()):
@@ -205,12 +204,13 @@ def show(found: dict[str, list[Difference]]) -> None:
         table.add_column(column)
     for where, differences in found.items():
         for d in differences:
-            counted = d.kind != 'values'
-            equal = f'{d.equal:.3%}' if counted else ''
-            if d.kind == 'detections':
-                equal = f'{equal} of {d.detections}' if d.detections else 'nothing found'
-            values = ('', '') if counted else (f'{d.l2:.1e}', f'{d.cosine:.6f}')
-            table.add_row(d.output, where, *values, equal)
+            if d.kind == 'values':
+                cells = (f'{d.l2:.1e}', f'{d.cosine:.6f}', '')
+            elif d.kind == 'labels':
+                cells = ('', '', f'{d.equal:.3%}')
+            else:
+                cells = ('', '', f'{d.equal:.3%} of {d.detections}' if d.detections else 'nothing found')
+            table.add_row(d.output, where, *cells)
     Console().print(table)
 
 

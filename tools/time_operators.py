@@ -22,7 +22,6 @@ import copy
 import importlib
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +38,7 @@ from rich.table import Table
 import mmiformer
 from mmiformer import cli
 from mmiformer.cpu import prepare_for_cpu, use_channels_last
+from mmiformer.deploy.timing import summarise, time_rounds
 from mmiformer.errors import UserError
 from mmiformer.inference import bare_model
 from mmiformer.ops.extension import TorchExtension
@@ -59,9 +59,8 @@ def main() -> None:
         table.add_column(column, justify='left' if not column else 'right')
     cases = whole_models if args.whole else single_operators
     for name, theirs, ours in cases(compiled, TorchExtension('for comparison')):
-        times = np.array([(timed(theirs), timed(ours)) for _ in range(args.runs + 1)])[1:]
-        medians = np.median(times, axis=0)
-        row = (name, *(f'{m:.1f}' for m in medians), f'{np.median(times[:, 1] / times[:, 0]):.3f}')
+        latencies = summarise(time_rounds([theirs, ours], args.runs, seconds=0.001), [None, 0])
+        row = (name, *(f'{1000 * x.median:.1f}' for x in latencies), f'{latencies[1].ratio:.3f}')
         print('  '.join(row), file=sys.stderr, flush=True)  # The table comes at the end, after some minutes.
         table.add_row(*row)
     Console().print(table)
@@ -85,13 +84,6 @@ def compiled_extension(file: str | None) -> ModuleType:
     return module
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Milliseconds of a call."""
-    start = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - start)
-
-
 Case = tuple[str, Callable[[], object], Callable[[], object]]
 
 
@@ -101,13 +93,13 @@ def single_operators(compiled: ModuleType, ours: ModuleType) -> Iterator[Case]:
         for stride in STRIDES:
             features = torch.randn(1, CHANNELS, HEIGHT // stride, -(-WIDTH // stride))
             rois, grad = rois_of_level(count, stride), torch.randn(count, CHANNELS, size, size)
-            call = partial(pool, rois=rois, stride=stride, backward=backward)
-            theirs = partial(call, compiled, features, grad)
+            call = partial(pool, rois=rois, stride=stride)
+            theirs = partial(call, compiled, features.requires_grad_(backward), grad)
             for layout in (torch.contiguous_format, torch.channels_last):
                 name = f'RoIAlign {count} x {size}x{size}, stride {stride}'
                 name += ' and gradient' * backward + ', channels-last' * (layout is torch.channels_last)
-                tensors = (t.to(memory_format=layout) for t in (features, grad))
-                yield name, theirs, partial(call, ours, *tensors)
+                own = features.detach().to(memory_format=layout).requires_grad_(backward)
+                yield name, theirs, partial(call, ours, own, grad.to(memory_format=layout))
     for count in (1000, 2000, 4000):
         for kind in ('sparse', 'crowded'):
             boxes, scores = boxes_for_nms(count, kind == 'crowded'), torch.rand(count)
@@ -139,29 +131,15 @@ def boxes_for_nms(count: int, crowded: bool) -> torch.Tensor:
 
 
 def pool(
-    extension: ModuleType,
-    features: torch.Tensor,
-    grad: torch.Tensor,
-    rois: torch.Tensor,
-    stride: int,
-    backward: bool,
+    extension: ModuleType, features: torch.Tensor, grad: torch.Tensor, rois: torch.Tensor, stride: int
 ) -> None:
-    """RoIAlign as mmcv calls its extension, with tensors allocated as there."""
-    size = grad.shape[2]
-    none = features.new_zeros(0)
-    options = dict(
-        aligned_height=size,
-        aligned_width=size,
-        spatial_scale=1 / stride,
-        sampling_ratio=0,
-        pool_mode=1,
-        aligned=True,
-    )
-    out = features.new_zeros(grad.shape)
-    extension.roi_align_forward(features, rois, out, none, none, **options)
-    if backward:
-        grad_input = features.new_zeros(features.shape)
-        extension.roi_align_backward(grad.contiguous(), rois, none, none, grad_input, **options)
+    """RoIAlign by mmcv's layer, and its gradient if the features want one."""
+    from mmcv.ops import roi_align
+
+    with operators(extension):
+        out = roi_align(features, rois, grad.shape[2:], 1 / stride, 0, 'avg', True)
+        if features.requires_grad:
+            torch.autograd.grad(out, features, grad)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Holding an exported file against the network it was made from."""
+"""Comparing an exported file with the network it was made from."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -96,9 +96,8 @@ def compare(
         One difference per output; of a detector one for all detections.
     """
     detector = program.outputs[0] == 'boxes'
-    differences = [Difference(name) for name in program.outputs]
-    if detector:
-        differences = [Difference('detections', kind='detections')]
+    names = ['detections'] if detector else program.outputs
+    differences = [Difference(name, kind='detections' if detector else 'values') for name in names]
     for image in images:
         with torch.no_grad():
             expected = (reference or program)(image)
@@ -109,19 +108,18 @@ def compare(
             raise UserError(f'the file does not run on an image of {shape}: {first_line(error)}') from error
         if detector:
             differences[0].add_detections(got, expected)
-            continue
-        for difference, a, b in zip(differences, got, expected, strict=True):
-            difference.add(a, b.numpy())
+        else:
+            for difference, a, b in zip(differences, got, expected, strict=True):
+                difference.add(a, b.numpy())
     return differences
 
 
 def random_images(size: tuple[int, int], pixels: bool, batch: int = 1) -> list[torch.Tensor]:
     """Two of seeded noise: N x H x W x 3, uint8, with ``pixels``, else N x 3 x H x W, normalised."""
     generator = torch.Generator().manual_seed(0)
-    if pixels:
-        shape = (2, batch, *size, 3)
-        return list(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-    return list(torch.randn((2, batch, 3, *size), generator=generator))
+    if not pixels:
+        return list(torch.randn((2, batch, 3, *size), generator=generator))
+    return list(torch.randint(0, 256, (2, batch, *size, 3), dtype=torch.uint8, generator=generator))
 
 
 def real_images(

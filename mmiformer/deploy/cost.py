@@ -1,16 +1,15 @@
-"""What a network costs: its parameters and multiply-adds, with nothing silently skipped."""
+"""The multiply-adds of a network, with nothing silently skipped."""
 
 import copy
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from mmiformer.deploy.rewriting import use_matmul_attention
 from mmiformer.errors import UserError, first_line
@@ -48,72 +47,36 @@ _FREE = frozenset(
 )
 
 
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
-    queries = prod(query.shape[:-1])
-    return queries * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-# Multiply-adds of what torch's own counter has no rule for, and would skip.
+# Floating-point operations, by the shapes of the arguments, of what torch's own counter would skip.
 _RULES: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_fused_attention_overrideable: _attention,
-    aten.mv: lambda matrix, *_, **__: matrix.numel(),
-    aten.addmv: lambda _, matrix, *__, **___: matrix.numel(),
-    aten.dot: lambda a, *_, **__: a.numel(),
-    aten.vdot: lambda a, *_, **__: a.numel(),
-    aten.addbmm: lambda _, a, b, **__: a.numel() * b.shape[-1],
-    aten.linear: lambda x, weight, *_, **__: x.numel() * weight.shape[0],
+    aten.mv: lambda matrix, *_, **__: 2 * prod(matrix),
+    aten.addmv: lambda _, matrix, *__, **___: 2 * prod(matrix),
+    aten.dot: lambda a, *_, **__: 2 * prod(a),
+    aten.vdot: lambda a, *_, **__: 2 * prod(a),
+    aten.addbmm: lambda _, a, b, **__: 2 * prod(a) * b[-1],
+    aten.linear: lambda x, weight, *_, **__: 2 * prod(x) * weight[0],
 }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a network costs.
-
-    Attributes:
-        parameters: Number of its parameters, shared ones once.
-        by_operator: Multiply-adds for one image, by operator of aten.
-    """
-
-    parameters: int
-    by_operator: Counter[str]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds for one image."""
-        return self.by_operator.total()
-
-
-class _MacCounter(TorchDispatchMode):
-    """Counts the multiply-adds of every operator within it; one that it does not know is an error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_operator: Counter[str] = Counter()
+class _RefuseUncounted(TorchDispatchMode):
+    """Raises for every operator that torch's counter, which is to be entered after this, would skip."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
         packet = func._overloadpacket
-        if packet in _RULES:
-            self.by_operator[packet.__name__] += _RULES[packet](*args, **kwargs)
-            return func(*args, **kwargs)
-        if packet in flop_registry:
-            out = func(*args, **kwargs)
-            # torch counts multiplication and addition apart.
-            self.by_operator[packet.__name__] += flop_registry[packet](*args, **kwargs, out_val=out) // 2
-            return out
-        if _is_free(func):
-            return func(*args, **kwargs)
-        with self:  # An operator that is made of others is counted by them.
-            out = func.decompose(*args, **kwargs)
-        if out is NotImplemented:
+        if packet not in _RULES and packet not in flop_registry and not _is_free(func):
             raise UserError(
                 f'{func}: the counter of multiply-adds has no rule for this operator; add one to '
                 'mmiformer/deploy/cost.py, or name it there among those that cost nothing.'
             )
-        return out
+        return func(*args, **(kwargs or {}))
 
 
 def _is_free(func: Any) -> bool:
@@ -127,8 +90,18 @@ def _is_free(func: Any) -> bool:
     return name in _FREE or any(op.is_view or torch.Tag.pointwise in op.tags for op in (func, twin))
 
 
-def count_cost(model: nn.Module, height: int = 224, width: int = 224) -> Cost:
-    """Counts parameters, and multiply-adds of convolutions, linear layers and attention for one image.
+def count_operators(function: Callable[..., Any], *args: Any) -> Counter[str]:
+    """Multiply-adds of what a function computes, by operator of aten; one without a rule is an error."""
+    counter = FlopCounterMode(display=False, custom_mapping=_RULES)
+    with torch.no_grad(), _RefuseUncounted(), counter:
+        function(*args)
+    # torch counts multiplication and addition apart.
+    flops = counter.get_flop_counts().get('Global', {})
+    return Counter({packet.__name__: count // 2 for packet, count in flops.items()})
+
+
+def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
+    """Multiply-adds of convolutions, linear layers and attention products for one image.
 
     By the custom of the field norms, activations, pooling, resampling and other element-wise work cost
     nothing; every other operator either has a rule or is an error. Nothing is computed: the network runs on
@@ -139,36 +112,18 @@ def count_cost(model: nn.Module, height: int = 224, width: int = 224) -> Cost:
         height: Height of the image, in pixels. Defaults to 224.
         width: Width of the image, in pixels. Defaults to 224.
 
+    Returns:
+        Number of multiply-adds (half of the floating-point operations).
+
     Raises:
         UserError: If the network has an operator without a rule, which is named, or cannot run on shapes.
     """
     model = copy.deepcopy(model).eval().to('meta')
     use_matmul_attention(model)  # Its products are hidden in no kernel.
-    image = torch.zeros(1, 3, height, width, device='meta')
-    counter = _MacCounter()
     try:
-        with counter, torch.no_grad():
-            model(image)
+        return count_operators(model, torch.zeros(1, 3, height, width, device='meta')).total()
     except UserError:
         raise
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f'{type(model).__name__}: its multiply-adds cannot be counted ({reason}).') from error
-    return Cost(sum(p.numel() for p in model.parameters()), counter.by_operator)
-
-
-def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
-    """Multiply-adds of convolutions, linear layers and attention products for one image.
-
-    Args:
-        model: A network that takes 1 x 3 x height x width. It is left as it is.
-        height: Height of the image, in pixels. Defaults to 224.
-        width: Width of the image, in pixels. Defaults to 224.
-
-    Returns:
-        Number of multiply-adds (half of the floating-point operations); see :func:`count_cost`.
-
-    Raises:
-        UserError: See :func:`count_cost`.
-    """
-    return count_cost(model, height, width).macs

@@ -1,14 +1,11 @@
 """The networks that are timed side by side: ours, timm's and those of configs, built alike."""
 
-import copy
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmiformer.backbones import FAMILIES
 from mmiformer.deploy.programs import Features, Logits, Program, build_program
 from mmiformer.errors import UserError, first_line
+from mmiformer.inference import bare_model
 
 TASKS = ('classify', 'pyramid')
 STRIDES = (4, 8, 16, 32)
@@ -58,12 +56,12 @@ class Network:
                     f'{name}: no such config file; see configs/ for those that come with mmiformer.'
                 )
             return cls(name, 'backbone')
-        if name not in OURS and not (name.startswith('timm/') and _timm().is_model(name[len('timm/') :])):
+        if name not in OURS and not (
+            name.startswith('timm/') and _timm().is_model(name.removeprefix('timm/'))
+        ):
             known = [*OURS, *(f'timm/{other}' for other in _timm().list_models())]
-            near = [
-                m for form in (name, f'timm/{name}') for m in difflib.get_close_matches(form, known, 3, 0.7)
-            ]
-            hint = f'; did you mean {" or ".join(list(dict.fromkeys(near))[:3])}?' if near else '.'
+            near = difflib.get_close_matches(name, known, 3, 0.7)
+            hint = f'; did you mean {" or ".join(near)}?' if near else '.'
             raise UserError(
                 f"network '{name}': expected one of {', '.join(OURS)}, timm/NAME or a config file{hint}"
             )
@@ -97,10 +95,10 @@ class Network:
         from mmiformer.cli import load_config
 
         cfg = load_config(self.name)
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
         if 'backbone' not in cfg.get('model', {}):
             raise UserError(f'{self.name}: its model has no backbone to time.')
-        model = revert_sync_batchnorm(MODELS.build(_without_weights(cfg.model)))
+        cfg.model.backbone.init_cfg = None
+        model = bare_model(cfg)
         settle_statistics(model.backbone, height, width)
         return build_program(model, 'backbone')
 
@@ -169,21 +167,12 @@ def _timm() -> Any:
     return timm
 
 
-def _without_weights(cfg: Config) -> Config:
-    cfg = copy.deepcopy(cfg)
-    cfg.backbone.init_cfg = None
-    return cfg
-
-
 def settle_statistics(model: nn.Module, height: int, width: int) -> None:
-    """Gives every BatchNorm of ``model``, in place, the statistics of two images of noise."""
-    norms = [module.train() for module in model.eval().modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
+    """Gives every BatchNorm of ``model``, which is for inference, the statistics of two images of noise."""
+    for module in model.eval().modules():
+        if isinstance(module, _BatchNorm):
+            module.train().momentum = 1.0
     noise = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         model(noise)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     model.eval()

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from mmiformer.deploy.folding import fold
 from mmiformer.deploy.rewriting import pool_by_products, replace
 from mmiformer.errors import UserError
-from mmiformer.layers import InPlaceGELU
 from mmiformer.tasks import TASKS
 
 Reference = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -34,8 +33,6 @@ class Program(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model: Any = fold(model)
-        # Converters know GELU, but not all of them one that works in place.
-        replace(self.model, lambda module: nn.GELU() if isinstance(module, InPlaceGELU) else None)
         self.eval()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -1,5 +1,6 @@
 """Other forms of the same network, which single runtimes are faster with."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -40,15 +41,14 @@ def cut_windows_in_chunks(model: nn.Module, chunks: int) -> None:
     Raises:
         UserError: If there are no windows.
     """
-    stages: list[Any] = [
-        m for m in model.modules() if hasattr(m, 'window_chunks') and m.window_size is not None
-    ]
-    if not stages:
+    windowed = [m for m in model.modules() if getattr(m, 'window_size', None) and hasattr(m, 'window_chunks')]
+    if not windowed:
         raise UserError(
             f'Channel chunks: {type(model).__name__} has no windows to cut; they come with '
             'window_size of an IFormer, as in the configs for dense prediction.'
         )
-    for stage in stages:
+    stage: Any
+    for stage in windowed:
         stage.window_chunks = chunks
 
 
@@ -64,18 +64,12 @@ class RowSplitConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.parts = nn.ModuleList()
-        for start, rows in ((0, 3), (3, 3), (6, 1)):
-            part = nn.Conv2d(
-                conv.in_channels,
-                conv.out_channels,
-                (rows, 7),
-                padding=(0, 3),
-                groups=conv.groups,
-                bias=conv.bias is not None and start == 0,
-            )
-            part.weight.data = conv.weight.data[:, :, start : start + rows].clone()
-            if part.bias is not None and conv.bias is not None:
-                part.bias.data = conv.bias.data.clone()
+        for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
+            part = copy.deepcopy(conv)
+            part.weight.data = conv.weight.data[:, :, rows].clone()
+            part.kernel_size, part.padding = (part.weight.shape[2], 7), (0, 3)
+            if rows.start > 0:
+                part.bias = None
             self.parts.append(part)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,28 +1,24 @@
-"""Times programs side by side: takes turns in rounds, and sums the times up."""
+"""Times programs side by side, in interleaved rounds, and measures the memory they take."""
 
 import concurrent.futures
-import copy
-import gc
 import importlib
 import inspect
-import math
 import multiprocessing
 import pickle
 import platform
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
-from mmiformer.cpu import prepare_for_cpu
-from mmiformer.deploy.runtimes.base import Order, Runtime
+from mmiformer.deploy.runtimes.base import Order, Runtime, Session
+from mmiformer.inference import quicken
 
 Call = Callable[[], object]
 
@@ -32,7 +28,7 @@ TORCH_PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16)
 def torch_call(
     program: nn.Module, image: torch.Tensor, precision: str = 'fp32', compiled: bool = False
 ) -> Call:
-    """A call of a program in PyTorch, channels-last.
+    """A call of a program in PyTorch, in the form that is fast on its device.
 
     Args:
         program: The program; it is left as it is.
@@ -40,24 +36,17 @@ def torch_call(
         precision: A key of :data:`TORCH_PRECISIONS`. Defaults to ``'fp32'``.
         compiled: Whether ``torch.compile`` compiles it, for this size. Defaults to False.
     """
-    program, image = _laid_out(copy.deepcopy(program), image, precision)
-    if not compiled:
-        return partial(_infer, program, image)
-    # Networks of one class share their code, and with it dynamo's short cache: the ninth would silently run
-    # uncompiled. A whole graph or an error, and a cache for each where this torch has it.
-    options: dict[str, Any] = dict(dynamic=False, fullgraph=True)
-    if 'isolate_recompiles' in inspect.signature(torch.compile).parameters:
-        options['isolate_recompiles'] = True
-    forward = torch.compile(program, **options)
-    return partial(_infer, forward, image)
-
-
-def _laid_out(program: nn.Module, image: torch.Tensor, precision: str) -> tuple[nn.Module, torch.Tensor]:
-    """A program, which is changed, and its image in a precision, channels-last."""
     dtype = TORCH_PRECISIONS[precision]
-    program = program.to(dtype)
-    prepare_for_cpu(program)
-    return program, image.to(dtype=dtype, memory_format=torch.channels_last)
+    forward: Any = quicken(program).to(dtype)
+    image = image.to(dtype=dtype, memory_format=torch.channels_last)
+    if compiled:
+        # Networks of one class share their code, and with it dynamo's short cache: the ninth would silently
+        # run uncompiled. A whole graph or an error, and a cache for each where this torch has it.
+        options: dict[str, Any] = dict(dynamic=False, fullgraph=True)
+        if 'isolate_recompiles' in inspect.signature(torch.compile).parameters:
+            options['isolate_recompiles'] = True
+        forward = torch.compile(forward, **options)
+    return partial(_infer, forward, image)
 
 
 def _infer(forward: Callable[[torch.Tensor], object], image: torch.Tensor) -> object:
@@ -86,7 +75,17 @@ def runtime_call(
     order = Order(image, precision=precision, calibration=calibration)
     runtime.check(order)
     runtime.export(program, order, file)
-    return partial(runtime.open(file, threads), image.numpy())
+    return partial(_run, runtime, file, threads, image.numpy())
+
+
+@cache
+def _session(runtime: Runtime, file: Path, threads: int) -> Session:
+    return runtime.open(file, threads)
+
+
+def _run(runtime: Runtime, file: Path, threads: int, image: np.ndarray) -> object:
+    # Opened by the first call, so that a call can be pickled for another process.
+    return _session(runtime, file, threads)(image)
 
 
 def turns(entries: int, rounds: int, seed: int = 0) -> Iterator[list[int]]:
@@ -99,59 +98,34 @@ def turns(entries: int, rounds: int, seed: int = 0) -> Iterator[list[int]]:
 def time_rounds(
     calls: Sequence[Call], rounds: int = 9, seconds: float = 0.2, advance: Callable[[], None] = lambda: None
 ) -> np.ndarray:
-    """Times calls in interleaved rounds, so that what the machine does meanwhile falls on all alike.
+    """Times calls in interleaved rounds, so that what the machine does meanwhile affects all alike.
 
-    Each call is first warmed up, and in each round once more, for others have run since and its data has
-    left the caches. What is measured is the mean over as many repetitions as take ``seconds``.
+    In its turn a call is first warmed up, for others have run since and its data has left the caches;
+    measured is the mean over as many repetitions as take ``seconds``, by ``torch.utils.benchmark``.
 
     Args:
         calls: What to time.
         rounds: How often each has its turn. Defaults to 9.
         seconds: How long a turn takes at least, in seconds. Defaults to 0.2.
-        advance: Called after each warm-up and each turn: ``(rounds + 1) * len(calls)`` times.
+        advance: Called after each first call and each turn: ``(rounds + 1) * len(calls)`` times.
 
     Returns:
         Seconds a call takes, rounds x calls.
     """
-    repeats = []
+    threads = torch.get_num_threads()  # Else the timer sets one.
+    timers = [Timer('call()', globals=dict(call=call), num_threads=threads) for call in calls]
     for call in calls:
         call()  # Compiles, or allocates what is kept.
-        count = _count_within(call, seconds)
-        repeats.append(max(1, math.ceil(count)))
         advance()
     times = np.empty((rounds, len(calls)))
     for row, order in enumerate(turns(len(calls), rounds)):
         for column in order:
-            times[row, column] = _mean_time(calls[column], repeats[column])
+            times[row, column] = timers[column].blocked_autorange(min_run_time=seconds).mean
             advance()
     return times
 
 
-def _count_within(call: Call, seconds: float) -> float:
-    """How many calls fit into so many seconds."""
-    count, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds / 2 or count == 0:
-        call()
-        count += 1
-    return count * seconds / elapsed
-
-
-def _mean_time(call: Call, repeats: int) -> float:
-    call()
-    collecting = gc.isenabled()
-    gc.disable()  # As Python's timeit does.
-    try:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        return (time.perf_counter() - start) / repeats
-    finally:
-        if collecting:
-            gc.enable()
-
-
-@dataclass(frozen=True)
-class Latency:
+class Latency(NamedTuple):
     """The rounds of one entry, summed up.
 
     Attributes:
@@ -162,25 +136,27 @@ class Latency:
 
     median: float
     p90: float
-    ratio: float | None = None
+    ratio: float | None
 
 
-def summarise(times: np.ndarray, references: Sequence[int | None] | None = None) -> list[Latency]:
+def summarise(times: np.ndarray, references: Sequence[int | None]) -> list[Latency]:
     """Sums up the times of each entry.
 
     Args:
         times: Rounds x entries, as :func:`time_rounds` returns them.
-        references: For each entry the column of its reference, or None. Defaults to none.
+        references: For each entry the column of its reference, or None.
     """
-    medians, p90s = np.median(times, axis=0), np.percentile(times, 90, axis=0)
-    ratios = [
-        None if reference is None else float(np.median(times[:, column] / times[:, reference]))
-        for column, reference in enumerate(references or [None] * times.shape[1])
+    return [
+        Latency(
+            float(np.median(own)),
+            float(np.percentile(own, 90)),
+            None if reference is None else float(np.median(own / times[:, reference])),
+        )
+        for own, reference in zip(times.T, references, strict=True)
     ]
-    return [Latency(*row) for row in zip(medians.tolist(), p90s.tolist(), ratios, strict=True)]
 
 
-def peak_memory(load: Callable[..., Call], *arguments: Any, libraries: Sequence[str] = ()) -> float | None:
+def peak_memory(call: Call, threads: int, libraries: Sequence[str] = ()) -> float | None:
     """What loading and running a network adds to the memory of a fresh process.
 
     A process that has imported the libraries, and nothing else, loads the network and runs it three times;
@@ -188,8 +164,8 @@ def peak_memory(load: Callable[..., Call], *arguments: Any, libraries: Sequence[
     runtime count, as do pages of the libraries that are touched for the first time.
 
     Args:
-        load: Function of a module that makes the call in the other process, e.g. :func:`load_program`.
-        arguments: Its arguments, which are pickled.
+        call: A call of :func:`torch_call`, not compiled, or :func:`runtime_call`; it is pickled.
+        threads: Threads of PyTorch.
         libraries: Modules to import beforehand. Those of the first call are imported once for all calls.
 
     Returns:
@@ -201,33 +177,21 @@ def peak_memory(load: Callable[..., Call], *arguments: Any, libraries: Sequence[
     context.set_forkserver_preload([__name__, *libraries])
     try:
         # As bytes, for multiprocessing would put tensors into shared memory, a file descriptor each.
-        task = pickle.dumps((load, arguments))
         with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(_measure_growth, task, tuple(libraries)).result()
+            return pool.submit(_measure_growth, pickle.dumps(call), threads, libraries).result()
     except Exception:  # Whatever a runtime dies of there, its latency is measured all the same.
         return None
 
 
-def _measure_growth(task: bytes, libraries: Sequence[str]) -> float:
-    import resource
+def _measure_growth(pickled: bytes, threads: int, libraries: Sequence[str]) -> float:
+    import resource  # Absent on Windows.
 
+    torch.set_num_threads(threads)
     for library in libraries:
         importlib.import_module(library)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    load, arguments = pickle.loads(task)
-    call = load(*arguments)
+    call = pickle.loads(pickled)
     for _ in range(3):
         call()
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return growth / (2**20 if platform.system() == 'Darwin' else 2**10)  # Bytes there, KiB elsewhere.
-
-
-def load_program(program: nn.Module, shape: tuple[int, ...], precision: str, threads: int) -> Call:
-    """A call of a program in PyTorch, for :func:`peak_memory`."""
-    torch.set_num_threads(threads)
-    return partial(_infer, *_laid_out(program, torch.zeros(shape), precision))
-
-
-def load_session(runtime: Runtime, file: Path, shape: tuple[int, ...], threads: int) -> Call:
-    """A call of a runtime's file, for :func:`peak_memory`."""
-    return partial(runtime.open(file, threads), np.zeros(shape, np.float32))

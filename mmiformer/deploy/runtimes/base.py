@@ -1,17 +1,21 @@
 """What all runtimes have in common: writing a file, running it, looking into it."""
 
+import copy
 import importlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmiformer.deploy.runtimes.converting import silence
+from mmiformer.deploy.programs import FromPixels
+from mmiformer.deploy.rewriting import use_matmul_attention
+from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, silence, staged
 from mmiformer.errors import UserError
 
 # From an image, as the program takes it, to its outputs.
@@ -52,26 +56,31 @@ class Runtime(ABC):
     """A runtime of phones or servers, and its file format.
 
     Attributes:
-        name: What ``--to`` calls it.
+        name: What ``--to`` calls it; the extra of this package that installs it has the same name.
         suffix: How its files' names end.
-        extra: The extra of this package that installs it.
+        weights_suffix: How the name of a second file ends, for formats that keep weights apart.
         modules: What is imported of it.
         precisions: Those that it can write.
         dynamic: Whether it can write files of free size.
         detectors: Whether it can write whole detectors (in fp32).
         runs_here: Whether it can run files on this machine.
         calibrated: Whether its int8 needs images to take ranges from.
+        fused_attention: Whether it has attention as one operator; else it gets the explicit products.
+        planar_pixels: Whether pixels are N x 3 x H x W, as image inputs of phones yield them, rather than
+            N x H x W x 3.
     """
 
     name: str
     suffix: str
-    extra: str
+    weights_suffix: str = ''
     modules: tuple[str, ...]
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
     detectors: bool = False
     runs_here: bool = True
     calibrated: bool = True
+    fused_attention: bool = False
+    planar_pixels: bool = False
 
     def require(self) -> None:
         """Raises a :class:`UserError` if the runtime is not installed."""
@@ -82,7 +91,7 @@ class Runtime(ABC):
             except ImportError as error:
                 raise UserError(
                     f'{self.name}: {module} cannot be imported ({error}); '
-                    f"pip install 'mmiformer[{self.extra}]'."
+                    f"pip install 'mmiformer[{self.name}]'."
                 ) from error
 
     def check(self, order: Order, detector: bool = False) -> None:
@@ -103,13 +112,27 @@ class Runtime(ABC):
         if order.precision == 'int8' and self.calibrated and not order.calibration:
             raise UserError('--precision int8: needs --calibrate FOLDER, images like those it will see.')
 
-    @abstractmethod
     def export(self, program: nn.Module, order: Order, file: Path) -> None:
-        """Writes a program (see :mod:`mmiformer.deploy.programs`) to a file; the order has been checked."""
+        """Writes a program (see :mod:`mmiformer.deploy.programs`) to a file; the order has been checked.
+
+        Raises:
+            UserError: If the program cannot be converted, or the file not be written.
+        """
+        program = copy.deepcopy(program)
+        use_matmul_attention(program, not self.fused_attention)
+        if self.planar_pixels and isinstance(program, FromPixels):
+            program = PlanarPixels(program)
+            order = replace(order, example=order.example.permute(0, 3, 1, 2).float().contiguous())
+        with staged(*self.files(file)) as folder, converting(self.name):
+            self.write(program, order, folder / file.name)
+
+    @abstractmethod
+    def write(self, program: Any, order: Order, file: Path) -> None:
+        """Converts a program, which may be changed, and writes it into a folder that is thrown away later."""
 
     def files(self, file: Path) -> list[Path]:
-        """What is written for the name ``file``: it alone, unless the format has several."""
-        return [file]
+        """What is written for the name ``file``: it, and for some formats the weights beside it."""
+        return [file, *([file.with_suffix(self.weights_suffix)] if self.weights_suffix else [])]
 
     @abstractmethod
     def open(self, file: Path, threads: int | None = None) -> Session:

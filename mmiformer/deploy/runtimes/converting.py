@@ -99,6 +99,7 @@ class PlanarPixels(nn.Module):
     def __init__(self, program: FromPixels) -> None:
         super().__init__()
         self.program = program
+        self.outputs = program.outputs
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the outputs of the program."""

@@ -1,19 +1,14 @@
 """Core ML: Apple's runtime, on the CPU, the GPU and the Neural Engine of iPhones."""
 
-import copy
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from mmiformer.deploy.programs import FromPixels
-from mmiformer.deploy.rewriting import use_matmul_attention
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, drop_conditions, trace
-from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, silence, staged
+from mmiformer.deploy.runtimes.converting import PlanarPixels, silence
 from mmiformer.errors import UserError
 
 
@@ -27,54 +22,40 @@ class CoreML(Runtime):
 
     name = 'coreml'
     suffix = '.mlpackage'
-    extra = 'coreml'
     modules = ('coremltools',)
     precisions = ('fp32', 'fp16', 'int8')
     runs_here = False  # Not tried on a Mac.
     calibrated = False  # It quantises weights alone.
+    fused_attention = True
+    planar_pixels = True
 
-    def export(self, program: nn.Module, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: Order, file: Path) -> None:
         """Writes a program; int8 means weights (per channel, symmetric), while activations stay fp16.
 
         Quantising activations needs the network to be run by Core ML, which a Mac only can do.
         """
-        example, pixels = order.example, isinstance(program, FromPixels)
-        if isinstance(program, FromPixels):
-            program, example = PlanarPixels(program), example.permute(0, 3, 1, 2).float().contiguous()
-        program = copy.deepcopy(program)
-        use_matmul_attention(program, False)  # Core ML has an operator for all of it.
-        with staged(file) as folder, converting(self.name):
-            import coremltools as ct
+        import coremltools as ct
 
-            exported = trace(program, replace(order, example=example)).run_decompositions({})
-            drop_conditions(exported.graph)
-            _drop_default_scale(exported.graph)
-            exact = order.precision == 'fp32'
-            model = ct.convert(
-                exported,
-                convert_to='mlprogram',
-                minimum_deployment_target=ct.target.iOS18,
-                compute_precision=ct.precision.FLOAT32 if exact else ct.precision.FLOAT16,
-                inputs=[
-                    (ct.ImageType if pixels else ct.TensorType)(name='image', shape=tuple(example.shape))
-                ],
-                outputs=[ct.TensorType(name=name) for name in self._outputs(program)],
-                skip_model_load=True,
-            )
-            if order.precision == 'int8':
-                from coremltools.optimize import coreml as optimize
+        exported = trace(program, order).run_decompositions({})
+        drop_conditions(exported.graph)
+        _drop_default_scale(exported.graph)
+        image = ct.ImageType if isinstance(program, PlanarPixels) else ct.TensorType
+        precision = ct.precision.FLOAT32 if order.precision == 'fp32' else ct.precision.FLOAT16
+        model = ct.convert(
+            exported,
+            convert_to='mlprogram',
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=precision,
+            inputs=[image(name='image', shape=tuple(order.example.shape))],
+            outputs=[ct.TensorType(name=name) for name in program.outputs],
+            skip_model_load=True,
+        )
+        if order.precision == 'int8':
+            from coremltools.optimize import coreml as optimize
 
-                config = optimize.OptimizationConfig(
-                    global_config=optimize.OpLinearQuantizerConfig(mode='linear_symmetric')
-                )
-                model = optimize.linear_quantize_weights(model, config)
-            model.save(str(folder / file.name))
-
-    @staticmethod
-    def _outputs(program: nn.Module) -> tuple[str, ...]:
-        inner: Any = program.program if isinstance(program, PlanarPixels) else program
-        outputs: tuple[str, ...] = inner.outputs
-        return outputs
+            settings = optimize.OpLinearQuantizerConfig(mode='linear_symmetric')
+            model = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(settings))
+        model.save(str(file))
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Says that the file is not run by this package."""

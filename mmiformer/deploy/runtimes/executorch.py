@@ -1,6 +1,5 @@
 """ExecuTorch: PyTorch's own runtime for phones, on the CPU through XNNPACK."""
 
-import copy
 import json
 import re
 import tempfile
@@ -12,50 +11,40 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from mmiformer.deploy.rewriting import split_depthwise
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session
-from mmiformer.deploy.runtimes.converting import converting, silence, staged
+from mmiformer.deploy.runtimes.converting import silence
 
 
 class ExecuTorch(Runtime):
     """Writes ``.pte`` files whose whole graph XNNPACK takes, as one piece.
 
-    Args:
-        split: Whether 7x7 depthwise convolutions, for which XNNPACK has no fast kernel, are split by rows
-            (exact). Defaults to True.
+    7x7 depthwise convolutions, for which XNNPACK has no fast kernel, are split by rows, which is exact.
     """
 
     name = 'executorch'
     suffix = '.pte'
-    extra = 'executorch'
     modules = ('executorch.exir', 'torchao')
     # No fp16: XNNPACK has no GELU for it, each of which would leave the graph for a scalar loop.
     precisions = ('fp32', 'int8')
     # Methods in use, of all objects of this class: replacing the threads would pull theirs from under them.
     _loaded: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
-    def __init__(self, split: bool = True) -> None:
-        self.split = split
-
-    def export(self, program: nn.Module, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: Order, file: Path) -> None:
         """Writes a program; int8 is static, per channel, with ranges read off ``order.calibration``."""
-        if self.split:
-            program = copy.deepcopy(program)
-            split_depthwise(program)
-        with staged(file) as folder, converting(self.name):
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
 
-            exported = torch.export.export(program, (order.example,))
-            if order.precision == 'int8':
-                quantized = _quantized(exported.module(), order.calibration)
-                exported = torch.export.export(quantized, (order.example,))
-            # XNNPACK takes slices, but no split, and would leave the graph for each.
-            exported = exported.run_decompositions({torch.ops.aten.split.Tensor: _split_as_slices})
-            lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-            (folder / file.name).write_bytes(lowered.to_executorch().buffer)
+        split_depthwise(program)
+        exported = torch.export.export(program, (order.example,))
+        if order.precision == 'int8':
+            quantized = _quantized(exported.module(), order.calibration)
+            exported = torch.export.export(quantized, (order.example,))
+        # XNNPACK takes slices, but no split, and would leave the graph for each.
+        exported = exported.run_decompositions({torch.ops.aten.split.Tensor: _split_as_slices})
+        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        file.write_bytes(lowered.to_executorch().buffer)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file.
@@ -157,10 +146,7 @@ def _keep_pads_in_float(module: Any) -> None:
 
 def _xnnpack_graph(payload: bytes) -> dict[str, Any]:
     """The graph that is handed to XNNPACK, as ExecuTorch's own schema spells it."""
-    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
-        XNNHeader,
-        _get_schema_bytes,
-    )
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader, _get_schema_bytes
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
 
     header = XNNHeader.from_bytes(payload[: XNNHeader.EXPECTED_LENGTH])

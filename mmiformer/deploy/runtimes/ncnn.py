@@ -3,14 +3,13 @@
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmiformer.deploy.programs import FromPixels
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session
-from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, staged
 from mmiformer.errors import UserError
 
 
@@ -23,9 +22,10 @@ class NCNN(Runtime):
 
     name = 'ncnn'
     suffix = '.param'
-    extra = 'ncnn'
+    weights_suffix = '.bin'
     modules = ('ncnn', 'pnnx')
     precisions = ('fp32', 'fp16')
+    planar_pixels = True
 
     def check(self, order: Order, detector: bool = False) -> None:
         """Raises a :class:`UserError` if there are no such files."""
@@ -33,40 +33,23 @@ class NCNN(Runtime):
         if len(order.example) > 1:
             raise UserError(f'batch of {len(order.example)}: ncnn takes one image at a time.')
 
-    def export(self, program: nn.Module, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: Order, file: Path) -> None:
         """Writes a program; the weights go to the file beside it that ends in ``.bin``."""
-        example = order.example
-        if isinstance(program, FromPixels):
-            program, example = PlanarPixels(program), example.permute(0, 3, 1, 2).float().contiguous()
-        weights = self.files(file)[1]
-        with staged(file, weights) as folder, converting(self.name):
-            import pnnx
+        import pnnx
 
-            traced = folder / 'traced.pt'
-            _trace(program, example).save(str(traced))
-            shape = ','.join(str(side) for side in example.shape)
-            subprocess.run(
-                [
-                    pnnx.EXEC_PATH,
-                    traced.name,
-                    f'inputshape=[{shape}]',
-                    f'fp16={int(order.precision == "fp16")}',
-                    f'ncnnparam={file.name}',
-                    f'ncnnbin={weights.name}',
-                ],
-                cwd=folder,
-                capture_output=True,
-                check=True,
-            )
-            # pnnx succeeds with what ncnn has no layer for: such are written by torch's names.
-            layers = self.inspect(folder / file.name).operators
-            foreign = sorted(layer for layer in layers if '.' in layer or '::' in layer)
-            if foreign:
-                raise UserError(f'ncnn: has no layer for {", ".join(foreign)} of this network.')
-
-    def files(self, file: Path) -> list[Path]:
-        """The graph and, beside it, the weights."""
-        return [file, file.with_suffix('.bin')]
+        _trace(program, order.example).save(str(file.with_name('traced.pt')))
+        settings = dict(
+            inputshape=f'[{",".join(map(str, order.example.shape))}]',
+            fp16=int(order.precision == 'fp16'),
+            ncnnparam=file.name,
+            ncnnbin=file.with_suffix('.bin').name,
+        )
+        command = [pnnx.EXEC_PATH, 'traced.pt', *(f'{key}={value}' for key, value in settings.items())]
+        subprocess.run(command, cwd=file.parent, capture_output=True, check=True)
+        # pnnx succeeds with what ncnn has no layer for: such are written by torch's names.
+        foreign = sorted(layer for layer in self.inspect(file).operators if '.' in layer or '::' in layer)
+        if foreign:
+            raise UserError(f'ncnn: has no layer for {", ".join(foreign)} of this network.')
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file and its weights; those of an fp16 file are computed with in fp16 where the CPU can."""

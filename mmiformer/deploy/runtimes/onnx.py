@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, trace
-from mmiformer.deploy.runtimes.converting import converting, staged
 
 OPSET = 20  # The first one with GELU as one operator; ONNX Runtime takes twice the time without.
 
@@ -23,36 +22,33 @@ class OnnxRuntime(Runtime):
 
     name = 'onnx'
     suffix = '.onnx'
-    extra = 'onnx'
     modules = ('onnx', 'onnxscript', 'onnxruntime')
     precisions = ('fp32', 'fp16', 'int8')
     dynamic = True
     detectors = True
 
-    def export(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: Order, file: Path) -> None:
         """Writes one .onnx file with the weights inside."""
-        with staged(file) as folder, converting(self.name):
-            import onnx
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
 
-            from mmiformer.deploy.detectors import onnx_translations
+        from mmiformer.deploy.detectors import onnx_translations
 
-            exported = torch.onnx.export(
-                trace(program, order),
-                custom_translation_table=onnx_translations(),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=['image'],
-                output_names=list(program.outputs),
-                verbose=False,
-            )
-            assert exported is not None
-            exported.save(folder / 'fp32.onnx')
-            if order.precision == 'int8':
-                _quantise(folder / 'fp32.onnx', order, folder / file.name)
-            elif order.precision == 'fp16':
-                onnx.save(_in_half(onnx.load(folder / 'fp32.onnx')), folder / file.name)
-            else:
-                (folder / 'fp32.onnx').replace(folder / file.name)
+        exported = torch.onnx.export(
+            trace(program, order),
+            custom_translation_table=onnx_translations(),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=['image'],
+            output_names=list(program.outputs),
+            verbose=False,
+        )
+        assert exported is not None
+        exported.save(file)
+        if order.precision == 'int8':
+            _quantise(file, order)
+        elif order.precision == 'fp16':  # Weights and arithmetic; input and outputs stay as they are.
+            onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file; the session takes and gives numpy arrays."""
@@ -81,14 +77,8 @@ class OnnxRuntime(Runtime):
         return Graph(Counter(names), max(shapes))
 
 
-def _in_half(model: Any) -> Any:
-    """Weights and arithmetic in half precision; input and outputs stay as they are."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    return convert_float_to_float16(model, keep_io_types=True)
-
-
-def _quantise(file: Path, order: Order, quantised: Path) -> None:
+def _quantise(file: Path, order: Order) -> None:
+    """Replaces a file of float32 by one of int8."""
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -104,7 +94,7 @@ def _quantise(file: Path, order: Order, quantised: Path) -> None:
     quant_pre_process(file, prepared, skip_symbolic_shape=True)
     q.quantize_static(
         prepared,
-        quantised,
+        file,
         Images(),
         quant_format=q.QuantFormat.QDQ,
         # The products of attention stay in float: in int8 they quadruple the error of iFormer.

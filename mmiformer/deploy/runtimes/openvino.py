@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, trace
-from mmiformer.deploy.runtimes.converting import converting, staged
 
 _MARK = ['mmiformer', 'precision']
 
@@ -22,28 +21,25 @@ class OpenVino(Runtime):
 
     name = 'openvino'
     suffix = '.xml'
-    extra = 'openvino'
+    weights_suffix = '.bin'
     modules = ('openvino', 'nncf')
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
 
-    def export(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: Order, file: Path) -> None:
         """Writes the file, and one of the same name that ends in .bin."""
-        with staged(*self.files(file)) as folder, converting(self.name):
-            import openvino
+        import nncf
+        import openvino
 
-            model = openvino.convert_model(trace(program, order))
-            model.inputs[0].get_tensor().set_names({'image'})
-            for port, name in zip(model.outputs, program.outputs, strict=True):
-                port.get_tensor().set_names({name})
-            if order.precision == 'int8':
-                model = _quantise(model, order)
-            model.set_rt_info(order.precision, _MARK)
-            openvino.save_model(model, folder / file.name, compress_to_fp16=order.precision == 'fp16')
-
-    def files(self, file: Path) -> list[Path]:
-        """The graph and the weights."""
-        return [file, file.with_suffix('.bin')]
+        model = openvino.convert_model(trace(program, order))
+        model.inputs[0].get_tensor().set_names({'image'})
+        for port, name in zip(model.outputs, program.outputs, strict=True):
+            port.get_tensor().set_names({name})
+        if order.precision == 'int8':
+            images = [image.numpy() for image in order.calibration]
+            model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+        model.set_rt_info(order.precision, _MARK)
+        openvino.save_model(model, file, compress_to_fp16=order.precision == 'fp16')
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file; the session takes and gives numpy arrays."""
@@ -85,10 +81,3 @@ class OpenVino(Runtime):
             if port.get_partial_shape().rank.is_static
         ]
         return Graph(Counter(operator.get_type_name() for operator in operators), max(ranks))
-
-
-def _quantise(model: Any, order: Order) -> Any:
-    import nncf
-
-    images = [image.numpy() for image in order.calibration]
-    return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
