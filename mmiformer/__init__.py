@@ -22,7 +22,7 @@ if _missing:
         stacklevel=2,
     )
 else:
-    from mmiformer import torchvision_ops as _torchvision_ops
+    from mmiformer.utils import torchvision_ops as _torchvision_ops
 
     _torchvision_ops.declare_if_missing()
 
@@ -31,8 +31,11 @@ else:
     _ops.provide_extension()
 
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
-    from mmiformer import training as _training  # noqa: F401  Registers its sampler, transform and hooks.
-    from mmiformer.backbones import IFormer, MoCoViT
-    from mmiformer.zoo.hub import get_config, get_model, inferencer
+    from mmiformer import engine as _engine  # noqa: F401  Registers its sampler, transform and hooks.
+    from mmiformer.apis.hub import get_config, get_model, inferencer
+    from mmiformer.models.backbones import IFormer, MoCoViT
+    from mmiformer.utils import aliases as _aliases
+
+    _aliases.register()
 
     __all__ = ['IFormer', 'MoCoViT', '__version__', 'get_config', 'get_model', 'inferencer']

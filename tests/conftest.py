@@ -8,7 +8,7 @@ import sharing
 import torch
 
 import mmiformer  # noqa: F401  Before mmdet: it makes torchvision importable beside a CPU torch.
-from mmiformer.demo import folder
+from mmiformer.datasets.toy import folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,7 +13,7 @@ Draw = Callable[..., Path]
 
 
 def drawn_once(drawn: Path, workplace: Path, make: Draw) -> Draw:
-    """A ``mmiformer.demo.folder.make`` that draws the miniature data once for all processes.
+    """A ``mmiformer.datasets.toy.folder.make`` that draws the miniature data once for all processes.
 
     To draw it takes half a minute for the three tasks. Each process has a copy, since tests break its files.
 

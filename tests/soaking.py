@@ -22,11 +22,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import Progress
 
-from mmiformer.cli import load_config
-from mmiformer.config_tree import walk
-from mmiformer.inference import build_model, predict, quicken
+from mmiformer.apis.inference import build_model, optimize_for_inference, predict
+from mmiformer.engine import prepare_training
 from mmiformer.tasks import task_of
-from mmiformer.training import prepare_training
+from mmiformer.utils.cli import load_config
+from mmiformer.utils.configs import walk
 
 SIDE = 320  # Pixels of an image's longer side in the network.
 SHORTEST, LONGEST = 64, 640  # Pixels of an image file's sides.
@@ -62,7 +62,7 @@ def soak_predictions(cfg: Config, number: int, out: Path, progress: Progress) ->
             part.scale = (SIDE, SIDE)
         if 'max_per_img' in part:
             part.max_per_img = PROPOSALS if 'min_bbox_size' in part else OBJECTS
-    model = quicken(trained_looking(build_model(cfg, None)))
+    model = optimize_for_inference(trained_looking(build_model(cfg, None)))
     painter = task_of(cfg).painter(cfg, model.dataset_meta, score_thr=0)
     sources = sorted(Path(cfg.test_dataloader.dataset.data_root).rglob('*.[jJ][pP]*'))[:50]
     file, picture = out.with_suffix('.jpg'), out.with_suffix('.png')

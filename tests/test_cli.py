@@ -6,9 +6,9 @@ import pytest
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmiformer.cli import check_packages, load_config, run
-from mmiformer.errors import UserError
-from mmiformer.files import write_whole
+from mmiformer.utils.cli import check_packages, load_config, run
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import atomic_write
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,8 @@ from mmiformer.files import write_whole
 def test_a_package_that_a_config_needs_is_named(root, monkeypatch, missing, config, said):
     cfg = load_config(str(root / f'configs/{config}.py'))
     check_packages(cfg)
-    for name in [n for n in sys.modules if n.startswith(('mmiformer.backbones.timm_features', missing))]:
+    timm_features = 'mmiformer.models.backbones.timm_features'
+    for name in [n for n in sys.modules if n.startswith((timm_features, missing))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # Python's own way to have an import fail.
     with pytest.raises(UserError, match=f'model.backbone.type: {said}'):
@@ -43,7 +44,7 @@ def test_a_full_disk_is_a_sentence_and_other_faults_are_not(tmp_path, capsys):
     assert stop.value.code == 1
     assert 'cannot be written or read (No space left on device); make room' in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run(lambda: write_whole(tmp_path, 'x'))
+        run(lambda: atomic_write(tmp_path, 'x'))
     assert f'{tmp_path}: cannot be written or read (Is a directory)' in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
         run(lambda: os.listdir('/nowhere'))

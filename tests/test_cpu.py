@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmiformer.cpu import prepare_for_cpu, use_channels_last
+from mmiformer.utils.cpu import prepare_for_cpu, use_channels_last
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
-from mmiformer import distributed
-from mmiformer.errors import UserError
+from mmiformer.engine import distributed
+from mmiformer.utils.errors import UserError
 
 
 def test_unlike_copies_of_the_data_are_told(monkeypatch):

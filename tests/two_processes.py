@@ -22,10 +22,10 @@ from mmengine.structures import PixelData
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmiformer import distributed
 from mmiformer.checkpoints import fetching
-from mmiformer.cli import load_config
-from mmiformer.training.randomness import reseed_each_step
+from mmiformer.engine import distributed
+from mmiformer.engine.randomness import reseed_each_step
+from mmiformer.utils.cli import load_config
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 TIMEOUT = 456  # Seconds.

@@ -66,18 +66,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.backbones.base import MIN_INPUT
-from mmiformer.deploy import networks, timing
-from mmiformer.deploy.cost import count_macs
-from mmiformer.deploy.networks import Network
-from mmiformer.deploy.plotting import Point, plot_latency, short_name
-from mmiformer.deploy.programs import Program
+from mmiformer.benchmark import networks, timing
+from mmiformer.benchmark.cost import count_macs
+from mmiformer.benchmark.networks import Network
+from mmiformer.benchmark.plotting import Point, plot_latency, short_name
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
-from mmiformer.errors import UserError, first_line
-from mmiformer.machine import describe_machine
-from mmiformer.results import METRICS, published
+from mmiformer.deploy.wrappers import ExportWrapper
+from mmiformer.models.backbones.base import MIN_INPUT
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError, first_line
+from mmiformer.utils.machine import describe_machine
+from mmiformer.zoo.published import METRICS, published
 
 COMPILED = 'torch-compile'
 NOTES = {
@@ -264,7 +264,7 @@ def prepare(
     """Builds and exports what is to be timed; what fails is left out, with the reason."""
 
     @cache
-    def build(network: Network, size: tuple[int, int]) -> tuple[Program, int]:
+    def build(network: Network, size: tuple[int, int]) -> tuple[ExportWrapper, int]:
         program = network.build(*size)
         return program, count_macs(program, *size)
 
@@ -283,7 +283,7 @@ def prepare(
 
 def make_entry(
     variant: Variant,
-    program: Program,
+    program: ExportWrapper,
     macs: int,
     runtime: Runtime | None,
     args: argparse.Namespace,

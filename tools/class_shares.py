@@ -27,10 +27,10 @@ from rich.progress import track
 from rich.table import Column, Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
 from mmiformer.datasets.checks import build_datasets, check_files
-from mmiformer.errors import UserError
 from mmiformer.tasks import task_of
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     if task_of(cfg, args.config).name != 'seg':
         raise UserError(f'{args.config}: expected a segmentation config.')
     check_files(cfg, (args.split,))
-    steps = [dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')]
+    steps = [dict(type='LoadCheckedImage'), dict(type='LoadCheckedSegMap')]
     dataset = ConcatDataset(build_datasets(cfg, args.split, pipeline=steps))
     classes = dataset.metainfo['classes']
     numbers = track(range(len(dataset)), f'Reading {len(dataset)} masks', transient=True)

@@ -21,11 +21,11 @@ import safetensors.torch
 import torch
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.backbones import FAMILIES
 from mmiformer.checkpoints import read, translate
-from mmiformer.errors import UserError
-from mmiformer.files import replacing
+from mmiformer.models.backbones import FAMILIES
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import replacing
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ if __name__ == '__main__':
 from pathlib import Path
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.errors import UserError
-from mmiformer.inference import build_model, predict, quicken, read_image
+from mmiformer.apis.inference import build_model, optimize_for_inference, predict, read_image
 from mmiformer.tasks import task_of
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     if out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
         raise UserError(f'{out}: expected a name that ends in .png or .jpg.')
 
-    model = quicken(build_model(cfg, args.checkpoint, device), args.compile)
+    model = optimize_for_inference(build_model(cfg, args.checkpoint, device), args.compile)
     sample = predict(model, cfg, args.image)
     painter = task_of(cfg).painter(cfg, model.dataset_meta, args.score_thr)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -62,15 +62,15 @@ from rich.console import Console
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.backbones.base import MIN_INPUT
-from mmiformer.deploy import build_program, cut_windows_in_chunks
+from mmiformer.apis.inference import build_model
+from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
-from mmiformer.deploy.detectors import DetectorProgram
-from mmiformer.deploy.programs import FromPixels
-from mmiformer.deploy.runtimes import RUNTIMES, Graph, Order, Runtime
-from mmiformer.errors import UserError
-from mmiformer.inference import build_model
+from mmiformer.deploy.detectors import DetectorWrapper
+from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Graph, Runtime
+from mmiformer.deploy.wrappers import FromPixels
+from mmiformer.models.backbones.base import MIN_INPUT
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
 
 # Batch, height, width of dynamic files' trials, also where no side is a multiple of anything.
 OTHERS = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
@@ -96,16 +96,16 @@ def main() -> None:
         )
     noise = random_images(size, args.bake_input)
     calibration = read(args.calibrate) if args.calibrate else ()
-    order = Order(noise[0], args.dynamic, args.precision, calibration)
+    order = ExportOptions(noise[0], args.dynamic, args.precision, calibration)
     runtime.check(order)
     folder = args.images or test_images(cfg) or args.calibrate
     images = read(folder) if folder and runtime.runs_here else []
 
     model = build_model(cfg, args.checkpoint)
-    program: Any = build_program(model, args.what)
+    program: Any = build_export_wrapper(model, args.what)
     if args.channel_chunks > 1:
         cut_windows_in_chunks(program, args.channel_chunks)
-    runtime.check(order, detector=isinstance(program, DetectorProgram))
+    runtime.check(order, detector=isinstance(program, DetectorWrapper))
     if args.bake_input:
         program = FromPixels(program, preprocessor)
     reference = program.reference(model)

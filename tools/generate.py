@@ -6,7 +6,7 @@ import argparse
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description='Write what is made from mmiformer/results and mmiformer/zoo.'
+        description='Write what is made from mmiformer/zoo/published and mmiformer/zoo.'
     )
     parser.add_argument('--check', action='store_true', help='only say whether the files are up to date')
     return parser.parse_args()
@@ -18,8 +18,8 @@ if __name__ == '__main__':
 from pathlib import Path
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.errors import UserError
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
 from mmiformer.zoo.generating import generate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ def main() -> None:
     ]
     if args.check and changed:
         names = ', '.join(str(file.relative_to(ROOT)) for file in changed)
-        raise UserError(f'{names}: not as made from mmiformer/results; run python tools/generate.py.')
+        raise UserError(f'{names}: not as made from mmiformer/zoo/published; run python tools/generate.py.')
     for file in changed:
         file.write_bytes(files[file].encode('utf-8'))
         print(f'written: {file.relative_to(ROOT)}')

@@ -62,16 +62,16 @@ from rich.progress import (
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.errors import UserError
-from mmiformer.machine import MODULES, describe_machine
-from mmiformer.results.comparing import Row, write
+from mmiformer.apis.hub import get_config
+from mmiformer.engine.resuming import last_checkpoint
 from mmiformer.tasks import MAIN_METRICS, METRICS
-from mmiformer.training.resuming import last_checkpoint
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo import reproducing
+from mmiformer.zoo.comparing import Row, write
 from mmiformer.zoo.effort import gpu_hours
 from mmiformer.zoo.entries import Entry
-from mmiformer.zoo.hub import get_config
 from mmiformer.zoo.launching import Launch, OnProgress
 
 

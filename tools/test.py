@@ -33,15 +33,15 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
+from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import datasets_of, limit_images
-from mmiformer.distributed import check_same_length
-from mmiformer.errors import UserError
-from mmiformer.files import write_whole
-from mmiformer.inference import quicken
-from mmiformer.machine import MODULES, describe_machine
+from mmiformer.engine.distributed import check_same_length
 from mmiformer.ops.layers import describe_operators
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import atomic_write
+from mmiformer.utils.machine import MODULES, describe_machine
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     load_weights(model, args.checkpoint)
     # The wrapper for several processes is of no use here: gradients are all that it shares.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    runner.model = quicken(model, args.compile)
+    runner.model = optimize_for_inference(model, args.compile)
     runner.logger.info(describe_operators(runner.model))
     check_same_length('test_dataloader', len(runner.test_dataloader.dataset))
     start = time.perf_counter()
@@ -85,7 +85,7 @@ def main() -> None:
     if args.out and is_main_process():
         images, seconds = len(runner.test_dataloader.dataset), time.perf_counter() - start
         result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(MODULES))
-        write_whole(Path(args.out), json.dumps(result, indent=2, default=float) + '\n')
+        atomic_write(Path(args.out), json.dumps(result, indent=2, default=float) + '\n')
 
 
 if __name__ == '__main__':

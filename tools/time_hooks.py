@@ -31,16 +31,16 @@ from rich.console import Console
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.cpu import prepare_for_cpu
-from mmiformer.errors import UserError
-from mmiformer.training import FiniteHook, WholeCheckpointHook, prepare_training
-from mmiformer.training.randomness import SeedStepHook
+from mmiformer.engine import AtomicCheckpointHook, CheckFiniteHook, prepare_training
+from mmiformer.engine.randomness import SeedStepHook
+from mmiformer.utils import cli
+from mmiformer.utils.cpu import prepare_for_cpu
+from mmiformer.utils.errors import UserError
 
 WATCHED = {
     'random numbers of the step': (SeedStepHook, ['before_train_iter']),
-    'losses finite': (FiniteHook, ['_keep', '_check_losses']),
-    'gradients finite': (FiniteHook, ['_check_gradients']),
+    'losses finite': (CheckFiniteHook, ['_keep', '_check_losses']),
+    'gradients finite': (CheckFiniteHook, ['_check_gradients']),
 }
 
 
@@ -55,8 +55,8 @@ def main() -> None:
             times[name].append([])
             setattr(hook, method, timed(getattr(hook, method), times[name][-1]))
     saves: list[float] = []
-    save = timed(WholeCheckpointHook._save_checkpoint, saves)
-    WholeCheckpointHook._save_checkpoint = save  # type: ignore[method-assign]
+    save = timed(AtomicCheckpointHook._save_checkpoint, saves)
+    AtomicCheckpointHook._save_checkpoint = save  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         args.work_dir = folder
         cfg = cli.prepare(args, splits=('train',))

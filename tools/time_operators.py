@@ -36,12 +36,12 @@ from rich.console import Console
 from rich.table import Table
 
 import mmiformer
-from mmiformer import cli
-from mmiformer.cpu import prepare_for_cpu, use_channels_last
-from mmiformer.deploy.timing import summarise, time_rounds
-from mmiformer.errors import UserError
-from mmiformer.inference import bare_model
+from mmiformer.apis.inference import bare_model
+from mmiformer.benchmark.timing import summarise, time_rounds
 from mmiformer.ops.extension import TorchExtension
+from mmiformer.utils import cli
+from mmiformer.utils.cpu import prepare_for_cpu, use_channels_last
+from mmiformer.utils.errors import UserError
 
 WIDTH, HEIGHT, CHANNELS = 1333, 800, 256
 STRIDES = (4, 8, 16, 32)

@@ -32,9 +32,9 @@ from rich.progress import track
 from rich.table import Column, Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
 from mmiformer.datasets.checks import build_datasets, check_files
-from mmiformer.errors import UserError
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
 
 
 def main() -> None:

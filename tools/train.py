@@ -37,19 +37,19 @@ from mmengine.dist import is_main_process, sync_random_seed
 from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer import cli
-from mmiformer.config_tree import walk
-from mmiformer.cpu import prepare_for_cpu
-from mmiformer.distributed import check_same_length, warn_of_other_batch
-from mmiformer.errors import UserError
-from mmiformer.files import hold, write_whole
+from mmiformer.engine import prepare_training
+from mmiformer.engine.distributed import check_same_length, warn_of_other_batch
+from mmiformer.engine.predictions import DrawPredictionsHook
+from mmiformer.engine.record import write_record
+from mmiformer.engine.resuming import check_same_model, file_to_resume, last_checkpoint, resume
+from mmiformer.engine.runner import Runner
 from mmiformer.ops.layers import describe_operators
-from mmiformer.training import prepare_training
-from mmiformer.training.predictions import DrawPredictionsHook
-from mmiformer.training.record import write_record
-from mmiformer.training.resuming import check_same_model, file_to_resume, last_checkpoint, resume
-from mmiformer.training.runner import Runner
-from mmiformer.visualization import plot_curves
+from mmiformer.utils import cli
+from mmiformer.utils.configs import walk
+from mmiformer.utils.cpu import prepare_for_cpu
+from mmiformer.utils.curves import plot_curves
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import atomic_write, hold
 
 PREDICTIONS = 'predictions.png'
 
@@ -102,7 +102,7 @@ def main() -> None:
     runner.register_hook(DrawPredictionsHook(Path(cfg.work_dir, PREDICTIONS)))
     if is_main_process():
         # Now, since mmengine may have written its copy of a config.py there, which says that it resumes.
-        write_whole(Path(cfg.work_dir, 'config.py'), anew.pretty_text)
+        atomic_write(Path(cfg.work_dir, 'config.py'), anew.pretty_text)
         write_record(cfg, Path(runner.log_dir))
     runner.train()
     if is_main_process():

@@ -10,7 +10,7 @@ dataset = dict(
     metainfo=dict(classes=classes),
 )
 train_pipeline = [
-    dict(type='LoadIntactImage'),
+    dict(type='LoadCheckedImage'),
     dict(type='RandomResizedCrop', scale=96, crop_ratio_range=(0.4, 1.0), interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
@@ -18,7 +18,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadIntactImage'),
+    dict(type='LoadCheckedImage'),
     dict(type='ResizeEdge', scale=110, edge='short', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=96),
     dict(type='PackInputs'),

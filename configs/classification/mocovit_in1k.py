@@ -8,7 +8,7 @@ _base_ = [
 model = dict(
     backbone=dict(type='MoCoViT', arch='1.0'),
     head=dict(
-        type='mmiformer.classifiers.head.GhostClsHead',
+        type='mmiformer.models.heads.head.GhostClsHead',
         num_classes=1000,
         in_channels=160,
         dropout=0.2,  # GhostNet's code.

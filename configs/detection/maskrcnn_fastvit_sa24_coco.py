@@ -6,7 +6,7 @@ _base_ = './maskrcnn_iformer_m_coco.py'
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='mmiformer.backbones.timm_features.TIMMFeatures',
+        type='mmiformer.models.backbones.timm_features.TIMMFeatures',
         model_name='fastvit_sa24',
         out_indices=(0, 1, 2, 3),
         out_norm_cfg=dict(type='BN'),

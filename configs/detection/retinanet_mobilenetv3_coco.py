@@ -8,7 +8,7 @@ _base_ = [
 # Needs timm and mmpretrain. timm's taps of stride 8, 16, 32; the last one is the 960 channels before pooling.
 model = dict(
     backbone=dict(
-        type='mmiformer.backbones.timm_features.TIMMFeatures',
+        type='mmiformer.models.backbones.timm_features.TIMMFeatures',
         model_name='mobilenetv3_large_100',
         out_indices=(2, 3, 4),
         init_cfg=dict(

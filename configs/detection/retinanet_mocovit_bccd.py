@@ -11,7 +11,7 @@ dataset = dict(
     metainfo=dict(classes=classes, palette=[(220, 20, 60), (60, 20, 220), (40, 160, 40)]),
 )
 train_pipeline = [
-    dict(type='LoadIntactImage'),
+    dict(type='LoadCheckedImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomResize', scale=(320, 240), ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadIntactImage'),
+    dict(type='LoadCheckedImage'),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(

@@ -7,7 +7,7 @@ _base_ = './fpn_iformer_m_ade20k.py'
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='mmiformer.backbones.efficientformer.EfficientFormerFeatures',
+        type='mmiformer.models.backbones.efficientformer.EfficientFormerFeatures',
         model_name='efficientformer_l1',
         out_indices=(0, 1, 2, 3),
         out_norm_cfg=dict(type='GN', num_groups=1),

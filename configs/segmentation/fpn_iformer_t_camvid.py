@@ -32,8 +32,8 @@ metainfo = dict(
 )
 crop_size = (256, 256)
 train_pipeline = [
-    dict(type='LoadIntactImage'),
-    dict(type='LoadIntactSegMap'),
+    dict(type='LoadCheckedImage'),
+    dict(type='LoadCheckedSegMap'),
     dict(type='RandomResize', scale=(480, 360), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -41,18 +41,18 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadIntactImage'),
-    dict(type='LoadIntactSegMap'),
+    dict(type='LoadCheckedImage'),
+    dict(type='LoadCheckedSegMap'),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
-    dict(type='LoadIntactImage'),
+    dict(type='LoadCheckedImage'),
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadIntactSegMap')],
+            [dict(type='LoadCheckedSegMap')],
             [dict(type='PackSegInputs')],
         ],
     ),

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import wrap_file
 
 from mmiformer.checkpoints.released import RELEASED
-from mmiformer.distributed import first_process_first
-from mmiformer.errors import UserError
-from mmiformer.files import replacing, sha256_of
+from mmiformer.engine.distributed import first_process_first
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import replacing, sha256_of
 
 _SILENCE = 60  # Seconds without a byte after which a connection counts as dead.
 # What torch and OpenMMLab write before a file's suffix: the start of its SHA-256. Eight digits may be a date.

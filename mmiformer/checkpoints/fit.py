@@ -11,10 +11,10 @@ from torch import nn
 
 from mmiformer.checkpoints.reading import Checkpoint, read
 from mmiformer.checkpoints.translation import NAMINGS, translate
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from mmiformer.backbones.base import Backbone
+    from mmiformer.models.backbones.base import Backbone
 
 
 def load_weights(

@@ -13,7 +13,7 @@ import torch
 
 from mmiformer.checkpoints.fetching import fetch
 from mmiformer.checkpoints.unpickling import ForbiddenGlobal, TooComplex, pickle_module
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 _TIMES_ITS_SIZE = 10  # A file may take that in memory; tied weights count twice.
 _SLACK = 4 << 20  # Bytes.
@@ -28,7 +28,7 @@ class Checkpoint:
         state_dict: Tensors by name, detached, on the CPU.
         dataset_meta: ``classes`` (names) and ``palette`` (one RGB triple a class), where the file has them.
         training: Plain data under the keys of mmengine's checkpoints that a run resumes from, as it is in
-            the file: :mod:`mmiformer.training.resuming` checks it.
+            the file: :mod:`mmiformer.engine.resuming` checks it.
         left_out: Other keys beside the weights.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 StateDict = Mapping[str, torch.Tensor]
 

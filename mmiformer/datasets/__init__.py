@@ -1,5 +1,5 @@
 """Checked data sets and transforms, the audit of a data set on disk."""
 
-from mmiformer.datasets.loading import LoadIntactImage, LoadIntactSegMap
+from mmiformer.datasets.loading import LoadCheckedImage, LoadCheckedSegMap
 
-__all__ = ['LoadIntactImage', 'LoadIntactSegMap']
+__all__ = ['LoadCheckedImage', 'LoadCheckedSegMap']

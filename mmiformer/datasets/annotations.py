@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mmiformer.errors import UserError, first_line
-from mmiformer.files import check_regular
+from mmiformer.utils.errors import UserError, first_line
+from mmiformer.utils.files import check_regular
 
 NO_AREA = 'boxes without area (below 1 pixel, or outside of the image)'
 NO_CATEGORY = 'boxes of a category that the file does not declare'

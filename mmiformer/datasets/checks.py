@@ -11,8 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmiformer.config_tree import walk
-from mmiformer.errors import UserError
+from mmiformer.utils.configs import walk
+from mmiformer.utils.errors import UserError
 
 # Parts whose num_classes counts the classes of the data set (a panoptic head's does not).
 _HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head', 'model.head', 'model.data_preprocessor')

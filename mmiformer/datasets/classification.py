@@ -11,8 +11,8 @@ from mmpretrain.datasets.custom import find_folders, get_samples
 
 from mmiformer.datasets.audit.report import first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
-from mmiformer.errors import UserError, unreadable
-from mmiformer.files import check_regular
+from mmiformer.utils.errors import UserError, unreadable
+from mmiformer.utils.files import check_regular
 
 
 class CheckedFolderDataset(CustomDataset):

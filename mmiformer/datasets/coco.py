@@ -9,7 +9,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.logging import print_log
 
 from mmiformer.datasets.annotations import check_coco, read_coco
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 
 class CheckedCocoDataset(CocoDataset):

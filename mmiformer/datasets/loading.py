@@ -12,8 +12,8 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from mmiformer.errors import UserError, first_line
-from mmiformer.files import check_regular
+from mmiformer.utils.errors import UserError, first_line
+from mmiformer.utils.files import check_regular
 
 IGNORED, UNDECLARED = 255, -1  # in a label table; 255 is what mmseg's losses and metrics leave out
 # In lower case.
@@ -26,7 +26,7 @@ _JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
 @TRANSFORMS.register_module()
-class LoadIntactImage(LoadImageFromFile):
+class LoadCheckedImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` that raises, with the file's name, where pixels would be wrong.
 
     mmcv's own fails on a broken file without its name, OpenCV fills the missing part of a truncated JPEG
@@ -85,7 +85,7 @@ class LoadIntactImage(LoadImageFromFile):
         if max(width, height) > self.max_ratio * min(width, height):
             raise UserError(
                 f'{path}: {width}x{height} pixels, one side above {self.max_ratio} times the other, the '
-                'max_ratio of LoadIntactImage; cut the image into pieces, or remove it.'
+                'max_ratio of LoadCheckedImage; cut the image into pieces, or remove it.'
             )
         if self.color_type == 'unchanged':  # Raw numbers are wanted.
             return self.imdecode_backend
@@ -109,7 +109,7 @@ class LoadIntactImage(LoadImageFromFile):
 
 
 @TRANSFORMS.register_module()
-class LoadIntactSegMap(BaseTransform):
+class LoadCheckedSegMap(BaseTransform):
     """Loads the mask of an image for mmseg; raises, with the file's name, at labels that cannot be right.
 
     Takes the place of mmseg's ``LoadAnnotations``, for the datasets of
@@ -131,7 +131,7 @@ class LoadIntactSegMap(BaseTransform):
         """Reads ``results['seg_map_path']`` into ``results['gt_seg_map']``."""
         if 'seg_map_path' not in results or 'label_table' not in results:
             raise UserError(
-                f'{results["img_path"]}: its dataset names no mask for LoadIntactSegMap; take a dataset of '
+                f'{results["img_path"]}: its dataset names no mask for LoadCheckedSegMap; take a dataset of '
                 'mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to the folder of masks.'
             )
         path = results['seg_map_path']

@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
 from mmiformer.datasets.loading import IGNORED, UNDECLARED
-from mmiformer.errors import UserError, unreadable
-from mmiformer.files import check_regular
+from mmiformer.utils.errors import UserError, unreadable
+from mmiformer.utils.files import check_regular
 
 
 class CheckedSegDataset(BaseSegDataset):

@@ -10,8 +10,8 @@ from mmdet.datasets import XMLDataset
 from mmiformer.datasets.annotations import NO_AREA
 from mmiformer.datasets.coco import warn_of_skipped
 from mmiformer.datasets.loading import BROKEN, open_image, shown_size
-from mmiformer.errors import UserError, first_line, unreadable
-from mmiformer.files import check_regular
+from mmiformer.utils.errors import UserError, first_line, unreadable
+from mmiformer.utils.files import check_regular
 
 
 class CheckedXMLDataset(XMLDataset):

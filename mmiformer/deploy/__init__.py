@@ -1,13 +1,11 @@
-"""From a trained network to one for inference: folding, the form for export, and its cost."""
+"""From a trained network to one for inference: folding, and the form for export."""
 
-from mmiformer.deploy.cost import count_macs
 from mmiformer.deploy.folding import fold
-from mmiformer.deploy.programs import build_program
 from mmiformer.deploy.rewriting import cut_windows_in_chunks, split_depthwise, use_matmul_attention
+from mmiformer.deploy.wrappers import build_export_wrapper
 
 __all__ = [
-    'build_program',
-    'count_macs',
+    'build_export_wrapper',
     'cut_windows_in_chunks',
     'fold',
     'split_depthwise',

@@ -9,11 +9,11 @@ import mmcv
 import numpy as np
 import torch
 
-from mmiformer.datasets import LoadIntactImage
+from mmiformer.datasets import LoadCheckedImage
 from mmiformer.deploy.detectors import shared
-from mmiformer.deploy.programs import FromPixels, Normalisation, Program
 from mmiformer.deploy.runtimes import Session
-from mmiformer.errors import UserError, first_line
+from mmiformer.deploy.wrappers import ExportWrapper, FromPixels, Normalisation
+from mmiformer.utils.errors import UserError, first_line
 
 # Largest relative L2 difference, or for int8 the smallest cosine. Labels jump at borders, and detections at
 # thresholds: for them the smallest share of equal ones.
@@ -79,7 +79,7 @@ class Difference:
 
 
 def compare(
-    program: Program | FromPixels,
+    program: ExportWrapper | FromPixels,
     session: Session,
     images: Iterable[torch.Tensor],
     reference: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None,
@@ -142,7 +142,7 @@ def real_images(
     files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _ENDINGS and not f.is_dir())
     if not files:
         raise UserError(f'{folder}: no images in it; expected files that end in {", ".join(_ENDINGS)}.')
-    images, load = [], LoadIntactImage()
+    images, load = [], LoadCheckedImage()
     for file in files[:count]:
         image = load(dict(img_path=str(file)))['img']
         images.append(torch.from_numpy(mmcv.bgr2rgb(mmcv.imresize(image, size[::-1])))[None])

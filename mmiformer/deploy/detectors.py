@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmiformer.deploy.programs import Program
-from mmiformer.errors import UserError
+from mmiformer.deploy.wrappers import ExportWrapper
+from mmiformer.utils.errors import UserError
 
 
 @torch.library.custom_op('mmiformer::nms', mutates_args=())
@@ -96,7 +96,7 @@ def onnx_translations() -> dict[Callable, Callable]:
     return {ours.nms.default: non_max_suppression, ours.roi_align.default: aligned}
 
 
-class DetectorProgram(Program):
+class DetectorWrapper(ExportWrapper):
     """A detector for one image, which it takes to be all of the tensor, padding included.
 
     Args:
@@ -151,7 +151,7 @@ class DetectorProgram(Program):
         raise NotImplementedError
 
 
-class RetinaNetProgram(DetectorProgram):
+class RetinaNetWrapper(DetectorWrapper):
     """mmdet's RetinaNet."""
 
     @staticmethod
@@ -166,7 +166,7 @@ class RetinaNetProgram(DetectorProgram):
         return boxes[kept], labels[kept], scores[kept]
 
 
-class MaskRCNNProgram(DetectorProgram):
+class MaskRCNNWrapper(DetectorWrapper):
     """mmdet's Mask R-CNN; a fourth output, M x S x S, is the mask's probability inside of each box.
 
     A mask is pasted by resizing it to its box, bilinearly, and cutting it at ``mask_thr_binary`` of the

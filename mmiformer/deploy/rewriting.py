@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmiformer.errors import UserError
-from mmiformer.layers import Attention
+from mmiformer.models.layers import Attention
+from mmiformer.utils.errors import UserError
 
 
 def replace(model: nn.Module, by: Callable[[nn.Module], nn.Module | None]) -> None:

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from mmiformer.errors import UserError, first_line
+from mmiformer.utils.errors import UserError, first_line
 
 _NAME = 'mmcv._ext'
 _IMPLEMENTED = ('nms', 'roi_align', 'roi_pool', 'focal_loss', 'deform_conv', 'ms_deform_attn')

@@ -4,9 +4,9 @@ import torch
 from mmcv.ops import RoIAlign
 from torch import nn
 
-from mmiformer import torchvision_ops
 from mmiformer.ops.extension import extension
 from mmiformer.ops.roi_align import roi_align
+from mmiformer.utils import torchvision_ops
 
 
 class TorchRoIAlign(RoIAlign):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
-from mmiformer import torchvision_ops
+from mmiformer.utils import torchvision_ops
 
 EXTENSION = ('roi_align_forward', 'roi_align_backward')
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ class Task:
     metrics: dict[str, Metric]  # By their keys in the zoo.
     input_size: tuple[int, int]  # Height and width, in pixels, of what its models mostly see.
     images: tuple[int, int]  # Number of training and of test images of the published data set.
-    toy_data: str  # Import path of a :class:`~mmiformer.demo.folder.ToyData`.
+    toy_data: str  # Import path of a :class:`~mmiformer.datasets.toy.folder.ToyData`.
     toy_batch_size: int
     toy_lr: float  # Of AdamW.
-    # Import paths of subclasses of :class:`~mmiformer.deploy.programs.Program`, by the type name of the model
-    # that each wraps; '*' is for all other models of the toolbox. Files of new heads add theirs.
+    # Import paths of subclasses of :class:`~mmiformer.deploy.wrappers.ExportWrapper`, by the type name of
+    # the model that each wraps; '*' is for all other models of the toolbox. Files of new heads add theirs.
     export_wrappers: dict[str, str]
     inferencer_type: str  # Import path of the toolbox's inferencer.
     painter: type[Painter]

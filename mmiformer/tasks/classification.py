@@ -66,9 +66,9 @@ class Classification(Task):
     metrics = dict(top1=Metric('top-1', 'cls', 'ImageNet-1k', 'classifier', 'accuracy/top1', 1, 0.1, 0.3))
     input_size = (224, 224)
     images = 1_281_167, 50_000
-    toy_data = 'mmiformer.demo.imagenet.TOY_DATA'
+    toy_data = 'mmiformer.datasets.toy.imagenet.TOY_DATA'
     toy_batch_size, toy_lr = 32, 1e-3
-    export_wrappers = {'*': 'mmiformer.deploy.programs.Logits'}
+    export_wrappers = {'*': 'mmiformer.deploy.wrappers.Logits'}
     inferencer_type = 'mmpretrain.ImageClassificationInferencer'
     painter = ClassificationPainter
 

@@ -41,11 +41,11 @@ class Detection(Task):
     )
     input_size = (800, 1088)  # An image of 4:3 in the published schedule.
     images = 117_266, 5_000  # COCO 2017 without training images that have no box.
-    toy_data = 'mmiformer.demo.coco.TOY_DATA'
+    toy_data = 'mmiformer.datasets.toy.coco.TOY_DATA'
     toy_batch_size, toy_lr = 4, 5e-4
     export_wrappers = dict(
-        MaskRCNN='mmiformer.deploy.detectors.MaskRCNNProgram',
-        RetinaNet='mmiformer.deploy.detectors.RetinaNetProgram',
+        MaskRCNN='mmiformer.deploy.detectors.MaskRCNNWrapper',
+        RetinaNet='mmiformer.deploy.detectors.RetinaNetWrapper',
     )
     inferencer_type = 'mmdet.apis.DetInferencer'
     painter = DetectionPainter

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from mmiformer.config_tree import walk
 from mmiformer.tasks.base import Metric, Painter, Task, register
+from mmiformer.utils.configs import walk
 
 
 def class_shares(*label_maps: Any) -> dict[int, float]:
@@ -79,9 +79,9 @@ class Segmentation(Task):
     metrics = dict(miou=Metric('mIoU', 'seg', 'ADE20K', 'Semantic FPN 40k', 'mIoU', 1, 0.3, 0.8))
     input_size = (512, 512)
     images = 20_210, 2_000
-    toy_data = 'mmiformer.demo.ade.TOY_DATA'
+    toy_data = 'mmiformer.datasets.toy.ade.TOY_DATA'
     toy_batch_size, toy_lr = 4, 5e-4
-    export_wrappers = {'*': 'mmiformer.deploy.programs.LabelMap'}
+    export_wrappers = {'*': 'mmiformer.deploy.wrappers.LabelMap'}
     inferencer_type = 'mmseg.apis.MMSegInferencer'
     painter = SegmentationPainter
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmiformer.deploy.cost import count_macs
+from mmiformer.benchmark.cost import count_macs
 from mmiformer.tasks import TASKS
 
 # Mask R-CNN with R-50, mmdet, trained on 8 V100 in float32 at 53 images a second (detectron2's

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from mmiformer.backbones import FAMILIES
 from mmiformer.checkpoints.released import RELEASED, Weights
-from mmiformer.errors import UserError
-from mmiformer.results import DOWNSTREAM, IMAGENET, METRICS
-from mmiformer.results.downstream import SOURCE
+from mmiformer.models.backbones import FAMILIES
+from mmiformer.utils.errors import UserError
 from mmiformer.zoo.peers import PEERS
+from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, METRICS
+from mmiformer.zoo.published.downstream import SOURCE
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Configs, tools and metafiles: where OpenMMLab's tools look for them, or in a checkout that is not installed.

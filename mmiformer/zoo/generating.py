@@ -1,4 +1,4 @@
-"""The files that are made from :mod:`mmiformer.results` and the zoo, so that no figure is typed twice."""
+"""The files that are made from the published figures and the zoo, so that no figure is typed twice."""
 
 import re
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 import yaml
 
-from mmiformer.deploy.cost import count_macs
-from mmiformer.deploy.networks import Network
-from mmiformer.errors import UserError
-from mmiformer.results import DOWNSTREAM, GAINS, IMAGENET, METRICS, PAPERS, published
-from mmiformer.results.markdown import markdown_table
+from mmiformer.benchmark.cost import count_macs
+from mmiformer.benchmark.networks import Network
+from mmiformer.utils.errors import UserError
 from mmiformer.zoo import peers
 from mmiformer.zoo.effort import WholeModel
 from mmiformer.zoo.entries import TASKS, Entry, entries
+from mmiformer.zoo.markdown import markdown_table
+from mmiformer.zoo.published import DOWNSTREAM, GAINS, IMAGENET, METRICS, PAPERS, published
 
 # How OpenMMLab's metafiles call what the metrics are of: task, data set, figure.
 _RESULTS = dict(

@@ -78,7 +78,7 @@ def _timm(
     **options: Any,
 ) -> dict[str, Any]:
     return dict(
-        type=f'mmiformer.backbones.{features}',
+        type=f'mmiformer.models.backbones.{features}',
         model_name=name,
         out_indices=out_indices,
         **options,

@@ -11,17 +11,17 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmiformer.apis.hub import get_config
 from mmiformer.datasets.checks import datasets_of, paths_of
-from mmiformer.errors import UserError
-from mmiformer.files import sha256_of, write_whole
-from mmiformer.machine import MODULES, describe_machine
-from mmiformer.results import DOWNSTREAM, METRICS
-from mmiformer.results.comparing import Row
+from mmiformer.engine.resuming import last_checkpoint
 from mmiformer.tasks import TASKS
-from mmiformer.training.resuming import last_checkpoint
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import atomic_write, sha256_of
+from mmiformer.utils.machine import MODULES, describe_machine
+from mmiformer.zoo.comparing import Row
 from mmiformer.zoo.entries import Entry, config_file, entries
-from mmiformer.zoo.hub import get_config
 from mmiformer.zoo.launching import Launch, OnProgress, run_tool
+from mmiformer.zoo.published import DOWNSTREAM, METRICS
 
 # Whose published results are by other recipes than the configs here.
 _OTHER_RECIPES = 'published of runs by other recipes; trained here by that of iFormer.'
@@ -183,7 +183,7 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         if last_checkpoint(folder) and _read(folder / 'key.json') != key:
             return f'{folder}: was trained with other settings; remove it, or choose another --out.'
-        write_whole(folder / 'key.json', json.dumps(key))
+        atomic_write(folder / 'key.json', json.dumps(key))
         reason = run_tool(self.training_command(), folder / 'log.txt', progress)
         if reason is None and last_checkpoint(folder) is None:
             reason = f'{folder}: training left no checkpoint there.'
@@ -216,7 +216,7 @@ class Job:
         if _read(self.folder / 'key.json') != key or _read(measured) is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             measured.unlink(missing_ok=True)
-            write_whole(self.folder / 'key.json', json.dumps(key))
+            atomic_write(self.folder / 'key.json', json.dumps(key))
             reason = run_tool(self.evaluation_command(checkpoint), self.folder / 'log.txt', progress)
             if reason:
                 row.status = 'failed'

@@ -22,7 +22,7 @@ from mmengine.runner import load_checkpoint, load_state_dict
 from mmiformer import IFormer
 from mmiformer.checkpoints import load_weights, read, translate
 from mmiformer.deploy import fold
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 
 class SubtleBomb(Bomb):

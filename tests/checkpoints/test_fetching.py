@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmiformer import cli
 from mmiformer.checkpoints import fetching, read, released
-from mmiformer.errors import UserError
-from mmiformer.files import sha256_of
+from mmiformer.utils import cli
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import sha256_of
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

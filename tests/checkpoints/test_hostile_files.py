@@ -25,7 +25,7 @@ from torch._utils import _rebuild_tensor_v2
 
 from mmiformer import IFormer
 from mmiformer.checkpoints import load_backbone, read
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 pytestmark = [  # Of torch, about what it is made to read here.
     pytest.mark.filterwarnings('ignore:Detected pickle protocol:UserWarning'),

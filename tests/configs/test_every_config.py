@@ -11,8 +11,8 @@ from helpers import forget_visualizers
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmiformer.cli import load_config
-from mmiformer.config_tree import walk
+from mmiformer.utils.cli import load_config
+from mmiformer.utils.configs import walk
 from mmiformer.zoo.peers import configs
 
 FOLDER = Path(__file__).parents[2] / 'configs'

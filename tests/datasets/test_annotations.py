@@ -18,7 +18,7 @@ from pycocotools import mask as rle
 
 from mmiformer.datasets.annotations import NO_AREA, NO_CATEGORY, NO_POLYGON, check_coco, is_whole, read_coco
 from mmiformer.datasets.checks import check_evaluators
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 CLASSES = ('kite', 'clock')
 NAN, INF = math.nan, math.inf

@@ -15,14 +15,14 @@ from mmpretrain.datasets import CustomDataset, ImageNet
 from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
-from mmiformer.cli import load_config
 from mmiformer.datasets.audit import ade20k, audit, coco, default_root, imagenet
 from mmiformer.datasets.checks import check_files
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
-from mmiformer.demo.ade import make_ade
-from mmiformer.demo.coco import make_coco
-from mmiformer.demo.imagenet import make_imagenet
-from mmiformer.errors import UserError
+from mmiformer.datasets.toy.ade import make_ade
+from mmiformer.datasets.toy.coco import make_coco
+from mmiformer.datasets.toy.imagenet import make_imagenet
+from mmiformer.utils.cli import load_config
+from mmiformer.utils.errors import UserError
 
 MAKERS = {'coco': make_coco, 'ade20k': make_ade, 'imagenet': make_imagenet}
 TRAIN, VAL = 'annotations/instances_train2017.json', 'annotations/instances_val2017.json'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 KIND = 'mmiformer.datasets.classification.CheckedFolderDataset'
 IMAGENET = 'mmiformer.datasets.classification.CheckedImageNet'
@@ -138,7 +138,7 @@ def test_images_out_of_an_lmdb(data):
                 data_root='',
                 data_prefix='',
                 metainfo=dict(classes=CLASSES),
-                pipeline=[dict(type='LoadIntactImage', imdecode_backend='pillow', backend_args=backend)],
+                pipeline=[dict(type='LoadCheckedImage', imdecode_backend='pillow', backend_args=backend)],
             )
         )
         found = [dataset[i] for i in range(len(dataset))]

@@ -14,11 +14,11 @@ from mmcv.transforms import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import EpsImagePlugin, Image, ImageCms, ImageOps
 
-from mmiformer.cli import load_config
-from mmiformer.datasets.loading import LoadIntactImage, open_image
-from mmiformer.errors import UserError
-from mmiformer.inference import build_model, predict, read_image
+from mmiformer.apis.inference import build_model, predict, read_image
+from mmiformer.datasets.loading import LoadCheckedImage, open_image
 from mmiformer.tasks import task_of
+from mmiformer.utils.cli import load_config
+from mmiformer.utils.errors import UserError
 
 # Smooth, so that compression keeps it, and without symmetry.
 PIXELS = cv2.resize(
@@ -43,7 +43,7 @@ def by_opencv(suffix: str, pixels: np.ndarray) -> bytes:
 
 def read(path: Path, backend: str = 'cv2', **options) -> np.ndarray:
     """RGB pixels."""
-    load = LoadIntactImage(**{'imdecode_backend': backend, 'color_type': BACKENDS[backend], **options})
+    load = LoadCheckedImage(**{'imdecode_backend': backend, 'color_type': BACKENDS[backend], **options})
     return load(dict(img_path=str(path)))['img'][..., ::-1]
 
 
@@ -269,7 +269,7 @@ def test_any_name_that_a_file_can_have(tmp_path):
 
 
 def test_an_image_must_have_the_size_of_its_annotations(file):
-    load = LoadIntactImage()
+    load = LoadCheckedImage()
     file.write_bytes(WHOLE['PNG'])
     assert load(dict(img_path=str(file), width=60, height=40))['img_shape'] == (40, 60)
     with pytest.raises(UserError, match='picture: 60x40 pixels, but its annotations are of 61x40; restore'):
@@ -283,7 +283,7 @@ def test_an_image_must_have_the_size_of_its_annotations(file):
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    load = TRANSFORMS.build(dict(type='LoadIntactSegMap'))
+    load = TRANSFORMS.build(dict(type='LoadCheckedSegMap'))
     results = dict(img_path='picture', seg_map_path=str(path), ori_shape=shape, seg_fields=[])
     return load(dict(results, label_table=np.arange(256, dtype=np.int16)))['gt_seg_map']
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def image(tmp_path) -> Path:
 
 
 def load(path: Path, backend: str = 'cv2') -> dict:
-    cfg = dict(type='LoadIntactImage', imdecode_backend=backend)
+    cfg = dict(type='LoadCheckedImage', imdecode_backend=backend)
     return TRANSFORMS.build(cfg)(dict(img_path=str(path)))
 
 

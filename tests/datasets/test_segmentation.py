@@ -8,7 +8,7 @@ from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from PIL import Image
 
 from mmiformer.datasets.checks import check_classes, check_files, dataset_meta, datasets_of
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 CLASSES = ('sky', 'sea', 'boat')
 
@@ -29,7 +29,7 @@ def data(tmp_path) -> dict:
         data_prefix=dict(img_path='img', seg_map_path='ann'),
         metainfo=dict(classes=CLASSES),
         void=[3],
-        pipeline=[dict(type='LoadIntactImage'), dict(type='LoadIntactSegMap')],
+        pipeline=[dict(type='LoadCheckedImage'), dict(type='LoadCheckedSegMap')],
     )
 
 
@@ -170,7 +170,7 @@ def test_a_mask_that_vanished_later_is_named(data):
 
 def test_real_masks_of_both_formats(real_data):
     init_default_scope('mmseg')
-    steps = [TRANSFORMS.build(dict(type=t)) for t in ('LoadIntactImage', 'LoadIntactSegMap')]
+    steps = [TRANSFORMS.build(dict(type=t)) for t in ('LoadCheckedImage', 'LoadCheckedSegMap')]
     for config, folder in (('ade20k', 'ade/ADEChallengeData2016'), ('camvid', 'camvid')):
         if not (real_data / folder).is_dir():
             pytest.skip(f'no {folder} in {real_data}')

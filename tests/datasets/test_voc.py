@@ -8,7 +8,7 @@ from helpers import png_of
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import ExifTags, Image
 
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 OBJECT = (
     '<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>'

@@ -16,12 +16,12 @@ from helpers import call_tool
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmiformer.benchmark.networks import Network
 from mmiformer.deploy import networks, plotting, timing
-from mmiformer.deploy.networks import Network
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Graph, Runtime
-from mmiformer.errors import UserError
-from mmiformer.results import DOWNSTREAM, IMAGENET, published
+from mmiformer.utils.errors import UserError
+from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, published
 
 TINY = ('--sizes', '64x64', '--rounds', '3', '--seconds', '0.001')
 
@@ -95,7 +95,7 @@ def test_statistics_of_noise_keep_values_in_range():
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert float(net.eval()(image).std()) < 1e-6
-        networks.settle_statistics(net, 32, 32)
+        networks.calibrate_batchnorm(net, 32, 32)
         assert 0.5 < float(net(image).std()) < 2
     assert not net.training
     assert not any(norm.training for _, norm in net)

@@ -4,10 +4,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmiformer import IFormer, MoCoViT
+from mmiformer.benchmark.cost import count_macs, count_operators
 from mmiformer.deploy import cost as module
-from mmiformer.deploy import count_macs, use_matmul_attention
-from mmiformer.deploy.cost import count_operators
-from mmiformer.errors import UserError
+from mmiformer.deploy import use_matmul_attention
+from mmiformer.utils.errors import UserError
 
 
 def of_fvcore(model: nn.Module, size: int) -> int:

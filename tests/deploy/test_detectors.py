@@ -7,16 +7,16 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmiformer.deploy.detectors import MaskRCNNProgram, RetinaNetProgram, onnx_translations, shared
-from mmiformer.deploy.runtimes.base import Order, trace
-from mmiformer.errors import UserError
+from mmiformer.deploy.detectors import MaskRCNNWrapper, RetinaNetWrapper, onnx_translations, shared
+from mmiformer.deploy.runtimes.base import ExportOptions, trace
 from mmiformer.ops.layers import use_torch_roi_align
+from mmiformer.utils.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / 'configs/detection'
 SIZES = [(160, 256), (97, 131), (224, 224)]
 KINDS = {
-    'retinanet_mocovit_coco': (RetinaNetProgram, 'model.bbox_head.retina_cls.bias'),
-    'maskrcnn_iformer_t_coco': (MaskRCNNProgram, 'model.roi_head.bbox_head.fc_cls.bias'),
+    'retinanet_mocovit_coco': (RetinaNetWrapper, 'model.bbox_head.retina_cls.bias'),
+    'maskrcnn_iformer_t_coco': (MaskRCNNWrapper, 'model.roi_head.bbox_head.fc_cls.bias'),
 }
 
 
@@ -113,7 +113,7 @@ def file(kind, tmp_path_factory):
     pytest.importorskip('onnxscript')
     _, program, _ = kind
     exported = torch.onnx.export(
-        trace(program, Order(image(*SIZES[0]), dynamic=True)),
+        trace(program, ExportOptions(image(*SIZES[0]), dynamic=True)),
         dynamo=True,
         opset_version=20,
         input_names=['image'],

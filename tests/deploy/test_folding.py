@@ -8,12 +8,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmiformer import IFormer
-from mmiformer.deploy import count_macs, cut_windows_in_chunks, fold, split_depthwise
+from mmiformer.apis.inference import optimize_for_inference
+from mmiformer.benchmark.cost import count_macs
+from mmiformer.deploy import cut_windows_in_chunks, fold, split_depthwise
 from mmiformer.deploy.rewriting import pool_by_products
-from mmiformer.errors import UserError
-from mmiformer.inference import quicken
-from mmiformer.layers import ConvNorm, InPlaceGELU
-from mmiformer.layers.attention import Attention, MoSA
+from mmiformer.models.layers import ConvNorm, InPlaceGELU
+from mmiformer.models.layers.attention import Attention, MoSA
+from mmiformer.utils.errors import UserError
 
 
 @pytest.mark.parametrize('window_size', [None, 3])
@@ -39,12 +40,12 @@ def test_folded_equals_unfolded_and_nothing_is_left_to_fold(window_size, layer_s
 def test_folding_is_algebra_alone_and_a_cpu_gets_its_own_form():
     net = trained_looking(IFormer('t', out_indices=(2, 3), window_size=3))
     image = torch.randn(1, 3, 97, 130)
-    folded, fast = fold(net), quicken(net)
+    folded, fast = fold(net), optimize_for_inference(net)
     for model, optimised in ((folded, False), (fast, True)):
         attentions = [m for m in model.modules() if isinstance(m, Attention)]
         assert attentions and all(m.use_matmul is optimised for m in attentions)
         assert any(isinstance(m, InPlaceGELU) for m in model.modules()) is optimised
-    assert not quicken(MoSA(8).to('meta')).use_matmul, 'other devices keep their own kernels'
+    assert not optimize_for_inference(MoSA(8).to('meta')).use_matmul, 'other devices keep their own kernels'
     with torch.no_grad():
         for a, b in zip(fast(image), folded(image), strict=True):
             assert a.is_contiguous(memory_format=torch.channels_last)

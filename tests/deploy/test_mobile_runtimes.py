@@ -8,13 +8,13 @@ from torch import nn
 
 from mmiformer import IFormer, MoCoViT
 from mmiformer.deploy import split_depthwise
-from mmiformer.deploy.programs import Features, FromPixels, Logits
-from mmiformer.deploy.runtimes.base import Order
+from mmiformer.deploy.runtimes.base import ExportOptions
 from mmiformer.deploy.runtimes.converting import staged
 from mmiformer.deploy.runtimes.coreml import CoreML
 from mmiformer.deploy.runtimes.executorch import ExecuTorch
 from mmiformer.deploy.runtimes.ncnn import NCNN
-from mmiformer.errors import UserError
+from mmiformer.deploy.wrappers import Features, FromPixels, Logits
+from mmiformer.utils.errors import UserError
 
 PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 # To quantise, and where what is around a network matters.
@@ -40,7 +40,7 @@ def classifier() -> Logits:
 
     init_default_scope('mmpretrain')
 
-    head = dict(type='mmiformer.classifiers.NormLinearClsHead', in_channels=64, num_classes=5)
+    head = dict(type='mmiformer.models.heads.NormLinearClsHead', in_channels=64, num_classes=5)
     return Logits(trained_looking(ImageClassifier(backbone=dict(type='IFormer', arch=SMALLER), head=head)))
 
 
@@ -67,7 +67,7 @@ def test_executorch_takes_an_iformer_as_one_piece(tmp_path, size, capfd):
     runtime.require()
     capfd.readouterr()
     file = tmp_path / 'net.pte'
-    runtime.export(program, Order(image), file)
+    runtime.export(program, ExportOptions(image), file)
     assert capfd.readouterr() == ('', '')
     session = runtime.open(file, threads=1)
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -89,7 +89,7 @@ def test_executorch_split_computes_the_same(tmp_path):
     split_depthwise(split)
     torch.testing.assert_close(split(image), program(image), rtol=1e-5, atol=1e-6)
     runtime, file = ExecuTorch(), tmp_path / 'net.pte'
-    runtime.export(program, Order(image), file)
+    runtime.export(program, ExportOptions(image), file)
     assert difference(runtime.open(file)(image.numpy()), [program(image).detach().numpy()]) < 1e-5
     assert runtime.inspect(file).operators['XnnpackBackend: DepthwiseConv2d'] == 3
 
@@ -97,7 +97,7 @@ def test_executorch_split_computes_the_same(tmp_path):
 def test_executorch_keeps_the_threads_of_what_is_loaded(tmp_path):
     pytest.importorskip('executorch')
     runtime, file, image = ExecuTorch(), tmp_path / 'net.pte', torch.randn(1, 3, 32, 32)
-    runtime.export(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU()), Order(image), file)
+    runtime.export(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU()), ExportOptions(image), file)
     session = runtime.open(file, threads=1)
     with pytest.raises(RuntimeError, match='another number of threads'):
         ExecuTorch().open(file, threads=2)
@@ -109,10 +109,10 @@ def test_executorch_keeps_the_threads_of_what_is_loaded(tmp_path):
 def test_executorch_int8_resembles_the_network(tmp_path):
     pytest.importorskip('executorch')
     program, image, runtime = iformer(SMALLER), torch.randn(1, 3, 97, 131), ExecuTorch()
-    file, order = tmp_path / 'net.pte', Order(image, precision='int8')
+    file, order = tmp_path / 'net.pte', ExportOptions(image, precision='int8')
     with pytest.raises(UserError, match='--calibrate'):
         runtime.check(order)
-    order = Order(image, precision='int8', calibration=[torch.randn(1, 3, 97, 131) for _ in range(4)])
+    order = ExportOptions(image, precision='int8', calibration=[torch.randn(1, 3, 97, 131) for _ in range(4)])
     runtime.check(order)
     runtime.export(program, order, file)
     outputs = runtime.open(file)(image.numpy())
@@ -125,7 +125,7 @@ def test_executorch_mocovit_and_logits(tmp_path):
     pytest.importorskip('executorch')
     image, runtime, file = torch.randn(1, 3, 96, 128), ExecuTorch(), tmp_path / 'net.pte'
     for program in (mocovit(), classifier()):
-        runtime.export(program, Order(image), file)
+        runtime.export(program, ExportOptions(image), file)
         assert difference(runtime.open(file)(image.numpy()), reference(program, image)) < 1e-4
         assert runtime.inspect(file).largest_rank <= 4
         assert runtime.inspect(file).operators['XnnpackBackend'] == 1
@@ -138,7 +138,7 @@ def test_ncnn_computes_the_same_with_one_and_several_windows(tmp_path, size, pre
     program, image, runtime = iformer(SMALL), torch.randn(1, 3, *size), NCNN()
     runtime.require()
     file = tmp_path / 'net.param'
-    runtime.export(program, Order(image, precision=precision), file)
+    runtime.export(program, ExportOptions(image, precision=precision), file)
     assert capfd.readouterr() == ('', '')
     outputs = runtime.open(file, threads=1)(image.numpy())
     error = difference(outputs, reference(program, image))
@@ -152,12 +152,12 @@ def test_ncnn_mocovit_logits_and_pixels(tmp_path):
     runtime, file = NCNN(), tmp_path / 'net.param'
     image = torch.randn(1, 3, 97, 131)
     for program in (mocovit(), classifier()):
-        runtime.export(program, Order(image), file)
+        runtime.export(program, ExportOptions(image), file)
         assert difference(runtime.open(file)(image.numpy()), reference(program, image)) < 1e-4
     pixels = torch.randint(0, 256, (1, 97, 131, 3), dtype=torch.uint8)
     for to_rgb in (True, False):
         baked = FromPixels(iformer(SMALLER), dict(PREPROCESSOR, bgr_to_rgb=to_rgb))
-        runtime.export(baked, Order(pixels), file)
+        runtime.export(baked, ExportOptions(pixels), file)
         assert difference(runtime.open(file)(pixels.numpy()), reference(baked, pixels)) < 1e-4
 
 
@@ -169,19 +169,19 @@ def test_ncnn_tells_what_it_has_not(tmp_path):
             return (x.sort(dim=1).values,)
 
     with pytest.raises(UserError, match='ncnn: has no layer for'):
-        NCNN().export(Sorted(), Order(torch.randn(1, 3, 8, 8)), tmp_path / 'net.param')
+        NCNN().export(Sorted(), ExportOptions(torch.randn(1, 3, 8, 8)), tmp_path / 'net.param')
     assert names(tmp_path) == [], 'nothing half-written'
     with pytest.raises(UserError, match='one image at a time'):
-        NCNN().check(Order(torch.randn(2, 3, 64, 64)))
+        NCNN().check(ExportOptions(torch.randn(2, 3, 64, 64)))
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
 def test_coreml_has_attention_as_one_operator_and_no_rank_above_4(tmp_path, precision, capfd):
     pytest.importorskip('coremltools')
-    runtime, file, order = CoreML(), tmp_path / 'net.mlpackage', Order(torch.randn(1, 3, 97, 131))
+    runtime, file, order = CoreML(), tmp_path / 'net.mlpackage', ExportOptions(torch.randn(1, 3, 97, 131))
     runtime.require()
     capfd.readouterr()
-    order = Order(order.example, precision=precision)
+    order = ExportOptions(order.example, precision=precision)
     runtime.check(order)
     for _ in range(2 if precision == 'fp32' else 1):  # The second time it stands in its own place.
         runtime.export(iformer(SMALL), order, file)
@@ -209,7 +209,7 @@ def test_coreml_mocovit_logits_and_pixels(tmp_path):
         (classifier(), image),
         (FromPixels(iformer(SMALLER), PREPROCESSOR), pixels),
     ):
-        runtime.export(program, Order(example), file)
+        runtime.export(program, ExportOptions(example), file)
         assert runtime.inspect(file).largest_rank == 4
         description = ct.models.MLModel(str(file), skip_model_load=True).get_spec().description
         assert [output.name for output in description.output] == list(program.outputs)
@@ -220,10 +220,10 @@ def test_coreml_mocovit_logits_and_pixels(tmp_path):
 def test_absent_runtimes_and_orders_they_do_not_take(runtime, monkeypatch):
     image = torch.randn(1, 3, 64, 64)
     with pytest.raises(UserError, match=f'--precision fp8: {runtime.name} is written in fp32'):
-        runtime.check(Order(image, precision='fp8'))
+        runtime.check(ExportOptions(image, precision='fp8'))
     if not runtime.dynamic:
         with pytest.raises(UserError, match='files for .* have one size'):
-            runtime.check(Order(image, dynamic=True))
+            runtime.check(ExportOptions(image, dynamic=True))
     for module in {m.split('.')[0] for m in runtime.modules}:
         monkeypatch.setitem(__import__('sys').modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'mmiformer\[{runtime.name}\]'"):

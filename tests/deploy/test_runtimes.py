@@ -6,9 +6,9 @@ import torch
 from helpers import SMALL_IFORMER, trained_looking
 
 from mmiformer import IFormer
-from mmiformer.deploy.programs import Features, FromPixels
-from mmiformer.deploy.runtimes import RUNTIMES, Order
-from mmiformer.errors import UserError
+from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions
+from mmiformer.deploy.wrappers import Features, FromPixels
+from mmiformer.utils.errors import UserError
 
 # Weights enough that a file's size is theirs.
 ARCH = dict(SMALL_IFORMER, dims=(32, 64, 128, 128))
@@ -35,7 +35,7 @@ def plain(request, small_program, tmp_path_factory) -> tuple[str, int]:
     """A runtime, and the size of its files of the small network in float32."""
     require(request.param)
     runtime, folder = RUNTIMES[request.param], tmp_path_factory.mktemp('fp32')
-    runtime.export(small_program, Order(torch.zeros(1, 3, 64, 96)), folder / f'net{runtime.suffix}')
+    runtime.export(small_program, ExportOptions(torch.zeros(1, 3, 64, 96)), folder / f'net{runtime.suffix}')
     return request.param, size_of(folder)
 
 
@@ -53,7 +53,7 @@ def test_one_dynamic_file_serves_all_sizes(tmp_path, program, name):
     require(name)
     runtime = RUNTIMES[name]
     file = tmp_path / f'net{runtime.suffix}'
-    runtime.export(program, Order(torch.zeros(1, 3, 224, 224), dynamic=True), file)
+    runtime.export(program, ExportOptions(torch.zeros(1, 3, 224, 224), dynamic=True), file)
     session = runtime.open(file, threads=1)
     for size in SIZES:
         image = torch.randn(size)
@@ -77,7 +77,7 @@ def test_lower_precisions_are_near_and_smaller(tmp_path, small_program, plain, p
         pytest.skip(f'{name} has none')
     images = [torch.rand(1, 3, 64, 96) * 2 - 1 for _ in range(4)]
     file = tmp_path / f'net{runtime.suffix}'
-    order = Order(images[0], precision=precision, calibration=images)
+    order = ExportOptions(images[0], precision=precision, calibration=images)
     runtime.check(order)
     runtime.export(program, order, file)
     with torch.no_grad():
@@ -113,12 +113,12 @@ def test_what_a_runtime_does_not_have_is_told(monkeypatch):
     runtime = RUNTIMES['onnx']
     example = torch.zeros(1, 3, 64, 64)
     with pytest.raises(UserError, match='--precision bf16: onnx is written in fp32, fp16, int8'):
-        runtime.check(Order(example, precision='bf16'))
+        runtime.check(ExportOptions(example, precision='bf16'))
     with pytest.raises(UserError, match='int8: needs --calibrate'):
-        runtime.check(Order(example, precision='int8'))
+        runtime.check(ExportOptions(example, precision='int8'))
     monkeypatch.setattr(runtime, 'dynamic', False)
     with pytest.raises(UserError, match='--dynamic: files for onnx have one size'):
-        runtime.check(Order(example, dynamic=True))
+        runtime.check(ExportOptions(example, dynamic=True))
     monkeypatch.setattr(runtime, 'modules', ('no_such_module',))
     with pytest.raises(
         UserError, match=r"no_such_module cannot be imported .*pip install 'mmiformer\[onnx\]'"

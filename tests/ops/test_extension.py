@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from mmiformer.errors import UserError
 from mmiformer.ops.extension import TorchExtension
+from mmiformer.utils.errors import UserError
 
 mmdet = pytest.importorskip('mmdet')
 

@@ -6,10 +6,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mmiformer.datasets.audit import ade20k, coco, imagenet
-from mmiformer.deploy import build_program
-from mmiformer.deploy.programs import FromPixels, LabelMap, Logits, Program
-from mmiformer.errors import UserError
+from mmiformer.deploy import build_export_wrapper
+from mmiformer.deploy.wrappers import ExportWrapper, FromPixels, LabelMap, Logits
 from mmiformer.tasks import MAIN_METRICS, METRICS, TASKS, Metric, Task, register, task_of
+from mmiformer.utils.errors import UserError
 from mmiformer.zoo.entries import TASKS as FOLDERS
 
 
@@ -42,7 +42,7 @@ class Identity(nn.Module):
         return image
 
 
-class Doubled(Program):
+class Doubled(ExportWrapper):
     """Stands for the export wrapper of a new head."""
 
     outputs = ('image',)
@@ -58,16 +58,16 @@ class Doubled(Program):
 @pytest.fixture
 def own_wrapper(monkeypatch) -> str:
     """Import path of the wrapper."""
-    monkeypatch.setattr('mmiformer.deploy.programs.Doubled', Doubled, raising=False)
-    return 'mmiformer.deploy.programs.Doubled'
+    monkeypatch.setattr('mmiformer.deploy.wrappers.Doubled', Doubled, raising=False)
+    return 'mmiformer.deploy.wrappers.Doubled'
 
 
 def test_a_new_head_adds_its_export_wrapper(own_wrapper, monkeypatch):
     model = type('NewDetector', (Identity,), dict(__module__='mmdet.models.detectors.new'))()
     with pytest.raises(UserError, match='NewDetector: has no program for --what model'):
-        build_program(model, 'model')
+        build_export_wrapper(model, 'model')
     monkeypatch.setitem(TASKS['det'].export_wrappers, 'NewDetector', own_wrapper)
-    program = build_program(model, 'model')
+    program = build_export_wrapper(model, 'model')
     assert type(program) is Doubled
     pixels = torch.full((1, 2, 2, 3), 5, dtype=torch.uint8)
     whole = FromPixels(program, dict(mean=[1.0] * 3, std=[2.0] * 3, bgr_to_rgb=True))
@@ -76,12 +76,12 @@ def test_a_new_head_adds_its_export_wrapper(own_wrapper, monkeypatch):
 
 
 def test_models_are_wrapped_by_their_toolbox_or_that_of_their_base(monkeypatch):
-    monkeypatch.setattr(LabelMap, '__init__', Program.__init__)
+    monkeypatch.setattr(LabelMap, '__init__', ExportWrapper.__init__)
     for scope, wrapper in (('mmseg', LabelMap), ('mmpretrain', Logits)):
         base = type('Base', (Identity,), dict(__module__=f'{scope}.models'))
-        assert type(build_program(type('Own', (base,), {})(), 'model')) is wrapper
+        assert type(build_export_wrapper(type('Own', (base,), {})(), 'model')) is wrapper
     with pytest.raises(UserError, match='Identity: has no program'):
-        build_program(Identity(), 'model')
+        build_export_wrapper(Identity(), 'model')
 
 
 def test_a_fourth_task_is_one_class(own_wrapper, monkeypatch):
@@ -98,6 +98,6 @@ def test_a_fourth_task_is_one_class(own_wrapper, monkeypatch):
             task_of(Config(dict(default_scope='mmpose'))) is TASKS['pose'] and METRICS['pck'].title == 'PCK'
         )
         model = type('Estimator', (Identity,), dict(__module__='mmpose.models'))()
-        assert type(build_program(model, 'model')) is Doubled
+        assert type(build_export_wrapper(model, 'model')) is Doubled
     finally:
         del TASKS['pose'], METRICS['pck']

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 
-from mmiformer.demo.imagenet import make_imagenet
+from mmiformer.datasets.toy.imagenet import make_imagenet
 
 
 def test_a_subset_is_told_in_numbers_and_passes(run_tool, real_data, monkeypatch):

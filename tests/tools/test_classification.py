@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmiformer.cli import load_config
-from mmiformer.demo import imagenet
+from mmiformer.datasets.toy import imagenet
+from mmiformer.utils.cli import load_config
 
 # A run that is over in seconds.
 SHORT = (
@@ -106,7 +106,7 @@ def test_official_files_are_tested_as_they_are_and_converted(run_tool, cls_confi
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         cv2.imwrite(str(tmp_path / 'val' / folders[i] / f'{i}.JPEG'), cv2.resize(pixels, (300, 260)))
         lines.append(f'{folders[i]}/{i}.JPEG')
-    from mmiformer.inference import build_model, predict
+    from mmiformer.apis.inference import build_model, predict
 
     model = build_model(load_config(config), str(source))
     labels = [int(predict(model, load_config(config), tmp_path / 'val' / x).pred_label) for x in lines]

@@ -18,8 +18,8 @@ import pytest
 import torch
 from helpers import CONFIG, SHORT, SHORT_SEG
 
-from mmiformer.cli import load_config
-from mmiformer.files import parts_in
+from mmiformer.utils.cli import load_config
+from mmiformer.utils.files import parts_in
 
 CONFIGS = dict(
     det=(CONFIG, SHORT),

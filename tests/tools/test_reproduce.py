@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmiformer
-from mmiformer.demo.ade import make_ade
+from mmiformer.datasets.toy.ade import make_ade
 from mmiformer.zoo import reproducing
 
 SMALL = (

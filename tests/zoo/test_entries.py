@@ -4,9 +4,9 @@ import pytest
 from mmengine.config import Config
 
 from mmiformer.checkpoints.released import RELEASED
-from mmiformer.errors import UserError
-from mmiformer.results import DOWNSTREAM, IMAGENET
+from mmiformer.utils.errors import UserError
 from mmiformer.zoo.entries import config_file, config_files, entries
+from mmiformer.zoo.published import DOWNSTREAM, IMAGENET
 
 FOLDER = Path(__file__).parents[2] / 'configs'
 BY_NAME = {entry.name: entry for entry in entries()}

@@ -15,9 +15,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmiformer
-from mmiformer.errors import UserError
-from mmiformer.inference import predict
-from mmiformer.zoo.hub import allow_own_bases
+from mmiformer.apis.hub import allow_own_bases
+from mmiformer.apis.inference import predict
+from mmiformer.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,11 +84,11 @@ def image(tmp_path) -> Path:
 def test_inferencer_is_the_toolboxs_own_and_predicts_as_the_model(name, tmp_path, image, monkeypatch):
     cfg = mmiformer.get_config(name)
     if 'init_cfg' in cfg.model.backbone:
-        monkeypatch.setattr(mmiformer.backbones.base, 'load_backbone', lambda *_: None)
+        monkeypatch.setattr(mmiformer.models.backbones.base, 'load_backbone', lambda *_: None)
     for step in cfg.test_dataloader.dataset.pipeline:
         if step.type == 'Resize':
             step.scale = (128, 128)
-    monkeypatch.setattr('mmiformer.zoo.hub.get_config', lambda _: cfg)
+    monkeypatch.setattr('mmiformer.apis.hub.get_config', lambda _: cfg)
     weights = whole_file(name, tmp_path)
     mark = with_program(weights)
     inferencer = mmiformer.inferencer(name, weights, device='cpu')

@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmiformer.checkpoints import Checkpoint
-from mmiformer.results import DOWNSTREAM
 from mmiformer.zoo.peers import PEERS, configs
+from mmiformer.zoo.published import DOWNSTREAM
 
 timm = pytest.importorskip('timm')
 FOLDER = Path(__file__).parents[2] / 'configs'
@@ -113,7 +113,7 @@ def test_timms_weights_are_there_by_timms_own_account_and_fill_the_network(peer,
     backbone = build(read(f'detection/maskrcnn_{peer.name}_coco.py')).backbone
     with torch.device('meta'):
         weights = timm.create_model(name).state_dict()
-    monkeypatch.setattr('mmiformer.backbones.timm_features.read', lambda file: Checkpoint(weights))
+    monkeypatch.setattr('mmiformer.models.backbones.timm_features.read', lambda file: Checkpoint(weights))
     backbone.init_cfg = dict(peer.backbone['init_cfg'])
     backbone.init_weights()
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mmiformer.errors import UserError
-from mmiformer.results import DOWNSTREAM
+from mmiformer.apis.hub import get_config
+from mmiformer.utils.errors import UserError
 from mmiformer.zoo import reproducing
 from mmiformer.zoo.effort import gpu_hours
 from mmiformer.zoo.entries import entries
-from mmiformer.zoo.hub import get_config
 from mmiformer.zoo.launching import Launch, run_tool
+from mmiformer.zoo.published import DOWNSTREAM
 
 ENTRY = {entry.name: entry for entry in entries()}
 

@@ -2,11 +2,11 @@
 data_root = '{{$MMIFORMER_DATA:data}}/ade/ADEChallengeData2016/'
 crop_size = (512, 512)
 # The network wants 32 pixels at least, also of what --tta makes half as large: 1024 / 32.
-load_image = dict(type='LoadIntactImage', max_ratio=32)
+load_image = dict(type='LoadCheckedImage', max_ratio=32)
 
 train_pipeline = [
     load_image,
-    dict(type='LoadIntactSegMap'),
+    dict(type='LoadCheckedSegMap'),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -17,7 +17,7 @@ train_pipeline = [
 test_pipeline = [
     load_image,
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadIntactSegMap'),
+    dict(type='LoadCheckedSegMap'),
     dict(type='PackSegInputs'),
 ]
 # tools/test.py --tta: mmseg's usual six scales, each of them flipped too.
@@ -31,7 +31,7 @@ tta_pipeline = [
                 for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
             ],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadIntactSegMap')],
+            [dict(type='LoadCheckedSegMap')],
             [dict(type='PackSegInputs')],
         ],
     ),

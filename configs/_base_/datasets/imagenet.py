@@ -2,7 +2,7 @@
 # decoded and resized by Pillow, EXIF orientation ignored.
 data_root = '{{$MMIFORMER_DATA:data}}/imagenet/'
 dataset_type = 'mmiformer.datasets.classification.CheckedImageNet'
-load_image = dict(type='LoadIntactImage', imdecode_backend='pillow', color_type='color_ignore_orientation')
+load_image = dict(type='LoadCheckedImage', imdecode_backend='pillow', color_type='color_ignore_orientation')
 bgr_mean, bgr_std = [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]
 
 train_pipeline = [

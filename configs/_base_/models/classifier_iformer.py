@@ -4,7 +4,7 @@ _base_ = './image_classifier.py'
 model = dict(
     backbone=dict(type='IFormer', arch='m', drop_path_rate=0.0),
     head=dict(
-        type='mmiformer.classifiers.head.NormLinearClsHead',
+        type='mmiformer.models.heads.head.NormLinearClsHead',
         num_classes=1000,
         in_channels=384,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),

@@ -2,7 +2,7 @@
 _base_ = './classifier_iformer.py'
 
 model = dict(
-    type='mmiformer.classifiers.distillation.DistilledClassifier',
+    type='mmiformer.models.heads.distillation.DistilledClassifier',
     head=dict(num_heads=2),
     distillation='hard',
     weight=0.5,

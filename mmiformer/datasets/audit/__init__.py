@@ -8,7 +8,7 @@ from mmiformer.datasets.audit.ade20k import audit_ade20k
 from mmiformer.datasets.audit.coco import audit_coco
 from mmiformer.datasets.audit.imagenet import audit_imagenet
 from mmiformer.datasets.audit.report import SPLITS, Audit, Splits
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 __all__ = ['DATASETS', 'SPLITS', 'audit', 'default_root']
 

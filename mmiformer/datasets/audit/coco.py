@@ -11,8 +11,8 @@ from mmiformer.datasets.audit.images import examine, whole_image
 from mmiformer.datasets.audit.layout import check_root, files_in, in_other_folders, tell_missing
 from mmiformer.datasets.audit.report import Audit, Flaw, Splits, first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES, shown_size
-from mmiformer.errors import UserError
-from mmiformer.files import sha256_of
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import sha256_of
 
 
 class Official(NamedTuple):

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from mmiformer.datasets.audit.report import Audit, Flaw
 from mmiformer.datasets.loading import BROKEN, has_jpeg_end, open_image
-from mmiformer.files import check_regular
+from mmiformer.utils.files import check_regular
 
 _THREADS = 16  # More than cores: most of the time goes into waiting for the disk.
 _TAIL = 1 << 12  # Bytes in which nearly every file has its end.

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmiformer.deploy.programs import FromPixels
 from mmiformer.deploy.rewriting import use_matmul_attention
 from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, silence, staged
-from mmiformer.errors import UserError
+from mmiformer.deploy.wrappers import FromPixels
+from mmiformer.utils.errors import UserError
 
 # From an image, as the program takes it, to its outputs.
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportOptions:
     """What file is wanted.
 
     Attributes:
@@ -94,7 +94,7 @@ class Runtime(ABC):
                     f"pip install 'mmiformer[{self.name}]'."
                 ) from error
 
-    def check(self, order: Order, detector: bool = False) -> None:
+    def check(self, order: ExportOptions, detector: bool = False) -> None:
         """Raises a :class:`UserError` if the runtime has no such files."""
         if detector and (not self.detectors or order.precision != 'fp32'):
             raise UserError(
@@ -112,8 +112,8 @@ class Runtime(ABC):
         if order.precision == 'int8' and self.calibrated and not order.calibration:
             raise UserError('--precision int8: needs --calibrate FOLDER, images like those it will see.')
 
-    def export(self, program: nn.Module, order: Order, file: Path) -> None:
-        """Writes a program (see :mod:`mmiformer.deploy.programs`) to a file; the order has been checked.
+    def export(self, program: nn.Module, order: ExportOptions, file: Path) -> None:
+        """Writes a program (see :mod:`mmiformer.deploy.wrappers`) to a file; the order has been checked.
 
         Raises:
             UserError: If the program cannot be converted, or the file not be written.
@@ -127,7 +127,7 @@ class Runtime(ABC):
             self.write(program, order, folder / file.name)
 
     @abstractmethod
-    def write(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
         """Converts a program, which may be changed, and writes it into a folder that is thrown away later."""
 
     def files(self, file: Path) -> list[Path]:
@@ -143,7 +143,7 @@ class Runtime(ABC):
         """Looks into a file."""
 
 
-def trace(program: nn.Module, order: Order) -> torch.export.ExportedProgram:
+def trace(program: nn.Module, order: ExportOptions) -> torch.export.ExportedProgram:
     """The graph of a program, for the converters.
 
     With ``order.dynamic`` height and width are free, and the batch if the program allows. They

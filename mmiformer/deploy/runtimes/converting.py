@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mmiformer.deploy.programs import FromPixels
-from mmiformer.errors import UserError, first_line
+from mmiformer.deploy.wrappers import FromPixels
+from mmiformer.utils.errors import UserError, first_line
 
 
 @contextlib.contextmanager

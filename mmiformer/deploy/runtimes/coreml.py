@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, drop_conditions, trace
+from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session, drop_conditions, trace
 from mmiformer.deploy.runtimes.converting import PlanarPixels, silence
-from mmiformer.errors import UserError
+from mmiformer.utils.errors import UserError
 
 
 class CoreML(Runtime):
     """Writes ML packages for iOS 18 and above, whose attention is one operator.
 
-    A program that takes pixels (:class:`~mmiformer.deploy.programs.FromPixels`) becomes one with an image
+    A program that takes pixels (:class:`~mmiformer.deploy.wrappers.FromPixels`) becomes one with an image
     input, which apps hand camera frames to. Files have one size: coremltools cannot pad by an amount
     that is known at run time only, as windows need it.
     """
@@ -29,7 +29,7 @@ class CoreML(Runtime):
     fused_attention = True
     planar_pixels = True
 
-    def write(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
         """Writes a program; int8 means weights (per channel, symmetric), while activations stay fp16.
 
         Quantising activations needs the network to be run by Core ML, which a Mac only can do.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmiformer.deploy.rewriting import split_depthwise
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session
+from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session
 from mmiformer.deploy.runtimes.converting import silence
 
 
@@ -31,7 +31,7 @@ class ExecuTorch(Runtime):
     # Methods in use, of all objects of this class: replacing the threads would pull theirs from under them.
     _loaded: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
-    def write(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
         """Writes a program; int8 is static, per channel, with ranges read off ``order.calibration``."""
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower

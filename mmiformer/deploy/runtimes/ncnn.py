@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session
-from mmiformer.errors import UserError
+from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session
+from mmiformer.utils.errors import UserError
 
 
 class NCNN(Runtime):
     """Writes a ``.param`` file, the graph, and a ``.bin`` file of the same name, the weights, by pnnx.
 
-    A program that takes pixels (:class:`~mmiformer.deploy.programs.FromPixels`) becomes one that takes what
+    A program that takes pixels (:class:`~mmiformer.deploy.wrappers.FromPixels`) becomes one that takes what
     ncnn's ``Mat::from_pixels`` makes of them. ncnn takes one image at a time.
     """
 
@@ -27,13 +27,13 @@ class NCNN(Runtime):
     precisions = ('fp32', 'fp16')
     planar_pixels = True
 
-    def check(self, order: Order, detector: bool = False) -> None:
+    def check(self, order: ExportOptions, detector: bool = False) -> None:
         """Raises a :class:`UserError` if there are no such files."""
         super().check(order, detector)
         if len(order.example) > 1:
             raise UserError(f'batch of {len(order.example)}: ncnn takes one image at a time.')
 
-    def write(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
         """Writes a program; the weights go to the file beside it that ends in ``.bin``."""
         import pnnx
 

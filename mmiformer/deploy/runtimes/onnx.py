@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, trace
+from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session, trace
 
 OPSET = 20  # The first one with GELU as one operator; ONNX Runtime takes twice the time without.
 
@@ -27,7 +27,7 @@ class OnnxRuntime(Runtime):
     dynamic = True
     detectors = True
 
-    def write(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
         """Writes one .onnx file with the weights inside."""
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -77,7 +77,7 @@ class OnnxRuntime(Runtime):
         return Graph(Counter(names), max(shapes))
 
 
-def _quantise(file: Path, order: Order) -> None:
+def _quantise(file: Path, order: ExportOptions) -> None:
     """Replaces a file of float32 by one of int8."""
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process

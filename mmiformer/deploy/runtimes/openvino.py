@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmiformer.deploy.runtimes.base import Graph, Order, Runtime, Session, trace
+from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session, trace
 
 _MARK = ['mmiformer', 'precision']
 
@@ -26,7 +26,7 @@ class OpenVino(Runtime):
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
 
-    def write(self, program: Any, order: Order, file: Path) -> None:
+    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
         """Writes the file, and one of the same name that ends in .bin."""
         import nncf
         import openvino

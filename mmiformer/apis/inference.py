@@ -1,0 +1,134 @@
+"""From a config and a checkpoint to predictions on one image; the same for all tasks."""
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from torch import nn
+
+from mmiformer.checkpoints import load_weights
+from mmiformer.datasets.checks import dataset_meta
+from mmiformer.deploy import fold, use_matmul_attention
+from mmiformer.models.layers import ConvNorm
+from mmiformer.utils.cpu import prepare_for_cpu
+from mmiformer.utils.errors import UserError
+
+Model = TypeVar('Model', bound=nn.Module)
+
+_TRUTH = ('LoadAnnotations', 'LoadCheckedSegMap')  # transforms that an image without annotations skips
+
+
+def bare_model(cfg: Config) -> BaseModel:
+    """Builds the model of a config, its weights not yet as ``init_weights`` makes them.
+
+    Args:
+        cfg: The config.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return revert_sync_batchnorm(MODELS.build(cfg.model))  # One process has nothing to synchronise with.
+
+
+def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str = 'cpu') -> BaseModel:
+    """Builds the model of a config with the weights of a checkpoint, in eval mode.
+
+    Args:
+        cfg: The config.
+        checkpoint: Path or address of the weights; None starts the model as training would.
+        device: Where the model runs. Defaults to the CPU.
+
+    Returns:
+        The model, with the data set's names in ``dataset_meta``.
+
+    Raises:
+        UserError: If the file cannot be read or does not fit the model.
+    """
+    if checkpoint and 'backbone' in cfg.model:
+        cfg = copy.deepcopy(cfg)
+        cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
+    model = bare_model(cfg)
+    meta = {}
+    if checkpoint:
+        meta = load_weights(model, checkpoint).dataset_meta
+    else:
+        model._dump_init_info = lambda *_: None  # Else mmengine lists every tensor on the terminal.
+        model.init_weights()
+    model.dataset_meta = meta if 'classes' in meta else dataset_meta(cfg, 'test')
+    return model.to(device).eval()
+
+
+def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
+    """A copy of a trained model that predicts the same, faster: folded, then optimised for its device.
+
+    A CPU gets channels-last weights, attention as explicit products, activations in place, and RoIAlign in
+    PyTorch; a GPU keeps torch's own attention kernels.
+
+    Args:
+        model: A detector, segmentor or classifier, or a wrapper of one.
+        compiled: Whether ``torch.compile`` takes the backbone. It pays after some dozens of images; each
+            new image size costs a compilation at first. Defaults to False.
+
+    Returns:
+        The copy, in eval mode.
+    """
+    model = fold(model)
+    if next(model.parameters()).device.type == 'cpu':
+        use_matmul_attention(model)
+        for module in model.modules():
+            if isinstance(module, ConvNorm):
+                module.activate_in_place()
+        prepare_for_cpu(model)
+    if compiled:
+        inner: Any = model
+        while not hasattr(inner, 'backbone'):  # Test-time augmentation wraps the model.
+            inner = inner.module
+        inner.backbone = torch.compile(inner.backbone, dynamic=True)
+    return model
+
+
+def image_steps(cfg: Config) -> list[ConfigDict]:
+    """The test pipeline of a config without the transforms that read annotations."""
+    return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _TRUTH]
+
+
+def read_image(cfg: Config, image: str | Path) -> np.ndarray:
+    """An image as a config's networks see it: RGB, H x W x 3, turned by its EXIF data or not.
+
+    Args:
+        cfg: The config.
+        image: Path of the image.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    load = TRANSFORMS.build(image_steps(cfg)[0])
+    return np.ascontiguousarray(load(dict(img_path=str(image)))['img'][..., ::-1])
+
+
+def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
+    """Runs a model on one image file, through the test pipeline of the config.
+
+    Args:
+        model: Model of :func:`build_model`.
+        cfg: The config.
+        image: Path of the image.
+
+    Returns:
+        The data sample with the prediction, in the image's own coordinates.
+
+    Raises:
+        UserError: If the image cannot be read, or is too small for the network; it is named.
+    """
+    pipeline = Compose([TRANSFORMS.build(step) for step in image_steps(cfg)])
+    data = pipeline(dict(img_path=str(image), img_id=0))
+    try:
+        with torch.no_grad():
+            return model.test_step(pseudo_collate([data]))[0]
+    except UserError as error:  # Of a network that it is too small for.
+        raise UserError(f'{image}: {error}') from None

@@ -1,0 +1,1 @@
+"""What networks cost, how fast they are, and pictures of that."""

@@ -1,0 +1,1 @@
+"""Networks: backbones, the layers they share, and heads."""

@@ -1,0 +1,27 @@
+"""The parts that the networks share."""
+
+from mmiformer.models.layers.attention import SHMA, Attention, MobileTransformerBlock, MoSA
+from mmiformer.models.layers.conv_norm import ConvNorm, InPlaceGELU
+from mmiformer.models.layers.ghost import GhostBottleneck, GhostModule, make_divisible
+from mmiformer.models.layers.norm_linear import AveragedHeads, NormLinear
+from mmiformer.models.layers.residual import CPE, FFN, ConvBlock
+from mmiformer.models.layers.windows import merge_windows, partition_windows
+
+__all__ = [
+    'CPE',
+    'FFN',
+    'SHMA',
+    'Attention',
+    'AveragedHeads',
+    'ConvBlock',
+    'ConvNorm',
+    'GhostBottleneck',
+    'GhostModule',
+    'InPlaceGELU',
+    'MoSA',
+    'MobileTransformerBlock',
+    'NormLinear',
+    'make_divisible',
+    'merge_windows',
+    'partition_windows',
+]

@@ -1,0 +1,142 @@
+"""Single-head attention over all tokens of a map: iFormer's, and MoCoViT's."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mmiformer.models.layers.conv_norm import ConvNorm
+from mmiformer.models.layers.ghost import GhostBottleneck, GhostModule
+from mmiformer.models.layers.residual import ResidualBlock
+
+
+class Attention:
+    """What both have in common, beside an ``nn.Module``: ``softmax(q^T k * scale) v``, in two forms.
+
+    Attributes:
+        scale: Factor of the product of queries and keys; a subclass sets it.
+        use_matmul: False: torch's ``scaled_dot_product_attention``. True: the same with two explicit
+            ``bmm``, which every export target takes (:func:`mmiformer.deploy.use_matmul_attention`).
+    """
+
+    scale: float
+    use_matmul = False
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Maps queries and keys, N x D x tokens, and values, N x C x tokens, to N x C x tokens."""
+        if self.use_matmul:
+            # Scaling q rather than the product keeps the product in range in half precision.
+            weights = torch.bmm((q * self.scale).transpose(1, 2), k).softmax(dim=-1)
+            return torch.bmm(v, weights.transpose(1, 2))
+        # N x C x tokens to N x 1 head x tokens x C, the form that torch has fast kernels for.
+        q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return out.squeeze(1).transpose(1, 2)
+
+
+class SHMA(Attention, ResidualBlock):
+    """Single-head modulation attention over all H*W tokens (paper section 3.3; released code).
+
+    The sigmoid acts on the values *and* the gate before the attention: the paper writes it after, but
+    the released weights were trained with it before.
+
+    Args:
+        dim: Channels of input and output.
+        qk_dim: Channels of queries and keys.
+        norm_cfg: Normalisation layer, as mmcv takes it.
+        drop_path: See :class:`ResidualBlock`.
+        layer_scale_init_value: See :class:`ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        qk_dim: int,
+        norm_cfg: dict[str, Any] | None = None,
+        drop_path: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+    ) -> None:
+        super().__init__(dim, drop_path, layer_scale_init_value)
+        self.scale = qk_dim**-0.5
+        self.q = ConvNorm(dim, qk_dim, 1, norm_cfg=norm_cfg)
+        self.k = ConvNorm(dim, qk_dim, 1, norm_cfg=norm_cfg)
+        self.v_gate: nn.Module = ConvNorm(dim, 2 * dim, 1, norm_cfg=norm_cfg)
+        self.project = ConvNorm(dim, dim, 1, norm_cfg=norm_cfg)
+
+    def branch(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x dim x H x W to the same shape."""
+        if isinstance(self.v_gate, nn.ModuleList):
+            v, gate = (half(x).sigmoid_() for half in self.v_gate)
+        else:
+            v, gate = self.v_gate(x).sigmoid().chunk(2, dim=1)
+        out = self.attend(self.q(x).flatten(2), self.k(x).flatten(2), v.flatten(2))
+        return self.project(out.reshape(v.shape) * gate)
+
+    def last_unit(self) -> ConvNorm:
+        """The projecting unit."""
+        return self.project
+
+    def fold(self) -> None:
+        """Also makes two convolutions of that of values and gate, so that nothing has to be copied apart.
+
+        OpenVINO, for one, spends 7 % of iFormer-M's time at 512x512 on that.
+        """
+        super().fold()
+        if isinstance(self.v_gate, ConvNorm) and self.v_gate.conv.bias is not None:
+            self.v_gate = _halves(self.v_gate.conv)
+
+
+def _halves(conv: nn.Conv2d) -> nn.ModuleList:
+    """Two 1x1 convolutions that give the first and the second half of the channels of one."""
+    halves = nn.ModuleList()
+    for part in (slice(None, conv.out_channels // 2), slice(conv.out_channels // 2, None)):
+        half = nn.Conv2d(conv.in_channels, conv.out_channels // 2, 1)
+        half.load_state_dict({key: value[part] for key, value in conv.state_dict().items()})
+        halves.append(half)
+    return halves.to(conv.weight)
+
+
+class MoSA(Attention, nn.Module):
+    """Mobile self-attention with branch sharing (MoCoViT, figure): queries and keys are the values.
+
+    ``v = Ghost(x)``, ``x + Ghost(softmax(v^T v / sqrt(dim)) v + DWConv(v))`` over all H*W tokens. Inferred:
+    the scale, that neither Ghost module has an activation, and the BN of the 3x3 depthwise convolution.
+
+    Args:
+        dim: Channels of input and output.
+        norm_cfg: Normalisation layer, as mmcv takes it.
+    """
+
+    def __init__(self, dim: int, norm_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.scale = dim**-0.5
+        self.value = GhostModule(dim, dim, norm_cfg)
+        self.local = ConvNorm(dim, dim, 3, groups=dim, norm_cfg=norm_cfg)
+        self.project = GhostModule(dim, dim, norm_cfg)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x dim x H x W to the same shape."""
+        v = self.value(x)
+        tokens = v.flatten(2)
+        return x + self.project(self.attend(tokens, tokens, tokens).reshape(v.shape) + self.local(v))
+
+
+class MobileTransformerBlock(nn.Module):
+    """MoSA, then MoFFN, which is a Ghost bottleneck of stride 1 (MoCoViT, figure).
+
+    Args:
+        dim: Channels of input and output.
+        hidden: Channels inside of the MoFFN.
+        se: Whether the MoFFN squeezes and excites.
+        norm_cfg: Normalisation layer, as mmcv takes it.
+    """
+
+    def __init__(self, dim: int, hidden: int, se: bool, norm_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.mosa = MoSA(dim, norm_cfg)
+        self.moffn = GhostBottleneck(dim, hidden, dim, se=se, norm_cfg=norm_cfg)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x dim x H x W to the same shape."""
+        return self.moffn(self.mosa(x))

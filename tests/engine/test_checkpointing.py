@@ -1,0 +1,297 @@
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS
+from mmengine.structures import BaseDataElement
+
+from mmiformer.engine import AtomicCheckpointHook
+from mmiformer.engine.resuming import latest_intact
+from mmiformer.engine.runner import Runner
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import atomic_write
+
+SCORES = [1, 3, 2, 4]  # Of the validations, in turn.
+
+
+class Stopped(Exception):
+    """The run is over, as if it were killed here."""
+
+
+@DATASETS.register_module()
+class Fours(BaseDataset):
+    def load_data_list(self) -> list[dict]:
+        return [dict(number=float(i)) for i in range(4)]
+
+
+@METRICS.register_module()
+class Score(BaseMetric):
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict[str, float]:
+        return dict(score=SCORES[len(list(Path('.').glob('validated*')))])
+
+
+class Line(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, number, sample_idx=None, mode='tensor'):
+        errors = self.slope * torch.tensor(number) - 1
+        return dict(loss=errors.square().mean()) if mode == 'loss' else [BaseDataElement()]
+
+
+class Steps(Hook):
+    """Notes which validations were done, and stops where it is told to."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, stop_before: int | None, stop_after: int | None) -> None:
+        self.stop_before = stop_before
+        self.stop_after = stop_after
+
+    def before_val(self, runner) -> None:
+        if runner.iter == self.stop_before:
+            raise Stopped
+
+    def after_val(self, runner) -> None:
+        if runner.iter == self.stop_after:
+            raise Stopped
+        Path(f'validated_{runner.iter}').touch()
+
+
+def runner(
+    stop_before: int | None = None, stop_after: int | None = None, resume: bool = False, **checkpoint
+) -> Runner:
+    loader = dict(
+        batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dict(type='Fours')
+    )
+    validation = dict(loader, sampler=dict(type='DefaultSampler'))
+    hook = dict(type='AtomicCheckpointHook', by_epoch=False, interval=1, **checkpoint)
+    made = Runner(
+        Line(),
+        'run',
+        loader,
+        validation,
+        train_cfg=dict(by_epoch=False, max_iters=4, val_interval=1),
+        val_cfg=dict(),
+        val_evaluator=dict(type='Score'),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        param_scheduler=dict(type='LinearLR', start_factor=1.0, begin=0, end=4, by_epoch=False),
+        default_hooks=dict(checkpoint=hook),
+        custom_hooks=[Steps(stop_before, stop_after)],
+        resume=resume,
+        load_from=latest_intact(Path('run')) if resume else None,
+        randomness=dict(seed=0),
+        experiment_name=f'{Path.cwd().name}_{resume}',
+    )
+    made.val_dataloader  # noqa: B018  Built now: a loop is named "val_loop" only then.
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def names() -> list[str]:
+    return sorted(path.name for path in Path('run').glob('*.pth'))
+
+
+def latest() -> str | None:
+    found = latest_intact(Path('run'))
+    return found and Path(found).name
+
+
+def test_what_is_obsolete_goes_and_the_rest_says_what_it_was():
+    runner(max_keep_ckpts=2, save_best='score', rule='greater').train()
+    assert names() == ['best_score_iter_4.pth', 'iter_3.pth', 'iter_4.pth']
+    assert Path('run/last_checkpoint').read_text() == str(Path('run/iter_4.pth').absolute())
+    held = torch.load('run/iter_4.pth', weights_only=False)
+    assert (held['meta']['processes'], held['meta']['batch_size'], held['meta']['iter']) == (1, 2, 4)
+    assert held['message_hub']['runtime_info']['keep_ckpt_ids'] == [3, 4]
+    assert held['message_hub']['runtime_info']['best_score'] == 4
+
+
+@pytest.mark.parametrize('failing', ['iter_2.pth', 'best_score_iter_2.pth'])
+def test_what_could_not_be_written_costs_nothing_that_was(monkeypatch, failing):
+    """By the limit on a file's size; mmengine would have removed the older file by then."""
+    made = runner(max_keep_ckpts=1, save_best='score', rule='greater')
+    save = made.save_checkpoint
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(out_dir, filename, *args, **kwargs) -> None:
+        if filename == failing:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        save(out_dir, filename, *args, **kwargs)
+
+    monkeypatch.setattr(made, 'save_checkpoint', limited)
+    try:
+        with pytest.raises(OSError, match=f'File too large: .*{failing}'):
+            made.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    last = 'iter_1.pth' if failing == 'iter_2.pth' else 'iter_2.pth'
+    assert names() == ['best_score_iter_1.pth', last]
+    assert latest() == last
+    for name in names():
+        torch.load(f'run/{name}', weights_only=False)
+
+
+def test_a_validation_that_a_kill_cut_off_is_made_up_for():
+    with pytest.raises(Stopped):
+        runner(stop_before=4, max_keep_ckpts=1, save_best='score', rule='greater').train()
+    assert names() == ['best_score_iter_2.pth', 'iter_4.pth'] and not Path('validated_4').exists()
+    Path('run', f'part-{32 * "a"}-iter_4.pth').touch()
+    Path('run/part-time.pth').touch()
+    resumed = runner(resume=True, max_keep_ckpts=1, save_best='score', rule='greater')
+    resumed.train()
+    assert Path('validated_4').exists() and resumed.iter == 4
+    assert names() == ['best_score_iter_4.pth', 'iter_4.pth', 'part-time.pth'], 'leftovers are cleared away'
+
+
+def test_a_kill_before_the_removal_leaves_nothing_for_ever(monkeypatch):
+    with monkeypatch.context() as killed, pytest.raises(Stopped):
+        killed.setattr(AtomicCheckpointHook, '_remove', lambda self, path: None)
+        runner(stop_before=2, max_keep_ckpts=1).train()
+    assert names() == ['iter_1.pth', 'iter_2.pth']
+    runner(resume=True, max_keep_ckpts=1).train()
+    assert names() == ['iter_4.pth']
+
+
+def test_a_validation_that_is_known_to_be_done_is_not_done_again():
+    best = dict(max_keep_ckpts=1, save_best='score', rule='greater')
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **best).train()
+    runner(resume=True, **best).train()
+    assert not Path('validated_2').exists() and Path('validated_3').exists()
+
+
+def test_resume_takes_the_latest_that_is_intact(capsys):
+    assert latest() is None
+    runner(max_keep_ckpts=3).train()
+    assert latest() == 'iter_4.pth'
+    whole = Path('run/iter_4.pth').read_bytes()
+    Path('run/iter_4.pth').write_bytes(whole[: len(whole) // 2])
+    assert latest() == 'iter_3.pth'
+    Path('run/last_checkpoint').write_text('')
+    assert latest() == 'iter_3.pth'
+    Path('run/last_checkpoint').write_text('elsewhere/iter_9.pth')
+    assert latest() == 'iter_3.pth'
+    for name in ('iter_2.pth', 'iter_3.pth'):
+        Path('run', name).write_bytes(b'')
+    Path('run/last_checkpoint').write_text('run/iter_4.pth')
+    with pytest.raises(UserError, match='run/iter_4.pth: truncated'):
+        latest()
+
+
+def test_a_file_is_the_former_or_the_new_one():
+    file = Path('text')
+    atomic_write(file, 'former')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="'text'"):
+            atomic_write(file, b'x' * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert file.read_text() == 'former' and list(Path('.').iterdir()) == [file]
+
+
+def edit(change: Callable[[dict], object]) -> None:
+    """Changes what the last checkpoint holds."""
+    file = Path('run/iter_2.pth')
+    held = torch.load(file, weights_only=False)
+    change(held)
+    torch.save(held, file)
+
+
+BEST = dict(max_keep_ckpts=1, save_best='score', rule='greater')
+
+
+@pytest.mark.parametrize('elsewhere', ['../private', 'private', 'private/best_score_iter_1.pth'])
+def test_a_best_checkpoint_elsewhere_is_not_removed(elsewhere, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], 'SCORES', [1, 2, 3, 4])
+    Path('run/private').mkdir(parents=True)
+    Path('private').mkdir()
+    for folder in ('private', 'run/private'):
+        Path(folder, 'best_score_iter_1.pth').touch()
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **BEST).train()
+    target = str(Path('run', elsewhere).absolute())
+    edit(lambda held: held['message_hub']['runtime_info'].update(best_ckpt=target))
+    runner(resume=True, **BEST).train()
+    assert 'best_score_iter_4.pth' in names()
+    for folder in ('private', 'run/private'):
+        assert Path(folder, 'best_score_iter_1.pth').is_file()
+
+
+def test_a_config_text_in_a_checkpoint_is_not_run():
+    """mmengine's own resume runs it, with its custom_imports."""
+    with pytest.raises(Stopped):
+        runner(stop_after=2).train()
+    Path('evil.py').write_text("open('mark', 'w')")
+    text = "custom_imports = dict(imports=['evil'])\nimport os\nos.mkdir('mark')"
+    edit(lambda held: held['meta'].update(config=text, cfg=text))
+    resumed = runner(resume=True)
+    resumed.train()
+    assert resumed.iter == 4 and not Path('mark').exists()
+
+
+EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
+    'no epoch': (lambda held: held['meta'].pop('epoch'), 'meta has no epoch and iter'),
+    'a step that is a text': (lambda held: held['meta'].update(iter='2'), 'meta.iter is str'),
+    'a negative step': (lambda held: held['meta'].update(iter=-1), 'meta.iter is int'),
+    'no hub': (lambda held: held.update(message_hub=[]), 'holds weights only'),
+    'no meta': (lambda held: held.update(meta=None), 'holds weights only'),
+    'a score that is a text': (
+        lambda held: held['message_hub']['runtime_info'].update(best_score='9'),
+        'best_score is str; expected float',
+    ),
+    'numbers that are paths': (
+        lambda held: held['message_hub']['runtime_info'].update(keep_ckpt_ids=['../../x']),
+        'keep_ckpt_ids is list; expected a list of int',
+    ),
+    'no schedules': (lambda held: held.update(param_schedulers=[]), 'param_schedulers is list of 0'),
+    'an empty schedule': (lambda held: held['param_schedulers'][0].clear(), r'param_schedulers has no .+'),
+    'a step of a schedule': (
+        lambda held: held['param_schedulers'][0].update(last_step='x'),
+        r'param_schedulers.+ is str',
+    ),
+    'no optimiser': (lambda held: held.pop('optimizer'), 'has no optimizer'),
+    'an optimiser that is a list': (lambda held: held.update(optimizer=[]), 'optimizer is list of 0'),
+    'no groups': (lambda held: held['optimizer'].update(param_groups=[]), 'param_groups is list of 0'),
+    'a rate that is a text': (
+        lambda held: held['optimizer']['param_groups'][0].update(lr='x'),
+        r'param_groups.* is str',
+    ),
+    'a state of another parameter': (
+        lambda held: held['optimizer'].update(state={7: {}}),
+        'optimizer.state is not of the 1 parameters',
+    ),
+    'another model': (lambda held: held['state_dict'].update(other=torch.ones(1)), 'trained with another'),
+    'averaged weights of another model': (
+        lambda held: held.update(ema_state_dict={'module.other': torch.ones(1)}),
+        'ema_state_dict is of another model',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', EDITS)
+def test_an_edited_checkpoint_is_a_sentence(name):
+    change, words = EDITS[name]
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **BEST).train()
+    edit(change)
+    with pytest.raises(UserError, match=f'iter_2.pth.*{words}'):
+        resumed = runner(resume=True, **BEST)
+        resumed.train()
