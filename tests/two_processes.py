@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmiformer.checkpoints import fetching
 from mmiformer.engine import distributed
-from mmiformer.engine.randomness import reseed_each_step
+from mmiformer.engine.seeding import reseed_each_step
 from mmiformer.utils.cli import load_config
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'

@@ -206,7 +206,7 @@ def find_runtime(name: str) -> Runtime | None:
 def plan(
     args: argparse.Namespace, registry: dict[str, Runtime | None]
 ) -> tuple[list[Variant], dict[Variant, Variant]]:
-    """What is to be timed, by size, network, runtime and precision; and the reference of each, if wanted."""
+    """The variants to time, by size, network, runtime and precision; and the reference of each, if wanted."""
     wanted = [Network.parse(text, args.task) for text in args.networks]
     sizes = [parse_size(text) for text in args.sizes]
     kinds = []
@@ -261,7 +261,7 @@ def prepare(
     folder: Path,
     bar: Progress,
 ) -> tuple[list[Entry], dict[Variant, str]]:
-    """Builds and exports what is to be timed; what fails is left out, with the reason."""
+    """Builds and exports the variants; one that fails is left out, with the reason."""
 
     @cache
     def build(network: Network, size: tuple[int, int]) -> tuple[ExportWrapper, int]:

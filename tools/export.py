@@ -1,4 +1,4 @@
-"""Writes a network for a runtime and holds the file against PyTorch: ``python tools/export.py CONFIG``."""
+"""Exports a network to a runtime and compares the file with PyTorch: ``python tools/export.py CONFIG``."""
 
 import argparse
 

@@ -32,7 +32,7 @@ from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.engine import AtomicCheckpointHook, CheckFiniteHook, prepare_training
-from mmiformer.engine.randomness import SeedStepHook
+from mmiformer.engine.seeding import SeedStepHook
 from mmiformer.utils import cli
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError

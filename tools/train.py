@@ -49,7 +49,7 @@ from mmiformer.utils.configs import walk
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.curves import plot_curves
 from mmiformer.utils.errors import UserError
-from mmiformer.utils.files import atomic_write, hold
+from mmiformer.utils.files import atomic_write, lock_folder
 
 PREDICTIONS = 'predictions.png'
 
@@ -59,7 +59,7 @@ def main() -> None:
     args = parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
     if is_main_process():
-        _held = hold(Path(cfg.work_dir))  # Two runs would overwrite each other's files.
+        _held = lock_folder(Path(cfg.work_dir))  # Two runs would overwrite each other's files.
     if args.amp:
         cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'

@@ -1,4 +1,4 @@
-"""What a long run needs beside mmengine's loop: going on after a stop, stopping at nonsense, a record."""
+"""Training beyond mmengine's loop: resuming, stopping at NaN, seeding, several processes, a record."""
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
@@ -6,7 +6,7 @@ from mmengine.registry import HOOKS
 
 from mmiformer.engine.checkpointing import AtomicCheckpointHook
 from mmiformer.engine.finite import CheckFiniteHook
-from mmiformer.engine.randomness import reseed_each_step
+from mmiformer.engine.seeding import reseed_each_step
 
 __all__ = ['CheckFiniteHook', 'AtomicCheckpointHook', 'prepare_training', 'reseed_each_step']
 
@@ -14,7 +14,7 @@ _NO_HOOK = 'mmengine.hooks.Hook'  # It does nothing.
 
 
 def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
-    """Has a config train so that it can be stopped and trusted; done twice it changes nothing more.
+    """Adds atomic checkpoints, checks for NaN and seeding by the step to a config; twice does no harm.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain; it is changed.

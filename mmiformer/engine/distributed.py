@@ -66,7 +66,7 @@ def local_rank(launcher: str) -> int:
 
 @functools.cache
 def end_workers_with_this_process() -> None:
-    """From now on has data workers end at once when this process ends, however it does (on Linux).
+    """From now on data workers end at once when this process ends, however it does (on Linux).
 
     One that is killed cannot end its workers. They look for it themselves, but not while they wait for
     somebody to read what they loaded: such a one stays for ever, and with it the connections to the other
@@ -211,7 +211,7 @@ def check_same_length(name: str, length: int) -> None:
 
 
 def use_gloo(cfg: Config) -> None:
-    """Has a config run in several processes on CPUs.
+    """Sets a config to run in several processes on CPUs.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain; it is changed.

@@ -1,4 +1,4 @@
-"""Stopping at the first number that is not finite, by the name of the module that it came from."""
+"""Stopping at the first NaN or infinity, with the name of the module that it came from."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmiformer.engine.origin import all_finite, find_origin, loss_parts, rng_state, tensors_in
+from mmiformer.engine.nan_source import all_finite, find_origin, loss_parts, rng_state, tensors_in
 from mmiformer.utils.errors import UserError, first_line
 
 
 @HOOKS.register_module()
 class CheckFiniteHook(Hook):
-    """Looks at every step's losses before they are used, and at the gradients before the optimiser uses them.
+    """Checks every step's losses before they are used, and the gradients before the optimiser uses them.
 
     So the weights and the checkpoints stay good. Where something is not finite, the step is done again,
     with the same random numbers, to find the module. Weights are looked at once more before they are
@@ -62,7 +62,7 @@ class CheckFiniteHook(Hook):
         self._call = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Looks at all that is to be saved: no run could go on from what is not finite."""
+        """Checks all that a checkpoint saves: no run could resume from what is not finite."""
         told = self._told or self._told_in_saving
         if not told and not all(map(all_finite, tensors_in(checkpoint))):
             self._told_in_saving = True

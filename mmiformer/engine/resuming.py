@@ -1,4 +1,4 @@
-"""Going on from a checkpoint."""
+"""Resuming from a checkpoint."""
 
 import logging
 import math
@@ -112,7 +112,7 @@ def checkpoints_in(work_dir: Path) -> list[Path]:
 def latest_intact(work_dir: Path) -> str | None:
     """Path of the latest checkpoint in a work dir that a run can go on from, None where none was written.
 
-    A damaged one is told, and the one before is taken.
+    A damaged one is logged, and the one before is taken.
 
     Args:
         work_dir: Need not exist.

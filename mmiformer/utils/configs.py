@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 def walk(node: Any, key: str = '') -> Iterator[tuple[str, ConfigDict]]:
     """Every dict in a config with its dotted key, the outer ones first.
 
-    A dict may be changed while it is at hand: its children are looked up afterwards.
+    A dict may be changed before the next one is asked for: its children are looked up afterwards.
 
     Args:
         node: A part of a config.

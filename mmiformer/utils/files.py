@@ -65,8 +65,8 @@ def atomic_write(file: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
-def hold(folder: Path) -> FileLock:
-    """Has one process alone work in a folder, until it ends, however it does.
+def lock_folder(folder: Path) -> FileLock:
+    """Locks a folder for this process, until it ends, however it does.
 
     Args:
         folder: It exists.

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmiformer.engine.resuming import checkpoints_in, file_to_resume, last_checkpoint, latest_intact, resume
 from mmiformer.utils.errors import UserError
-from mmiformer.utils.files import hold
+from mmiformer.utils.files import lock_folder
 
 
 @pytest.fixture(autouse=True)
@@ -97,13 +97,13 @@ def test_one_run_works_in_a_folder_until_it_ends_however_it_does():
     other = [
         sys.executable,
         '-c',
-        'from pathlib import Path; from mmiformer.utils.files import hold; '
-        'held = hold(Path("run")); print("held", flush=True); input()',
+        'from pathlib import Path; from mmiformer.utils.files import lock_folder; '
+        'held = lock_folder(Path("run")); print("held", flush=True); input()',
     ]
     with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while process.stdout.readline() != 'held\n':
             assert process.poll() is None
         with pytest.raises(UserError, match='run: another run is at work there'):
-            hold(Path('run'))
+            lock_folder(Path('run'))
         process.kill()
-    hold(Path('run')).release()
+    lock_folder(Path('run')).release()

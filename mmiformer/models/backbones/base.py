@@ -1,4 +1,4 @@
-"""What all backbones of this package have in common: stages, taps, freezing, checkpointing, weights."""
+"""What all backbones share: stages, feature maps, freezing, recomputation, weights."""
 
 import copy
 import logging
@@ -124,7 +124,7 @@ class Backbone(BaseModule):
         return {}
 
     def finish(self) -> None:
-        """Freezes what is to be frozen; to be called at the end of a subclass's ``__init__``."""
+        """Freezes stages; a subclass calls it at the end of its ``__init__``."""
         self._freeze()
         self.register_load_state_dict_pre_hook(_translate_names)
 

@@ -84,7 +84,7 @@ class DistilledClassifier(ImageClassifier):
             data_samples: Their labels, or scores where images are mixed.
 
         Returns:
-            ``loss_label`` and ``loss_teacher``, whose sum is to be minimised.
+            ``loss_label`` and ``loss_teacher``.
         """
         if self._teacher is None or self._teacher.device != inputs.device:
             self._teacher = Teacher(self.teacher_cfg, self.data_preprocessor, inputs.device)

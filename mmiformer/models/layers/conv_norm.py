@@ -53,7 +53,7 @@ class ConvNorm(nn.Module):
             self.norm = nn.Identity()
 
     def activate_in_place(self) -> None:
-        """Has the activation overwrite its input; for inference alone.
+        """Makes the activation overwrite its input; for inference alone.
 
         At 512x512 that saves iFormer-M a tenth of its time on a CPU, which goes into fetching fresh memory
         for the widest maps.

@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmiformer.engine.randomness import SeedStepHook, reseed_each_step
+from mmiformer.engine.seeding import SeedStepHook, reseed_each_step
 
 
 @DATASETS.register_module()

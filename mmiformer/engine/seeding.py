@@ -1,4 +1,4 @@
-"""Chance that depends on the seed and the step alone, so that a resumed run goes on as if it had not stopped.
+"""Random numbers that depend on seed and step alone, so that a resumed run goes on as if never stopped.
 
 mmengine seeds the generators once and does not save their states. Here every training sample is augmented
 with random numbers of its own, whichever worker loads it, and every step begins with its own.
@@ -25,9 +25,9 @@ from mmiformer.datasets.checks import datasets_of
 
 
 def reseed_each_step(cfg: Config) -> None:
-    """Has a config train with chance by the step; done twice it changes nothing more.
+    """Seeds every sample and step of a config's training by its number; calling it twice is harmless.
 
-    A loader without a sampler keeps torch's order, and its samples mmengine's chance.
+    A loader without a sampler keeps torch's order, and its samples mmengine's random numbers.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
@@ -100,7 +100,7 @@ class SeededSampler(Sampler):
             self.sampler.set_epoch(epoch)
 
     def start_at(self, epoch: int, passed: int) -> None:
-        """Has the next pass over the data be this one, without its first samples."""
+        """Starts the next pass over the data as this epoch, without its first samples."""
         # Anew: InfiniteSampler goes on where a loader's workers left it.
         default = dict(dataset=self.dataset, seed=self.seed)
         self.sampler = DATA_SAMPLERS.build(self._cfg, default_args=default)
@@ -132,7 +132,7 @@ class SeedStepHook(Hook):
     """Seeds Python's, numpy's and torch's random numbers before each step: for mixup, drop path, dropout."""
 
     def before_train(self, runner: Runner) -> None:
-        """Has a resumed run pass over the images that were trained on, which mmengine may load first."""
+        """Skips the samples that a resumed run has trained on; mmengine may load them first."""
         loop = runner.train_loop
         loader = loop.dataloader
         sampler = getattr(loader.batch_sampler, 'sampler', None)
