@@ -12,7 +12,7 @@ import torch
 TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'train.py'
 # Its children are copies of one process that has these imported.
 _CONTEXT = multiprocessing.get_context('forkserver')
-_CONTEXT.set_forkserver_preload(['forked_training', 'mmiformer.utils.curves', 'mmdet.apis', 'mmseg.apis'])
+_CONTEXT.set_forkserver_preload(['forked_training', 'mmiformer.engine.curves', 'mmdet.apis', 'mmseg.apis'])
 
 
 def warm_up() -> None:

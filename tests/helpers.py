@@ -103,7 +103,7 @@ def call_tool(
     file: Path, arguments: tuple, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> tuple[int, str, str]:
     """Runs a tool's main with arguments; returns exit code, stdout, stderr."""
-    from mmiformer.utils import cli
+    from mmiformer.apis import cli
 
     monkeypatch.syspath_prepend(file.parent)  # As of a script that Python is given.
     spec = importlib.util.spec_from_file_location(f'tool_{file.stem}', file)

@@ -22,10 +22,10 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import Progress
 
+from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import build_model, optimize_for_inference, predict
 from mmiformer.engine import prepare_training
 from mmiformer.tasks import task_of
-from mmiformer.utils.cli import load_config
 from mmiformer.utils.configs import walk
 
 SIDE = 320  # Pixels of an image's longer side in the network.

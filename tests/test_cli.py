@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmiformer.utils.cli import check_packages, load_config, run
+from mmiformer.apis.cli import check_packages, load_config, run
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
 

@@ -22,10 +22,10 @@ from mmengine.structures import PixelData
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmiformer.apis.cli import load_config
 from mmiformer.checkpoints import fetching
 from mmiformer.engine import distributed
 from mmiformer.engine.seeding import reseed_each_step
-from mmiformer.utils.cli import load_config
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 TIMEOUT = 456  # Seconds.

@@ -66,6 +66,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.benchmark import networks, timing
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.benchmark.networks import Network
@@ -74,7 +75,6 @@ from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
 from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.models.backbones.base import MIN_INPUT
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.machine import describe_machine
 from mmiformer.zoo.published import METRICS, published

@@ -37,9 +37,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from mmiformer.apis import cli
 from mmiformer.datasets.audit import SPLITS, audit, default_root
 from mmiformer.datasets.audit.report import Audit
-from mmiformer.utils import cli
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ from rich.progress import track
 from rich.table import Column, Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.datasets.checks import build_datasets, check_files
 from mmiformer.tasks import task_of
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 
 

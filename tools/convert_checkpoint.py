@@ -21,9 +21,9 @@ import safetensors.torch
 import torch
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.checkpoints import read, translate
 from mmiformer.models.backbones import FAMILIES
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import replacing
 

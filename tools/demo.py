@@ -25,9 +25,9 @@ if __name__ == '__main__':
 from pathlib import Path
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model, optimize_for_inference, predict, read_image
 from mmiformer.tasks import task_of
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 
 

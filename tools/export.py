@@ -62,6 +62,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
@@ -69,7 +70,6 @@ from mmiformer.deploy.detectors import DetectorWrapper
 from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Graph, Runtime
 from mmiformer.deploy.wrappers import FromPixels
 from mmiformer.models.backbones.base import MIN_INPUT
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 
 # Batch, height, width of dynamic files' trials, also where no side is a multiple of anything.

@@ -18,7 +18,7 @@ if __name__ == '__main__':
 from pathlib import Path
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
-from mmiformer.utils import cli
+from mmiformer.apis import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.zoo.generating import generate
 

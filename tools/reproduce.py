@@ -62,10 +62,10 @@ from rich.progress import (
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.apis.hub import get_config
 from mmiformer.engine.resuming import last_checkpoint
 from mmiformer.tasks import MAIN_METRICS, METRICS
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo import reproducing

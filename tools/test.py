@@ -33,12 +33,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.ops.layers import describe_operators
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
 from mmiformer.utils.machine import MODULES, describe_machine

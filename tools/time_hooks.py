@@ -31,9 +31,9 @@ from rich.console import Console
 from rich.table import Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.engine import AtomicCheckpointHook, CheckFiniteHook, prepare_training
 from mmiformer.engine.seeding import SeedStepHook
-from mmiformer.utils import cli
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError
 

@@ -36,10 +36,10 @@ from rich.console import Console
 from rich.table import Table
 
 import mmiformer
+from mmiformer.apis import cli
 from mmiformer.apis.inference import bare_model
 from mmiformer.benchmark.timing import summarise, time_rounds
 from mmiformer.ops.extension import TorchExtension
-from mmiformer.utils import cli
 from mmiformer.utils.cpu import prepare_for_cpu, use_channels_last
 from mmiformer.utils.errors import UserError
 

@@ -37,17 +37,17 @@ from mmengine.dist import is_main_process, sync_random_seed
 from torch import nn
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
+from mmiformer.engine.curves import plot_curves
 from mmiformer.engine.distributed import check_same_length, warn_of_other_batch
 from mmiformer.engine.predictions import DrawPredictionsHook
 from mmiformer.engine.record import write_record
 from mmiformer.engine.resuming import check_same_model, file_to_resume, last_checkpoint, resume
 from mmiformer.engine.runner import Runner
 from mmiformer.ops.layers import describe_operators
-from mmiformer.utils import cli
 from mmiformer.utils.configs import walk
 from mmiformer.utils.cpu import prepare_for_cpu
-from mmiformer.utils.curves import plot_curves
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write, lock_folder
 

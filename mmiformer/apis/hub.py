@@ -14,10 +14,10 @@ from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.registry import TRANSFORMS
 
+from mmiformer.apis.configs import MIM, config_file
 from mmiformer.checkpoints.released import RELEASED
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import UserError
-from mmiformer.zoo.entries import MIM, config_file
 
 
 def get_config(name: str) -> Config:
@@ -30,7 +30,7 @@ def get_config(name: str) -> Config:
     Raises:
         UserError: If there is none of that name; near names are given.
     """
-    from mmiformer.utils.cli import load_config
+    from mmiformer.apis.cli import load_config
 
     return load_config(str(config_file(name)))
 

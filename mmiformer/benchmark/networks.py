@@ -92,7 +92,7 @@ class Network:
             return Features(model) if self.task == 'pyramid' else Logits(model)
         if not self.name.endswith('.py'):
             return self._build_timm(height, width)
-        from mmiformer.utils.cli import load_config
+        from mmiformer.apis.cli import load_config
 
         cfg = load_config(self.name)
         if 'backbone' not in cfg.get('model', {}):

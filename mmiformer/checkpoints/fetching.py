@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import wrap_file
 
 from mmiformer.checkpoints.released import RELEASED
-from mmiformer.engine.distributed import first_process_first
+from mmiformer.utils.dist import first_process_first
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import replacing, sha256_of
 

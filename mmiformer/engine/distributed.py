@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, init_dist
+from mmengine.dist import all_gather_object, get_rank, get_world_size, init_dist
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.utils.dl_utils import set_multi_processing
@@ -242,16 +242,3 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
             f'torch {torch.__version__} finds no GPU: {get_world_size()} processes run on CPUs over gloo.',
             logger='current',
         )
-
-
-@contextmanager
-def first_process_first() -> Iterator[None]:
-    """Lets rank 0 do something before the others, who find it done, or do it on their own machine."""
-    first = get_rank() == 0
-    if not first:
-        barrier()
-    try:
-        yield
-    finally:
-        if first:
-            barrier()

@@ -7,7 +7,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmiformer.utils.curves import draw_predictions
+from mmiformer.engine.curves import draw_predictions
 from mmiformer.utils.errors import first_line
 
 

@@ -1,24 +1,15 @@
 """What the zoo holds: its configs, each with what was published of it and the weights that were released."""
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
+from mmiformer.apis.configs import FOLDERS, config_files
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.models.backbones import FAMILIES
-from mmiformer.utils.errors import UserError
 from mmiformer.zoo.peers import PEERS
 from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, METRICS
 from mmiformer.zoo.published.downstream import SOURCE
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-# Configs, tools and metafiles: where OpenMMLab's tools look for them, or in a checkout that is not installed.
-MIM = _PACKAGE / '.mim' if (_PACKAGE / '.mim').is_dir() else _PACKAGE.parent
-
-# Folders of configs, by the short names of tasks.
-TASKS = dict(cls='classification', det='detection', seg='segmentation')
 
 _FRAMEWORKS = dict(maskrcnn='Mask R-CNN', retinanet='RetinaNet', fpn='Semantic FPN', upernet='UPerNet')
 # Those of the table of downstream tasks.
@@ -42,7 +33,7 @@ class Entry:
 
     Attributes:
         name: Of the config, without folder and suffix.
-        task: Key of :data:`TASKS`.
+        task: Name of the task.
         network: Name of the backbone in the names of configs.
         title: Of the backbone, for people.
         framework: What is around the backbone; None for classifiers.
@@ -75,43 +66,6 @@ class Entry:
         return self.title.rpartition('-')[0]
 
 
-def config_files() -> dict[str, Path]:
-    """All configs by name, the examples for data of one's own among them.
-
-    Raises:
-        UserError: If mmiformer is not installed with its configs.
-    """
-    if not (MIM / 'configs').is_dir():
-        raise UserError(
-            f'{MIM / "configs"}: not found, since this mmiformer was copied without its configs; pip install '
-            'it, or run it from a whole checkout.'
-        )
-    return {
-        file.stem: file for task in TASKS.values() for file in sorted((MIM / 'configs' / task).glob('*.py'))
-    }
-
-
-def config_file(name: str) -> Path:
-    """The file of a config.
-
-    Args:
-        name: E.g. ``'maskrcnn_iformer_m_coco'``; or the path of a config of one's own.
-
-    Raises:
-        UserError: If there is none; near names are given.
-    """
-    if name.endswith('.py'):
-        return Path(name)
-    files = config_files()
-    if name not in files:
-        near = ' or '.join(difflib.get_close_matches(name, files, 3, 0.6))
-        raise UserError(
-            f"config '{name}': not one of the {len(files)} of mmiformer"
-            + (f'; did you mean {near}?' if near else '; mmiformer.zoo.entries.config_files() lists them.')
-        )
-    return files[name]
-
-
 @cache
 def entries() -> tuple[Entry, ...]:
     """The zoo, classifiers first, our networks before others.
@@ -121,7 +75,7 @@ def entries() -> tuple[Entry, ...]:
     """
     found = [
         _entry(name, task, match)
-        for task, folder in TASKS.items()
+        for task, folder in FOLDERS.items()
         for name, file in config_files().items()
         if file.parent.name == folder and (match := _NAME.fullmatch(name)) and match['network'] in _TITLES
     ]

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 import yaml
 
+from mmiformer.apis.configs import FOLDERS
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.benchmark.networks import Network
 from mmiformer.utils.errors import UserError
 from mmiformer.zoo import peers
 from mmiformer.zoo.effort import WholeModel
-from mmiformer.zoo.entries import TASKS, Entry, entries
+from mmiformer.zoo.entries import Entry, entries
 from mmiformer.zoo.markdown import markdown_table
 from mmiformer.zoo.published import DOWNSTREAM, GAINS, IMAGENET, METRICS, PAPERS, published
 
@@ -39,9 +40,9 @@ def generate(root: Path) -> dict[Path, str]:
         UserError: If a page has a table that nothing makes.
     """
     files = {root / 'configs' / path: text for path, text in peers.configs().items()}
-    for task, folder in TASKS.items():
+    for task, folder in FOLDERS.items():
         files[root / 'configs' / folder / 'metafile.yml'] = _HEADER + metafile(task)
-    imports = dict(Import=[f'configs/{folder}/metafile.yml' for folder in TASKS.values()])
+    imports = dict(Import=[f'configs/{folder}/metafile.yml' for folder in FOLDERS.values()])
     files[root / 'model-index.yml'] = _HEADER + _dump(imports)
     for page in (root / 'README.md', *sorted((root / 'docs').glob('*.md'))):
         text = page.read_text(encoding='utf-8')
@@ -77,7 +78,7 @@ def metafile(task: str) -> str:
     """The metafile of a folder of configs, as ``mim`` and ``model-index`` read it.
 
     Args:
-        task: Key of :data:`~mmiformer.zoo.entries.TASKS`.
+        task: Name of the task.
     """
     models = [entry for entry in entries() if entry.task == task]
     papers = {family: PAPERS[family] for family in dict.fromkeys(model.family for model in models)}
@@ -110,7 +111,7 @@ def _model(entry: Entry) -> dict[str, Any]:
     model: dict[str, Any] = {
         'Name': entry.name,
         'In Collection': entry.family,
-        'Config': f'configs/{TASKS[entry.task]}/{entry.name}.py',
+        'Config': f'configs/{FOLDERS[entry.task]}/{entry.name}.py',
         'Metadata': metadata,
     }
     if figures:
@@ -125,7 +126,7 @@ def _dump(content: dict[str, Any]) -> str:
 
 
 def _link(entry: Entry, text: str, up: str) -> str:
-    return f'[{text}]({up}configs/{TASKS[entry.task]}/{entry.name}.py)'
+    return f'[{text}]({up}configs/{FOLDERS[entry.task]}/{entry.name}.py)'
 
 
 def _figures(entry: Entry | None, *metrics: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmiformer.zoo.entries import MIM
+from mmiformer.apis.configs import MIM
 
 # Is told of iterations done and of all.
 OnProgress = Callable[[int, int], None]

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmiformer.apis.configs import config_file
 from mmiformer.apis.hub import get_config
 from mmiformer.datasets.checks import datasets_of, paths_of
 from mmiformer.engine.resuming import last_checkpoint
@@ -19,7 +20,7 @@ from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write, sha256_of
 from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo.comparing import Row
-from mmiformer.zoo.entries import Entry, config_file, entries
+from mmiformer.zoo.entries import Entry, entries
 from mmiformer.zoo.launching import Launch, OnProgress, run_tool
 from mmiformer.zoo.published import DOWNSTREAM, METRICS
 
@@ -41,7 +42,7 @@ def rows_of(
     """The rows of the table: all that is published, and what else is asked for or has a checkpoint.
 
     Args:
-        tasks: Keys of :data:`~mmiformer.zoo.entries.TASKS`.
+        tasks: Names of tasks.
         patterns: Names of configs, with ``*`` for any part; empty for all.
         checkpoints: Folder of the weight files; None where all are trained.
 

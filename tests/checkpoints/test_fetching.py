@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmiformer.apis import cli
 from mmiformer.checkpoints import fetching, read, released
-from mmiformer.utils import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import sha256_of
 

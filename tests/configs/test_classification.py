@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
 
 from mmiformer import IFormer
-from mmiformer.utils.cli import load_config
+from mmiformer.apis.cli import load_config
 
 FOLDER = Path(__file__).parents[2] / 'configs' / 'classification'
 PLAIN = ('t', 's', 'm', 'l', 'h')

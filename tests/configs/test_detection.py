@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmiformer import IFormer
-from mmiformer.utils.cli import load_config
+from mmiformer.apis.cli import load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs' / 'detection').glob('maskrcnn_iformer_*.py'))
 

@@ -11,7 +11,7 @@ from helpers import forget_visualizers
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmiformer.utils.cli import load_config
+from mmiformer.apis.cli import load_config
 from mmiformer.utils.configs import walk
 from mmiformer.zoo.peers import configs
 

@@ -15,13 +15,13 @@ from mmpretrain.datasets import CustomDataset, ImageNet
 from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
+from mmiformer.apis.cli import load_config
 from mmiformer.datasets.audit import ade20k, audit, coco, default_root, imagenet
 from mmiformer.datasets.checks import check_files
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 from mmiformer.datasets.toy.ade import make_ade
 from mmiformer.datasets.toy.coco import make_coco
 from mmiformer.datasets.toy.imagenet import make_imagenet
-from mmiformer.utils.cli import load_config
 from mmiformer.utils.errors import UserError
 
 MAKERS = {'coco': make_coco, 'ade20k': make_ade, 'imagenet': make_imagenet}

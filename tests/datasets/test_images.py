@@ -14,10 +14,10 @@ from mmcv.transforms import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import EpsImagePlugin, Image, ImageCms, ImageOps
 
+from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import build_model, predict, read_image
 from mmiformer.datasets.loading import LoadCheckedImage, open_image
 from mmiformer.tasks import task_of
-from mmiformer.utils.cli import load_config
 from mmiformer.utils.errors import UserError
 
 # Smooth, so that compression keeps it, and without symmetry.

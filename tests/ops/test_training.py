@@ -13,11 +13,11 @@ from helpers import CONFIG
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import bare_model
 from mmiformer.datasets.checks import build_datasets
 from mmiformer.ops.extension import TorchExtension
 from mmiformer.ops.layers import use_torch_roi_align
-from mmiformer.utils.cli import load_config
 
 OURS = TorchExtension('for comparison')
 

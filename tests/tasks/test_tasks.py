@@ -10,11 +10,6 @@ from mmiformer.deploy import build_export_wrapper
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels, LabelMap, Logits
 from mmiformer.tasks import MAIN_METRICS, METRICS, TASKS, Metric, Task, register, task_of
 from mmiformer.utils.errors import UserError
-from mmiformer.zoo.entries import TASKS as FOLDERS
-
-
-def test_the_zoo_has_a_folder_for_each_task():
-    assert {task.name: task.folder for task in TASKS.values()} == FOLDERS
 
 
 def test_metrics_are_those_of_all_tasks():

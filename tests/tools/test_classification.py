@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmiformer.apis.cli import load_config
 from mmiformer.datasets.toy import imagenet
-from mmiformer.utils.cli import load_config
 
 # A run that is over in seconds.
 SHORT = (

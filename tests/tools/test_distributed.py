@@ -13,7 +13,7 @@ from helpers import CONFIG
 from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
 from mmengine.config import Config
 
-from mmiformer.utils.cli import load_config
+from mmiformer.apis.cli import load_config
 
 # An odd number of images, which two processes cannot share evenly; of ImageNet's some of each class.
 TESTED = dict(
@@ -221,7 +221,7 @@ def test_mistakes_of_launching(run_tool, config, monkeypatch):
     code, _, err = run_tool('train', config, '--demo', '--launcher', 'pytorch')
     assert code == 1 and 'RANK is not set' in err and 'torchrun' in err and 'Traceback' not in err
     # Eight processes where there are four GPUs.
-    monkeypatch.setattr('mmiformer.utils.cli.get_device', lambda: 'cuda')
+    monkeypatch.setattr('mmiformer.apis.cli.get_device', lambda: 'cuda')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
     for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.setenv(name, '7')

@@ -7,6 +7,7 @@ import pytest
 from helpers import SHORT
 
 import mmiformer
+from mmiformer.apis import configs
 from mmiformer.zoo import entries
 
 FOONET = """
@@ -70,10 +71,10 @@ def test_a_config_beside_ours_leaves_the_zoo_alone(root, run_tool, tmp_path, mon
     shutil.copytree(root / 'configs', tmp_path / 'configs')
     folder = dict(coco='detection', in1k='classification', ade20k='segmentation')[name.rpartition('_')[2]]
     (tmp_path / 'configs' / folder / f'{name}.py').write_text("_base_ = './maskrcnn_iformer_t_coco.py'\n")
-    monkeypatch.setattr(entries, 'MIM', tmp_path)
+    monkeypatch.setattr(configs, 'MIM', tmp_path)
     entries.entries.cache_clear()
     try:
-        assert name in entries.config_files()
+        assert name in configs.config_files()
         assert [entry.name for entry in entries.entries()] == before
         code, out, err = run_tool('generate', '--check')
         assert code == 0, err

@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers import CONFIG, SHORT, SHORT_SEG
 
-from mmiformer.utils.cli import load_config
+from mmiformer.apis.cli import load_config
 from mmiformer.utils.files import parts_in
 
 CONFIGS = dict(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
 
-from mmiformer.utils.cli import load_config
+from mmiformer.apis.cli import load_config
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='looks into /proc')
 

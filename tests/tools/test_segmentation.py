@@ -12,11 +12,11 @@ from helpers import SHORT_SEG
 from mmengine.registry import MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import build_model, predict
 from mmiformer.deploy import fold
 from mmiformer.tasks import task_of
 from mmiformer.tasks.segmentation import class_shares
-from mmiformer.utils.cli import load_config
 
 CONFIGS = ('fpn_iformer_t', 'upernet_iformer_t')
 

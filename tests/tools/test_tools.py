@@ -15,8 +15,8 @@ import torch
 from helpers import NARROW, SHORT, Bomb
 from mmengine.config import Config
 
+from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import build_model
-from mmiformer.utils.cli import load_config
 
 
 def errors(result: tuple[int, str, str]) -> str:

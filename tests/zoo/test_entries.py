@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmiformer.apis.configs import config_file, config_files
 from mmiformer.checkpoints.released import RELEASED
 from mmiformer.utils.errors import UserError
-from mmiformer.zoo.entries import config_file, config_files, entries
+from mmiformer.zoo.entries import entries
 from mmiformer.zoo.published import DOWNSTREAM, IMAGENET
 
 FOLDER = Path(__file__).parents[2] / 'configs'

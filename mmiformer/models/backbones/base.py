@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmiformer.checkpoints import load_backbone, translate
-from mmiformer.checkpoints.fit import filter_backbone_weights
 from mmiformer.utils.errors import UserError
 
 MIN_INPUT = 32  # Pixels: the last of the strides 4, 8, 16, 32.
@@ -129,8 +128,49 @@ class Backbone(BaseModule):
         self.register_load_state_dict_pre_hook(_translate_names)
 
     def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See :func:`~mmiformer.checkpoints.fit.filter_backbone_weights`."""
-        return filter_backbone_weights(self, weights)
+        """The weights to load, less those of stages past the last out index.
+
+        Args:
+            weights: By the backbone's own names.
+
+        Raises:
+            UserError: If a tensor is missing, left over, of another shape, or not of finite floating-point
+                numbers; names both sides.
+        """
+        own = self.state_dict()
+        built = tuple(f'stages.{i}.' for i in range(len(self.stages)))
+        given = {k: v for k, v in weights.items() if not k.startswith('stages.') or k.startswith(built)}
+        faults = [
+            f'{key} is {tuple(given[key].shape)} in the weights and {tuple(own[key].shape)} in the network'
+            for key in own
+            if key in given and given[key].shape != own[key].shape
+        ]
+        # Files from before torch 0.4.1 lack the counters, which matter to nothing here.
+        faults += [
+            f'{key} is in the network and not in the weights'
+            for key in own
+            if key not in given and not key.endswith('num_batches_tracked')
+        ]
+        faults += [f'{key} is in the weights and not in the network' for key in given if key not in own]
+        if faults:
+            guess = self.arch_of(weights)
+            layer_scale = 'gamma' in faults[0] and 'set layer_scale_init_value=1e-6 (H) or 0, or '
+            raise UserError(
+                f"the weights do not fit {type(self).__name__} with arch='{getattr(self, 'arch', '')}': "
+                f'{faults[0]}{f" (and {len(faults) - 1} more)" if faults[1:] else ""}; they are of '
+                f'{f"arch {guess!r}" if guess else "no published arch"}, so '
+                f'{layer_scale or ""}name the file that belongs to the config.'
+            )
+        for key, value in given.items():
+            if own[key].is_floating_point():
+                _check_numbers(key, value, own[key].dtype)
+        if left := sorted({k.split('.')[1] for k in weights if k not in given}):
+            print_log(
+                f'{len(weights) - len(given)} tensors of stage {", ".join(left)} not loaded: out_indices='
+                f'{self.out_indices} does not build it.',
+                logger='current',
+            )
+        return given
 
     def init_weights(self) -> None:
         """Initialises as ``init_cfg`` says; a ``Pretrained`` file must fill every parameter.
@@ -241,3 +281,17 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked = count
+
+
+def _check_numbers(name: str, tensor: Any, dtype: torch.dtype) -> None:
+    if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
+        raise UserError(
+            f'{name} is {tensor.dtype}, {tensor.layout}{", without numbers" if tensor.is_meta else ""}; '
+            'expected a dense tensor of floating-point numbers.'
+        )
+    finite = tensor.to(dtype).isfinite()
+    if not finite.all():
+        raise UserError(
+            f'{name} holds NaN or infinity ({int((~finite).sum())} of {tensor.numel()} numbers), as after a '
+            'run that diverged or on a failing disk; take an earlier checkpoint, or fetch it again.'
+        )

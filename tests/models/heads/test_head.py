@@ -4,10 +4,10 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmiformer.apis.cli import load_config
 from mmiformer.checkpoints import load_weights
 from mmiformer.deploy import fold
 from mmiformer.models.layers import AveragedHeads, NormLinear
-from mmiformer.utils.cli import load_config
 from mmiformer.utils.errors import UserError
 
 HEAD = 'mmiformer.models.heads.head.NormLinearClsHead'

@@ -16,13 +16,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
+from mmiformer.apis.aliases import rename_types
 from mmiformer.apis.hub import allow_own_bases
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.datasets.toy import apply_demo
 from mmiformer.engine import distributed
-from mmiformer.utils.aliases import rename_types
 from mmiformer.utils.configs import walk
+from mmiformer.utils.dist import first_process_first
 from mmiformer.utils.errors import UserError
 
 _FAULTS_OF_FILES = {
@@ -92,7 +93,7 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
         ) from error
     rename_types(cfg)
     if demo:
-        with distributed.first_process_first():
+        with first_process_first():
             description = apply_demo(cfg)
         if is_main_process():
             print(description, flush=True)
