@@ -29,6 +29,7 @@ if __name__ == '__main__':
     parse_args()  # Answers --help before the imports below, which take seconds.
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -58,8 +59,13 @@ def main() -> None:
     """Trains, and draws the curves and some predictions."""
     args = parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
-    if is_main_process():
-        _held = lock_folder(Path(cfg.work_dir))  # Two runs would overwrite each other's files.
+    # Two runs in one folder would overwrite each other's files.
+    with lock_folder(Path(cfg.work_dir)) if is_main_process() else nullcontext():
+        train(args, cfg)
+
+
+def train(args: argparse.Namespace, cfg: Config) -> None:
+    """Trains a config whose work dir is this run's alone."""
     if args.amp:
         cli.require_device('cuda', ', or leave --amp away, since mmengine has it for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'

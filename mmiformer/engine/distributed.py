@@ -115,7 +115,7 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
 def _no_device(launcher: str) -> Iterator[None]:
     """Has ``init_dist`` choose no CUDA device, which ``torch.cuda.set_device`` does for negative numbers."""
     name = 'SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK'
-    number = os.environ[name]
+    number = os.environ.get(name, '0')
     os.environ[name] = '-1'
     try:
         yield

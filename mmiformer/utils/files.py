@@ -65,17 +65,15 @@ def atomic_write(file: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
-def lock_folder(folder: Path) -> FileLock:
-    """Locks a folder for this process, until it ends, however it does.
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Locks a folder for this process, until the block or the process ends, however it does.
 
     Args:
         folder: It exists.
 
-    Returns:
-        The lock, to be kept as long.
-
     Raises:
-        UserError: If another process holds the folder.
+        UserError: If another process has locked the folder.
     """
     lock = FileLock(folder / '.lock', timeout=0)
     try:
@@ -86,7 +84,10 @@ def lock_folder(folder: Path) -> FileLock:
         ) from error
     except NotImplementedError:  # By a share that has no locks.
         pass
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def parts_in(folder: Path) -> list[Path]:

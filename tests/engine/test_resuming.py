@@ -98,12 +98,15 @@ def test_one_run_works_in_a_folder_until_it_ends_however_it_does():
         sys.executable,
         '-c',
         'from pathlib import Path; from mmiformer.utils.files import lock_folder; '
-        'held = lock_folder(Path("run")); print("held", flush=True); input()',
+        'lock = lock_folder(Path("run")); lock.__enter__(); print("held", flush=True); input()',
     ]
     with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while process.stdout.readline() != 'held\n':
             assert process.poll() is None
-        with pytest.raises(UserError, match='run: another run is at work there'):
-            lock_folder(Path('run'))
+        with pytest.raises(UserError, match='run: another run is at work there'), lock_folder(Path('run')):
+            pass
         process.kill()
-    lock_folder(Path('run')).release()
+    with lock_folder(Path('run')):
+        pass
+    with lock_folder(Path('run')):
+        pass

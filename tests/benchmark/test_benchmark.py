@@ -16,8 +16,8 @@ from helpers import call_tool
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmiformer.benchmark import networks, plotting, timing
 from mmiformer.benchmark.networks import Network
-from mmiformer.deploy import networks, plotting, timing
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Graph, Runtime
 from mmiformer.utils.errors import UserError

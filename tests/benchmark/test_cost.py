@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmiformer import IFormer, MoCoViT
+from mmiformer.benchmark import cost as module
 from mmiformer.benchmark.cost import count_macs, count_operators
-from mmiformer.deploy import cost as module
 from mmiformer.deploy import use_matmul_attention
 from mmiformer.utils.errors import UserError
 
