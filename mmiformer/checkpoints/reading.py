@@ -1,6 +1,7 @@
 """The one reader of weight files: it takes out what is needed, and runs nothing that a file brings along."""
 
 import os
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -173,12 +174,19 @@ def _is_color(value: Any) -> bool:
 
 def _check_archive(path: Path) -> None:
     """Compares the records of a zip, which torch.save writes, with their checksums, as torch does not."""
-    if not zipfile.is_zipfile(path):  # torch.save's format before 1.6, which has no checksums.
-        if tarfile.is_tarfile(path):
-            raise UserError(_unreadable(path))
-        return
+    with path.open('rb') as file:
+        start = file.read(tarfile.BLOCKSIZE)
+    if not start.startswith(b'PK\x03\x04'):  # torch.save's format before 1.6, which has no checksums.
+        try:
+            tarfile.TarInfo.frombuf(start, 'utf-8', 'surrogateescape')
+        except tarfile.HeaderError:  # No tar, as before 0.1.10, which torch would unpack.
+            if start.startswith(b'\x80'):
+                return
+        raise UserError(_unreadable(path))
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
+        if archive.start_dir != _directory_offset(path):  # torch would see other records.
+            raise UserError(_unreadable(path))
         if any(record.filename.endswith('/constants.pkl') for record in records):
             raise UserError(
                 f'{path}: is a TorchScript program; expected weights by torch.save, such as it was made from.'
@@ -197,6 +205,21 @@ def _check_archive(path: Path) -> None:
                 f'{path}: damaged, because {ascii(damaged)[1:-1]} in it does not fit its checksum; fetch or '
                 'copy it again.'
             )
+
+
+def _directory_offset(path: Path) -> int:
+    """Where a zip's last bytes say that its directory is; -1 if they are no end of a zip."""
+    with path.open('rb') as file:
+        end = file.seek(0, os.SEEK_END) - 22
+        file.seek(end)
+        signature, offset = struct.unpack('<4s12xI2x', file.read(22))
+        if signature != b'PK\x05\x06':
+            return -1
+        if offset == 0xFFFFFFFF:  # Zip64: a locator of the long form stands before.
+            file.seek(end - 20)
+            file.seek(struct.unpack('<8xQ4x', file.read(20))[0])
+            offset = struct.unpack('<48xQ', file.read(56))[0]
+        return offset
 
 
 def _unreadable(path: Path) -> str:

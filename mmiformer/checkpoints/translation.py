@@ -39,7 +39,7 @@ class Translation:
     """Weights in our names, and what was recognised in them.
 
     Attributes:
-        state_dict: Tensors by name; the same object as was given where no network of ours is in it.
+        state_dict: Tensors by name, without ``module.``.
         recognised: Whose names they had; None if they are of some other network.
     """
 
@@ -76,7 +76,8 @@ def translate(state_dict: StateDict) -> Translation:
     bare = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     found = [(n, p) for n in NAMINGS for p in ('', 'backbone.') if all(p + mark in bare for mark in n.marks)]
     if not found:
-        return Translation(state_dict)
+        wrapped = bool(state_dict) and all(key.startswith('module.') for key in state_dict)
+        return Translation(bare if wrapped else state_dict)
     if len(bare) < len(state_dict):
         key = next(key for key in state_dict if f'module.{key}' in state_dict)
         raise UserError(f'the weights hold both {key} and module.{key}; take out one of them.')

@@ -14,9 +14,10 @@ from typing import IO, Any
 
 import torch
 from torch import _utils
+from torch.serialization import MAGIC_NUMBER
 
-_MAX_TUPLE_DEPTH = 50  # Hashing and comparing tuples recurses in C, without a check.
 _MAX_DIMENSIONS = 64
+_MAX_INTEGER = 1 << 63  # Larger ones can be made to collide as keys.
 # Bytes that an opcode takes in memory, at most: calls and containers, and all others.
 _LARGE, _SMALL = 250, 50
 _LARGE_OPCODES = {'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ', 'INST', 'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET'}
@@ -68,12 +69,33 @@ class NumpyDtype(Ignored):
     __slots__ = ('code',)
 
     def __init__(self, code: Any = None, *_: Any) -> None:
-        self.code = code
+        self.code = code if isinstance(code, str) else ''
+
+
+class Function(Ignored):
+    """A function that a file may call; of the bare one it could set attributes, for the whole process."""
+
+    __slots__ = ('function',)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls it."""
+        return self.function(*args)
+
+
+class UntypedStorage(Ignored):
+    """Stands for the type of storages of dtypes that are newer than typed storages, as torch reads them."""
+
+    __slots__ = ()
+    dtype = torch.uint8
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
     """A best score may be one. Others are ignored."""
-    form = {'f4': '<f', 'f8': '<d', 'i4': '<i', 'i8': '<q'}.get(str(getattr(dtype, 'code', '')))
+    code = dtype.code if isinstance(dtype, NumpyDtype) else ''
+    form = {'f4': '<f', 'f8': '<d', 'i4': '<i', 'i8': '<q'}.get(code)
     if form is None or not isinstance(data, bytes) or len(data) != struct.calcsize(form):
         return Ignored()
     return struct.unpack(form, data)[0]
@@ -84,14 +106,7 @@ def _short_bytes(text: Any, encoding: Any = None) -> bytes:
     return text.encode('latin1') if isinstance(text, str) and len(text) <= 8 else b''
 
 
-def _attribute(owner: Any, name: Any) -> type[Ignored]:
-    """``getattr``, by which mmengine's loss history names its statistics."""
-    if not isinstance(name, str) or name.startswith('_'):
-        raise ForbiddenGlobal('getattr')
-    return Ignored
-
-
-def _tensor_from(function: Callable[..., Any]) -> Callable[..., Any]:
+def _tensor_from(function: Callable[..., Any]) -> Function:
     """A function of torch that builds a tensor, unless the shape is absurd."""
 
     def build(*args: Any) -> Any:
@@ -101,7 +116,7 @@ def _tensor_from(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise TooComplex(f'a tensor of {len(arg)} dimensions')
         return function(*args)
 
-    return build
+    return Function(build)
 
 
 # The names under which torch.save writes tensors; there are no public ones.
@@ -125,15 +140,15 @@ _BUILTINS = (
 _NAMES: dict[str, Any] = {
     **{name: _tensor_from(function) for name, function in _TENSORS.items()},
     'torch.Tensor': Ignored,  # As the type of a tensor with attributes.
-    'torch.device': torch.device,
-    'torch.serialization._get_layout': torch.serialization._get_layout,
-    'torch.storage.UntypedStorage': torch.UntypedStorage,  # Of dtypes newer than typed storages.
+    'torch.device': Function(torch.device),
+    'torch.serialization._get_layout': Function(torch.serialization._get_layout),
+    'torch.storage.UntypedStorage': UntypedStorage(),
     'collections.OrderedDict': PlainDict,
     'numpy.dtype': NumpyDtype,
-    'numpy.core.multiarray.scalar': _numpy_scalar,
-    'numpy._core.multiarray.scalar': _numpy_scalar,
-    '_codecs.encode': _short_bytes,
-    'builtins.getattr': _attribute,
+    'numpy.core.multiarray.scalar': Function(_numpy_scalar),
+    'numpy._core.multiarray.scalar': Function(_numpy_scalar),
+    '_codecs.encode': Function(_short_bytes),
+    'builtins.getattr': Ignored,  # By which methods are named, as of mmengine's loss history.
     **{f'builtins.{name}': Ignored for name in _BUILTINS},
 }
 # Whatever else honest files hold beside weights; nothing of these packages is imported or called.
@@ -186,16 +201,18 @@ def _check_complexity(file: IO[bytes], max_memory: int) -> None:
     """Follows a pickle without building anything.
 
     Raises:
-        TooComplex: If it would take too much memory, or nests tuples too deeply.
+        TooComplex: If it would take too much memory, or has keys whose hash could take for ever.
     """
     mark, memory = object(), 0
-    stack: list[Any] = []  # Depth of tuples, 0 for anything else, or a mark.
+    stack: list[Any] = []  # Whether a tuple, or a mark.
     memo: dict[int, Any] = {}
     argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         memory += _LARGE if opcode.name in _LARGE_OPCODES else _SMALL
         if memory > max_memory:
             raise TooComplex('more objects than a file of this size needs')
+        if isinstance(argument, int) and abs(argument) >= _MAX_INTEGER and argument != MAGIC_NUMBER:
+            raise TooComplex('an integer of more than 64 bits')
         if opcode.name.endswith('PUT'):
             if argument > number:  # The unpickler makes room for as many.
                 raise TooComplex(f'memo {argument}')
@@ -206,17 +223,16 @@ def _check_complexity(file: IO[bytes], max_memory: int) -> None:
             stack.append(memo[argument])
         else:
             before = opcode.stack_before
-            taken = []
+            taken = []  # From the top down.
             if pickletools.markobject in before:
                 while (top := stack.pop()) is not mark:
                     taken.append(top)
                 before = before[: before.index(pickletools.markobject)]
+            keys = dict(SETITEM=[1], SETITEMS=range(1, len(taken), 2), DICT=range(1, len(taken), 2)).get(
+                opcode.name, range(len(taken)) if opcode.name in ('ADDITEMS', 'FROZENSET') else ()
+            )
             taken += [stack.pop() for _ in before]
-            depth = 0
-            if opcode.name.startswith('TUPLE'):
-                depth = 1 + max((t for t in taken if t is not mark), default=0)
-                if depth > _MAX_TUPLE_DEPTH:
-                    raise TooComplex('tuples nested too deeply')
-            elif opcode.name == 'DUP':
-                depth = taken[0]
-            stack += [mark if new is pickletools.markobject else depth for new in opcode.stack_after]
+            if any(taken[key] is True for key in keys):
+                raise TooComplex('a tuple as a key')
+            is_tuple = opcode.name.startswith(('TUPLE', 'EMPTY_TUPLE')) or (opcode.name == 'DUP' and taken[0])
+            stack += [mark if new is pickletools.markobject else is_tuple for new in opcode.stack_after]

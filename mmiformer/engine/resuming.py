@@ -1,10 +1,10 @@
 """Resuming from a checkpoint."""
 
 import logging
-import math
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmiformer.checkpoints import read
@@ -186,13 +187,21 @@ def read_to_resume(file: str, work_dir: Path) -> dict[str, Any]:
 
 
 def _of_kind(value: Any, kind: Any, name: str) -> Any:
+    fits = {
+        int: type(value) is int and 0 <= value < 1 << 32,
+        float: isinstance(value, int | float) and value == value,  # mmengine starts from infinity.
+        str: isinstance(value, str),
+    }
     if isinstance(kind, list):
-        if isinstance(value, list) and all(type(part) is kind[0] for part in value):
-            return value
-    elif (type(value) is kind and (kind is not int or value >= 0)) or (kind is float and type(value) is int):
+        if isinstance(value, list):
+            return [_of_kind(part, kind[0], f'{name}, in the list') for part in value]
+    elif fits[kind]:
         return value
-    expected = f'a list of {kind[0].__name__}' if isinstance(kind, list) else kind.__name__
-    raise UserError(f'{name} is {type(value).__name__}; expected {expected}, so take another checkpoint.')
+    expected = 'a list' if isinstance(kind, list) else kind.__name__
+    raise UserError(
+        f'{name} is {type(value).__name__} {str(value)[:20]!a}; expected {expected}, so take another '
+        'checkpoint.'
+    )
 
 
 def check_same_run(runner: Runner, checkpoint: dict[str, Any], file: str) -> dict[str, Any]:
@@ -212,7 +221,11 @@ def check_same_run(runner: Runner, checkpoint: dict[str, Any], file: str) -> dic
     check_same_model(runner, checkpoint, file)
     weights = checkpoint['state_dict']
     result = dict(checkpoint)
-    own: dict[str, Any] = dict(optimizer=runner.optim_wrapper.state_dict())
+    wrapper = runner.optim_wrapper
+    own: dict[str, Any] = dict(optimizer=wrapper.state_dict())
+    # Those of several optimisers stay unchecked but for their form.
+    groups = wrapper.optimizer.param_groups if isinstance(wrapper, OptimWrapper) else ()
+    params = [parameter for group in groups for parameter in group['params']]
     schedulers = runner.param_schedulers
     if isinstance(schedulers, dict):
         own['param_schedulers'] = {k: [s.state_dict() for s in v] for k, v in schedulers.items()}
@@ -221,7 +234,7 @@ def check_same_run(runner: Runner, checkpoint: dict[str, Any], file: str) -> dic
     for key, state in own.items():
         if key not in checkpoint:
             raise UserError(f'{file}: has no {key}; take a checkpoint that training wrote.')
-        result[key] = _in_form_of(state, checkpoint[key], f'{file}: {key}')
+        result[key] = _in_form_of(state, checkpoint[key], f'{file}: {key}', params)
     if (averaged := checkpoint.get('ema_state_dict')) is not None:
         given = tensors_of(averaged, file) if isinstance(averaged, dict) else {}
         inner = {k.removeprefix('module.'): v for k, v in given.items() if k.startswith('module.')}
@@ -235,13 +248,12 @@ def check_same_run(runner: Runner, checkpoint: dict[str, Any], file: str) -> dic
     return result
 
 
-def _in_form_of(own: Any, given: Any, name: str) -> Any:
+def _in_form_of(own: Any, given: Any, name: str, params: Sequence[torch.Tensor] = ()) -> Any:
     """A state as it is given, in the form of a run's own; what is no plain data stays the run's own."""
     if isinstance(own, dict) and own.keys() >= {'state', 'param_groups'}:
-        count = sum(len(group['params']) for group in own['param_groups'])
         state = given.get('state') if isinstance(given, dict) else None
         rest = {key: value for key, value in own.items() if key != 'state'}
-        return dict(_in_form_of(rest, given, name), state=_optimizer_state(state, count, f'{name}.state'))
+        return dict(_in_form_of(rest, given, name), state=_optimizer_state(state, params, f'{name}.state'))
     if isinstance(own, dict) and not isinstance(own, Counter):
         if not isinstance(given, dict):
             raise _misfit(own, given, name)
@@ -249,15 +261,21 @@ def _in_form_of(own: Any, given: Any, name: str) -> Any:
         for key in own:
             if key not in given and not isinstance(own[key], bool | None):
                 raise UserError(f'{name} has no {key}; it was made by another optimiser or schedule.')
-        return {k: _in_form_of(v, given[k], f'{name}.{k}') if k in given else v for k, v in own.items()}
+        if own.get('params') is not None and own['params'] != given['params']:
+            raise UserError(f'{name}.params are other parameters; resume it with the config in its work dir.')
+        return {
+            k: _in_form_of(v, given[k], f'{name}.{k}', params) if k in given else v for k, v in own.items()
+        }
     if isinstance(own, list | tuple):
         if not isinstance(given, list | tuple) or len(given) != len(own):
             raise _misfit(own, given, name)
-        return type(own)(_in_form_of(o, g, name) for o, g in zip(own, given, strict=True))
-    if isinstance(own, bool | None):
-        fits = given is None or isinstance(given, bool | int | float | str)
+        return type(own)(_in_form_of(o, g, name, params) for o, g in zip(own, given, strict=True))
+    if isinstance(own, bool):  # A switch is the run's own affair.
+        return own
+    if own is None:
+        fits = given is None or isinstance(given, bool | str) or _is_number(given)
     elif isinstance(own, int | float):
-        fits = isinstance(given, int | float) and math.isfinite(given)
+        fits = _is_number(given)
     elif isinstance(own, str):
         fits = isinstance(given, str)
     elif isinstance(own, torch.Tensor):
@@ -269,16 +287,37 @@ def _in_form_of(own: Any, given: Any, name: str) -> Any:
     return given
 
 
-def _optimizer_state(state: Any, count: int, name: str) -> dict[int, Any]:
-    """Moments and the like by the parameter's number; torch compares their shapes when it uses them."""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1 << 53
+
+
+def _optimizer_state(state: Any, params: Sequence[torch.Tensor], name: str) -> dict[int, Any]:
+    """Moments and the like by the parameter's number."""
     if not isinstance(state, dict):
         raise _misfit({}, state, name)
+    kinds = set()
     for number, values in state.items():
-        if type(number) is not int or not 0 <= number < count or not isinstance(values, dict):
-            raise UserError(f'{name} is not of the {count} parameters of this run; take another checkpoint.')
+        if type(number) is not int or not 0 <= number < len(params) or not isinstance(values, dict):
+            raise UserError(
+                f'{name} is not of the {len(params)} parameters of this run; take another checkpoint.'
+            )
+        kinds.add(frozenset(values))
         for key, value in values.items():
-            if not isinstance(key, str) or not isinstance(value, torch.Tensor | int | float | None):
-                raise _misfit(0.0, value, f'{name}.{number}')
+            fits = value is None or (_is_number(value) and value >= 0)
+            if isinstance(value, torch.Tensor):
+                fits = (
+                    value.shape in (params[number].shape, ())
+                    and value.layout == torch.strided
+                    and not value.is_meta
+                    and bool(value.isfinite().all())
+                )
+            if not fits:
+                raise UserError(
+                    f'{name}.{number}.{key} is no finite number or tensor for the parameter of shape '
+                    f'{tuple(params[number].shape)}; take another checkpoint.'
+                )
+    if len(kinds) > 1:
+        raise UserError(f'{name} lacks values of some parameters; take another checkpoint.')
     return state
 
 

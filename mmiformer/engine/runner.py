@@ -9,6 +9,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmiformer.checkpoints import load_weights
 from mmiformer.checkpoints.fit import load_state_dict
 from mmiformer.engine.resuming import check_same_run, read_to_resume
+from mmiformer.utils.errors import UserError, first_line
 
 
 class Runner(MMEngineRunner):
@@ -31,7 +32,13 @@ class Runner(MMEngineRunner):
             UserError: If the file cannot be read, or is of another run.
         """
         self.to_resume = self.to_resume or read_to_resume(filename, Path(self.work_dir))
-        super().resume(filename, **kwargs)
+        try:
+            super().resume(filename, **kwargs)
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f'{filename}: does not fit this run ({first_line(error)}); take another checkpoint, or '
+                'resume it with the config in its work dir.'
+            ) from error
 
     def load_checkpoint(
         self, filename: str, map_location: Any = 'cpu', strict: bool = False, revise_keys: Any = ()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from torch._utils import _rebuild_tensor_v2
 
 from mmiformer import IFormer
-from mmiformer.checkpoints import load_backbone, read
+from mmiformer.checkpoints import load_backbone, read, unpickling
 from mmiformer.utils.errors import UserError
 
 pytestmark = [  # Of torch, about what it is made to read here.
@@ -242,7 +242,7 @@ def test_nesting(tmp_path):
     for program, words in (
         (deep, 'no weights'),
         (itself, 'no weights'),
-        (hashed, 'tuples nested too deeply'),
+        (hashed, 'a tuple as a key'),
     ):
         assert words in refusal(archive(tmp_path / 'x.pth', program))
 
@@ -254,6 +254,44 @@ def test_what_is_twice_in_a_list_that_is_twice_in_a_list(tmp_path):
         doubled = [doubled, doubled]
     file = saved(tmp_path / 'x.pth', dict(state_dict={KEY: torch.ones(2)}, x=doubled))
     assert torch.equal(read(file).state_dict[KEY], torch.ones(2))
+
+
+def test_keys_whose_hash_takes_for_ever(tmp_path):
+    doubled = b'2\x86' * 50  # DUP, TUPLE2: a tuple of 2 ** 50 parts in 100 bytes.
+    huge = b'\x8a\x10' + (7 * (2**61 - 1) << 32).to_bytes(16, 'little')
+    for program, words in (
+        (b'})' + doubled + b'Ns.', 'a tuple as a key'),
+        (b'}(NN)' + doubled + b'Nu.', 'a tuple as a key'),
+        (b'}' + huge + b'Ns.', 'an integer of more than 64 bits'),
+    ):
+        assert words in refusal(archive(tmp_path / 'x.pth', b'\x80\x02' + program)), program
+
+
+def test_nothing_of_the_process_can_be_changed(tmp_path):
+    """BUILD sets attributes of what it finds: of a class or function, for everybody."""
+    names = (
+        'torch.storage UntypedStorage',
+        'torch.serialization _get_layout',
+        'torch._utils _rebuild_tensor_v2',
+    )
+    for name in (*names, 'collections OrderedDict', 'numpy dtype', 'argparse Namespace', 'torch device'):
+        found = b'c%b\n%b\n' % tuple(part.encode() for part in name.split())
+        program = b'\x80\x02' + found + b'N}X\x05\x00\x00\x00cache' + b'X\x04\x00\x00\x00evils\x86b.'
+        refusal(archive(tmp_path / 'x.pth', program))
+    modules = (torch.UntypedStorage, torch.serialization._get_layout, torch._utils._rebuild_tensor_v2)
+    for value in (*modules, *vars(unpickling).values()):
+        assert getattr(value, 'cache', None) != 'evil'
+
+
+def test_a_tar_and_zip_in_one_and_two_directories_in_one(tmp_path):
+    with tarfile.open(tmp_path / 'tar.pth', 'w') as tar:
+        tar.addfile(tarfile.TarInfo('\x80\x02storages'))
+    archive(tmp_path / 'zip', pickle.dumps({}))
+    both = (tmp_path / 'tar.pth').read_bytes() + (tmp_path / 'zip').read_bytes()
+    (tmp_path / 'both.pth').write_bytes(both)
+    (tmp_path / 'moved.pth').write_bytes((tmp_path / 'zip').read_bytes() + (tmp_path / 'zip').read_bytes())
+    for name in ('tar.pth', 'both.pth', 'moved.pth'):
+        assert 'truncated, or not a checkpoint' in refusal(tmp_path / name)
 
 
 FEW_BYTES = {

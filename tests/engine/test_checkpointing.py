@@ -255,11 +255,11 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     'no meta': (lambda held: held.update(meta=None), 'holds weights only'),
     'a score that is a text': (
         lambda held: held['message_hub']['runtime_info'].update(best_score='9'),
-        'best_score is str; expected float',
+        'best_score is str .*; expected float',
     ),
     'numbers that are paths': (
         lambda held: held['message_hub']['runtime_info'].update(keep_ckpt_ids=['../../x']),
-        'keep_ckpt_ids is list; expected a list of int',
+        'keep_ckpt_ids, in the list is str .*; expected int',
     ),
     'no schedules': (lambda held: held.update(param_schedulers=[]), 'param_schedulers is list of 0'),
     'an empty schedule': (lambda held: held['param_schedulers'][0].clear(), r'param_schedulers has no .+'),
@@ -277,6 +277,23 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     'a state of another parameter': (
         lambda held: held['optimizer'].update(state={7: {}}),
         'optimizer.state is not of the 1 parameters',
+    ),
+    'moments that are none': (
+        lambda held: held['optimizer'].update(state={0: dict(momentum_buffer=torch.tensor(torch.nan))}),
+        'momentum_buffer is no finite number',
+    ),
+    'moments of another shape': (
+        lambda held: held['optimizer'].update(state={0: dict(momentum_buffer=torch.ones(3))}),
+        'momentum_buffer is no finite number',
+    ),
+    'other parameters': (
+        lambda held: held['optimizer']['param_groups'][0].update(params=[1]),
+        'params are other parameters',
+    ),
+    'a huge step': (lambda held: held['meta'].update(iter=1 << 62), 'meta.iter is int'),
+    'a score that is none': (
+        lambda held: held['message_hub']['runtime_info'].update(best_score=float('nan')),
+        'best_score is float',
     ),
     'another model': (lambda held: held['state_dict'].update(other=torch.ones(1)), 'trained with another'),
     'averaged weights of another model': (

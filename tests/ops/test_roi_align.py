@@ -62,13 +62,10 @@ def reference(features, rois, size, scale, ratio=0, aligned=True, mode='avg'):
         for plane in features[int(image)]:
             for i in range(size[0]):
                 for j in range(size[1]):
-                    samples = [
-                        bilinear(
-                            plane, y1 + (i + (a + 0.5) / rows) * bin_h, x1 + (j + (b + 0.5) / columns) * bin_w
-                        )
-                        for a in range(rows)
-                        for b in range(columns)
-                    ]
+                    # In mmcv's order of operations: a sample on the border counts, one beyond it does not.
+                    ys = [y1 + i * bin_h + (a + 0.5) * bin_h / rows for a in range(rows)]
+                    xs = [x1 + j * bin_w + (b + 0.5) * bin_w / columns for b in range(columns)]
+                    samples = [bilinear(plane, y, x) for y in ys for x in xs]
                     if mode == 'max':
                         result.append(torch.stack(samples).max() if samples else plane.new_tensor(-10000.0))
                     else:

@@ -162,8 +162,7 @@ class Backbone(BaseModule):
                 f'{layer_scale or ""}name the file that belongs to the config.'
             )
         for key, value in given.items():
-            if own[key].is_floating_point():
-                _check_numbers(key, value, own[key].dtype)
+            _check_numbers(key, value, own[key].dtype)
         if left := sorted({k.split('.')[1] for k in weights if k not in given}):
             print_log(
                 f'{len(weights) - len(given)} tensors of stage {", ".join(left)} not loaded: out_indices='
@@ -283,11 +282,15 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked = count
 
 
-def _check_numbers(name: str, tensor: Any, dtype: torch.dtype) -> None:
-    if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
+def _check_numbers(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    kind = 'floating-point' if dtype.is_floating_point else 'whole'
+    fits = (
+        tensor.is_floating_point() if dtype.is_floating_point else tensor.dtype in (torch.int64, torch.int32)
+    )
+    if tensor.layout != torch.strided or tensor.is_meta or not fits:
         raise UserError(
             f'{name} is {tensor.dtype}, {tensor.layout}{", without numbers" if tensor.is_meta else ""}; '
-            'expected a dense tensor of floating-point numbers.'
+            f'expected a dense tensor of {kind} numbers.'
         )
     finite = tensor.to(dtype).isfinite()
     if not finite.all():
