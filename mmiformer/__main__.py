@@ -8,7 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmiformer.apis.hub import allow_own_bases
+from mmiformer.apis.configs import allow_own_bases
 
 if __name__ == '__main__':
     if not sys.argv[1:] or not Path(sys.argv[1]).is_file():

@@ -14,7 +14,8 @@ from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.registry import TRANSFORMS
 
-from mmiformer.apis.configs import MIM, config_file
+from mmiformer.apis.cli import load_config
+from mmiformer.apis.configs import config_file
 from mmiformer.checkpoints.released import RELEASED
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import UserError
@@ -30,8 +31,6 @@ def get_config(name: str) -> Config:
     Raises:
         UserError: If there is none of that name; near names are given.
     """
-    from mmiformer.apis.cli import load_config
-
     return load_config(str(config_file(name)))
 
 
@@ -110,28 +109,3 @@ def inferencer(
     load = TRANSFORMS.build(steps[0])
     cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps[1:]]
     return task.inferencer(cfg, model, load, device=device, **kwargs)
-
-
-def allow_own_bases() -> None:
-    """Lets ``_base_ = 'mmiformer::detection/maskrcnn_iformer_m_coco.py'`` be read as a file of ours.
-
-    mmengine knows a fixed list of packages, and offers no other way to add one than to replace this method;
-    it would give all that is in such a base the scope ``mmiformer``, where no detector is registered. For
-    the command lines, which call it first; doing it twice changes nothing more.
-    """
-    theirs = Config._get_cfg_path
-    if getattr(theirs, '__module__', '') == __name__:
-        return
-
-    def get_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        package, _, path = cfg_path.partition('::')
-        if package != 'mmiformer' or not path:
-            return theirs(cfg_path, filename)
-        if not (MIM / 'configs' / path).is_file():
-            raise UserError(
-                f"{filename}: _base_ = '{cfg_path}' is no config of mmiformer; expected e.g. "
-                "'mmiformer::detection/maskrcnn_iformer_m_coco.py'."
-            )
-        return str(MIM / 'configs' / path), None
-
-    Config._get_cfg_path = staticmethod(get_path)

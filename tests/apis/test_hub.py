@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmiformer
-from mmiformer.apis.hub import allow_own_bases
+from mmiformer.apis.configs import allow_own_bases
 from mmiformer.apis.inference import predict
 from mmiformer.utils.errors import UserError
 
