@@ -36,7 +36,7 @@ _FAULTS_OF_FILES = {
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command line; what a user can mend becomes one sentence on stderr and exit code 1."""
-    logging.raiseExceptions = False  # Else a full disk has each line of the log print a traceback.
+    logging.raiseExceptions = False  # Else each line of the log prints a traceback on a full disk.
     allow_own_bases()
     if is_offline():
         os.environ['HF_HUB_OFFLINE'] = '1'  # For models by name, which timm and transformers would fetch.

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import bare_model
 from mmiformer.deploy.wrappers import ExportWrapper, Features, Logits, build_export_wrapper
 from mmiformer.models.backbones import FAMILIES
@@ -92,8 +93,6 @@ class Network:
             return Features(model) if self.task == 'pyramid' else Logits(model)
         if not self.name.endswith('.py'):
             return self._build_timm(height, width)
-        from mmiformer.apis.cli import load_config
-
         cfg = load_config(self.name)
         if 'backbone' not in cfg.get('model', {}):
             raise UserError(f'{self.name}: its model has no backbone to time.')

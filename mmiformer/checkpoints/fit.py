@@ -13,9 +13,7 @@ from mmiformer.checkpoints.translation import NAMINGS, translate
 from mmiformer.utils.errors import UserError
 
 
-def load_weights(
-    model: nn.Module, file: str | os.PathLike[str], strict: bool = True, checkpoint: Checkpoint | None = None
-) -> Checkpoint:
+def load_weights(model: nn.Module, file: str | os.PathLike[str], strict: bool = True) -> Checkpoint:
     """Fills a whole model from a file, under the authors', timm's or our names.
 
     A module may have a method ``filter_weights``, which takes the weights under its own names, raises a
@@ -26,7 +24,6 @@ def load_weights(
         file: Path or https address.
         strict: Whether every tensor of the model must be in the file, and the other way round; else the
             differences are logged, apart from those that ``filter_weights`` refuses. Defaults to True.
-        checkpoint: What the file holds, if it was read already. Defaults to None.
 
     Returns:
         What the file holds.
@@ -34,7 +31,7 @@ def load_weights(
     Raises:
         UserError: If the file cannot be read or does not fit the model; it is named.
     """
-    checkpoint = checkpoint or read(file)
+    checkpoint = read(file)
     try:
         translation = translate(checkpoint.state_dict)
         if translation.recognised:

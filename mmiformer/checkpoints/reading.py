@@ -106,8 +106,7 @@ def _read_file(path: Path) -> Checkpoint:
 
 
 def _take(content: Any, path: Path, memory: int) -> Checkpoint:
-    if not isinstance(content, dict):
-        raise UserError(f'{path}: holds no weights; expected a dict of tensors by name, or around one.')
+    content = content if isinstance(content, dict) else {}
     around = next((k for k in ('state_dict', 'model') if isinstance(content.get(k), dict)), None)
     weights = tensors_of(content[around] if around else content, path)
     if not weights:
@@ -123,12 +122,11 @@ def _take(content: Any, path: Path, memory: int) -> Checkpoint:
     if not around:
         return Checkpoint(weights)
     meta = content.get('meta')
-    others = [key for key in content if isinstance(key, str) and key.isprintable() and key != around]
     return Checkpoint(
         weights,
         _dataset_meta(meta) if isinstance(meta, dict) else {},
         {key: content[key] for key in _OF_TRAINING if key in content},
-        tuple(key for key in others if key != 'meta'),
+        tuple(key for key in content if _is_name(key) and key not in (around, 'meta')),
     )
 
 
@@ -144,7 +142,7 @@ def tensors_of(value: Mapping[Any, Any], file: str | Path) -> dict[str, torch.Te
     """
     found = {key: tensor.detach() for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
     for key in found:
-        if not isinstance(key, str) or not key.isprintable():
+        if not _is_name(key):
             raise UserError(f'{file}: the key {key!a:.80} is no name of a tensor; take another file.')
     return found
 

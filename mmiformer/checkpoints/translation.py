@@ -68,7 +68,8 @@ def translate(state_dict: StateDict) -> Translation:
         state_dict: Weights by name, with DistributedDataParallel's ``module.`` before them or not.
 
     Returns:
-        The translation; with ``recognised=None`` and the same object where no network of ours is in it.
+        The translation; with ``recognised=None`` and no name changed but for ``module.`` where no network of
+        ours is in it.
 
     Raises:
         UserError: If a name is there with ``module.`` and without.

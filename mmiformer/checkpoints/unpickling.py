@@ -28,7 +28,7 @@ class ForbiddenGlobal(pickle.UnpicklingError):
 
 
 class TooComplex(pickle.UnpicklingError):
-    """The file would take too much memory, or is nested too deeply."""
+    """The file would take too much memory or time."""
 
 
 class Ignored:
@@ -228,11 +228,13 @@ def _check_complexity(file: IO[bytes], max_memory: int) -> None:
                 while (top := stack.pop()) is not mark:
                     taken.append(top)
                 before = before[: before.index(pickletools.markobject)]
-            keys = dict(SETITEM=[1], SETITEMS=range(1, len(taken), 2), DICT=range(1, len(taken), 2)).get(
-                opcode.name, range(len(taken)) if opcode.name in ('ADDITEMS', 'FROZENSET') else ()
-            )
             taken += [stack.pop() for _ in before]
-            if any(taken[key] is True for key in keys):
+            hashed = []
+            if opcode.name in ('SETITEM', 'SETITEMS', 'DICT'):
+                hashed = taken[1::2]  # Each key lies below its value.
+            elif opcode.name in ('ADDITEMS', 'FROZENSET'):
+                hashed = taken
+            if any(is_tuple is True for is_tuple in hashed):
                 raise TooComplex('a tuple as a key')
             is_tuple = opcode.name.startswith(('TUPLE', 'EMPTY_TUPLE')) or (opcode.name == 'DUP' and taken[0])
             stack += [mark if new is pickletools.markobject else is_tuple for new in opcode.stack_after]

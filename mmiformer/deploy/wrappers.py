@@ -185,10 +185,8 @@ def build_export_wrapper(model: Any, what: str = 'backbone') -> ExportWrapper:
     """
     if what == 'backbone':
         return Features(model.backbone)
-    name, toolboxes = (
-        type(model).__name__,
-        {base.__module__.partition('.')[0] for base in type(model).__mro__},
-    )
+    name = type(model).__name__
+    toolboxes = {base.__module__.partition('.')[0] for base in type(model).__mro__}
     for task in TASKS.values():
         wrapper = task.export_wrappers.get(name) or task.export_wrappers.get('*')
         if task.scope in toolboxes and wrapper:

@@ -291,6 +291,7 @@ class IFormerStage(nn.Module):
 
 
 # Names in the authors' files and in timm, by the key lists of the released files and of timm's iformer_*.
+
 # Children of a block by kind, in the authors' files (and in timm, where both kinds of mixers are called
 # alike, so that a block is known by which children it has).
 _CONV_BLOCK = {'0': 'depthwise', '1': 'expand', '3': 'project'}
