@@ -185,7 +185,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if not args.seconds > 0:
         raise UserError(f'--seconds {args.seconds}: expected more than 0.')
     if args.compile and 'torch' not in args.runtimes:
-        raise UserError('--compile: is for PyTorch; add torch to --runtimes.')
+        raise UserError('--compile', 'is for PyTorch', 'add torch to --runtimes')
 
 
 def find_runtime(name: str) -> Runtime | None:

@@ -35,14 +35,14 @@ def main() -> None:
     if dst.suffix not in ('.pth', '.pt', '.safetensors'):
         raise UserError(f'{dst}: expected a name that ends in .pth, .pt or .safetensors.')
     if not dst.absolute().parent.is_dir():
-        raise UserError(f'{dst}: its folder does not exist; make it first.')
+        raise UserError(dst, 'its folder does not exist', 'make it first')
 
     checkpoint = read(args.src)
     translation = translate(checkpoint.state_dict)
     left_out = ', '.join(sorted(checkpoint.left_out))
     print(f'{args.src}: {translation.report()}' + (f'; not taken over: {left_out}' if left_out else ''))
     if translation.recognised is None:
-        raise UserError(f'{args.src}: holds no network of this package; nothing written.')
+        raise UserError(args.src, 'holds no network of this package', 'nothing written')
     state_dict = dict(translation.state_dict)
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     arch = next(filter(None, (family.arch_of(backbone) for family in FAMILIES)), None)

@@ -92,7 +92,7 @@ def main() -> None:
     )
     if args.calibrate and (args.precision != 'int8' or not runtime.calibrated):
         raise UserError(
-            f'--calibrate: {args.precision} for {runtime.name} takes no ranges from images; drop it.'
+            '--calibrate', f'{args.precision} for {runtime.name} takes no ranges from images', 'drop it'
         )
     noise = random_images(size, args.bake_input)
     calibration = read(args.calibrate) if args.calibrate else ()
@@ -150,8 +150,9 @@ def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
     bad = [d.output for differences in found for d in differences if not d.within(precision)]
     if bad:
         raise UserError(
-            f'{file}: {", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {precision} may; '
-            'the file is left for you to look into.'
+            file,
+            f'{", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {precision} may',
+            'the file is left for you to look into',
         )
 
 
@@ -161,7 +162,7 @@ def find_preprocessor(cfg: Config, file: str) -> Any:
         raise UserError(f'{file}: has no model to export.')
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     if not preprocessor.get('mean') or not preprocessor.get('std'):
-        raise UserError(f'{file}: its data_preprocessor needs mean and std; add them to the config.')
+        raise UserError(file, 'its data_preprocessor needs mean and std', 'add them to the config')
     return preprocessor
 
 
@@ -170,13 +171,13 @@ def check_path(file: Path, runtime: Runtime) -> None:
     if file.suffix != runtime.suffix:
         raise UserError(f'--out {file}: expected a name that ends in {runtime.suffix}.')
     if not file.absolute().parent.is_dir():
-        raise UserError(f'--out {file}: its folder does not exist; make it first.')
+        raise UserError(f'--out {file}', 'its folder does not exist', 'make it first')
     for part in runtime.files(file):
         # A package is known by its manifest, weights by the graph beside them.
         if part.is_dir() and not (part.suffix == '.mlpackage' and (part / 'Manifest.json').is_file()):
-            raise UserError(f'--out {file}: {part} is a folder; choose another name.')
+            raise UserError(f'--out {file}', f'{part} is a folder', 'choose another name')
         if part != file and part.exists() and not file.exists():
-            raise UserError(f'--out {file}: {part} belongs to another file; choose another name.')
+            raise UserError(f'--out {file}', f'{part} belongs to another file', 'choose another name')
 
 
 def test_images(cfg: Config) -> str | None:

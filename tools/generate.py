@@ -36,7 +36,7 @@ def main() -> None:
     ]
     if args.check and changed:
         names = ', '.join(str(file.relative_to(ROOT)) for file in changed)
-        raise UserError(f'{names}: not as made from mmiformer/zoo/published; run python tools/generate.py.')
+        raise UserError(names, 'not as made from mmiformer/zoo/published', 'run python tools/generate.py')
     for file in changed:
         file.write_bytes(files[file].encode('utf-8'))
         print(f'written: {file.relative_to(ROOT)}')

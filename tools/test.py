@@ -63,8 +63,9 @@ def main() -> None:
     if args.tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise UserError(
-                f'--tta: {args.config} has no tta_model and tta_pipeline, as the segmentation configs have; '
-                'leave --tta away.'
+                '--tta',
+                f'{args.config} has no tta_model and tta_pipeline, as the segmentation configs have',
+                'leave --tta away',
             )
         for dataset in datasets_of(cfg, 'test'):
             dataset.pipeline = cfg.tta_pipeline

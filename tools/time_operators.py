@@ -72,8 +72,9 @@ def compiled_extension(file: str | None) -> ModuleType:
         module = importlib.import_module('mmcv._ext')
         if isinstance(module, TorchExtension):
             raise UserError(
-                'mmcv: the installed one has no compiled operators to compare with; name the _ext*.so of '
-                'another with --compiled.'
+                'mmcv',
+                'the installed one has no compiled operators to compare with',
+                'name the _ext*.so of another with --compiled',
             )
         return module
     spec = importlib.util.spec_from_file_location('compiled._ext', file)

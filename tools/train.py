@@ -94,8 +94,9 @@ def train(args: argparse.Namespace, cfg: Config) -> None:
         check_same_length('val_dataloader', len(runner.val_loop.dataloader.dataset))
     if not len(loader):
         raise UserError(
-            f'train_dataloader: {len(loader.dataset)} images are less than a batch of {loader.batch_size} '
-            'for each process; lower its batch_size, or add images.'
+            'train_dataloader',
+            f'{len(loader.dataset)} images are less than a batch of {loader.batch_size} for each process',
+            'lower its batch_size, or add images',
         )
     if checkpoint is not None:
         check_same_model(runner, checkpoint, cfg.load_from)

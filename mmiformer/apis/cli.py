@@ -84,7 +84,7 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
     if not os.environ.get('MMIFORMER_DATA', 'unset'):
         del os.environ['MMIFORMER_DATA']  # mmengine fails on a variable that is set but empty.
     if not Path(file).is_file():
-        raise UserError(f'{file}: no such config file; see configs/ for those that come with mmiformer.')
+        raise UserError(file, 'no such config file', 'see configs/ for those that come with mmiformer')
     try:
         cfg = Config.fromfile(file)
     except (OSError, SyntaxError, LookupError, AttributeError, TypeError, NameError, ImportError) as error:
@@ -144,7 +144,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f'{cfg.work_dir}: cannot be made a folder ({error.strerror}); name another --work-dir.'
+            cfg.work_dir, f'cannot be made a folder ({error.strerror})', 'name another --work-dir'
         ) from error
     return cfg
 
@@ -167,8 +167,10 @@ def check_packages(cfg: Config) -> None:
                 importlib.import_module(package)
         except ImportError as error:
             raise UserError(
-                f'{key}.type: {name} needs {error.name}, which is not installed; pip install '
-                "'mmiformer[onedl]' (or '[openmmlab]' for the original line) brings all that configs need."
+                f'{key}.type',
+                f'{name} needs {error.name}, which is not installed',
+                "pip install 'mmiformer[onedl]' (or '[openmmlab]' for the original line) brings all "
+                'that configs need',
             ) from error
 
 
@@ -185,10 +187,11 @@ def require_device(device: str, instead: str = ', or use the CPU') -> torch.devi
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"device '{device}': unknown; expected cpu, cuda or cuda:N.") from error
+        raise UserError(f"device '{device}'", 'unknown', 'expected cpu, cuda or cuda:N') from error
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device '{device}': torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; "
-            f'install a CUDA build of torch and a driver{instead}.'
+            f"device '{device}'",
+            f'torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices',
+            f'install a CUDA build of torch and a driver{instead}',
         )
     return chosen

@@ -24,8 +24,9 @@ def config_files() -> dict[str, Path]:
     """
     if not (MIM / 'configs').is_dir():
         raise UserError(
-            f'{MIM / "configs"}: not found, since this mmiformer was copied without its configs; pip install '
-            'it, or run it from a whole checkout.'
+            MIM / 'configs',
+            'not found, since this mmiformer was copied without its configs',
+            'pip install it, or run it from a whole checkout',
         )
     return {
         file.stem: file
@@ -72,8 +73,9 @@ def allow_own_bases() -> None:
             return theirs(cfg_path, filename)
         if not (MIM / 'configs' / path).is_file():
             raise UserError(
-                f"{filename}: _base_ = '{cfg_path}' is no config of mmiformer; expected e.g. "
-                "'mmiformer::detection/maskrcnn_iformer_m_coco.py'."
+                filename,
+                f"_base_ = '{cfg_path}' is no config of mmiformer",
+                "expected e.g. 'mmiformer::detection/maskrcnn_iformer_m_coco.py'",
             )
         return str(MIM / 'configs' / path), None
 

@@ -72,8 +72,9 @@ def weights_of(name: str) -> str:
         have = ', '.join(other for other in RELEASED if other.endswith(f'_{dataset}'))
         others = f' (for {dataset} there are those of {have})' if have else ''
         raise UserError(
-            f'{name}: no weights of the whole model were released{others}; train it with tools/train.py '
-            f'configs/{file.parent.name}/{file.name}, and name the checkpoint.'
+            name,
+            f'no weights of the whole model were released{others}',
+            f'train it with tools/train.py configs/{file.parent.name}/{file.name}, and name the checkpoint',
         )
     return weights.url
 

@@ -73,8 +73,9 @@ class _RefuseUncounted(TorchDispatchMode):
         packet = func._overloadpacket
         if packet not in _RULES and packet not in flop_registry and not _is_free(func):
             raise UserError(
-                f'{func}: the counter of multiply-adds has no rule for this operator; add one to '
-                'mmiformer/benchmark/cost.py, or name it there among those that cost nothing.'
+                func,
+                'the counter of multiply-adds has no rule for this operator',
+                'add one to mmiformer/benchmark/cost.py, or name it there among those that cost nothing',
             )
         return func(*args, **(kwargs or {}))
 

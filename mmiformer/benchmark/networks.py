@@ -51,10 +51,10 @@ class Network:
             raise UserError(f"network '{text}': expected {' or '.join(TASKS)} after the colon.")
         if name.endswith('.py'):
             if own_task:
-                raise UserError(f"network '{text}': a config is timed as its backbone; drop :{own_task}.")
+                raise UserError(f"network '{text}'", 'a config is timed as its backbone', f'drop :{own_task}')
             if not Path(name).is_file():
                 raise UserError(
-                    f'{name}: no such config file; see configs/ for those that come with mmiformer.'
+                    name, 'no such config file', 'see configs/ for those that come with mmiformer'
                 )
             return cls(name, 'backbone')
         if name not in OURS and not (

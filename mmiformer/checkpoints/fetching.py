@@ -52,8 +52,9 @@ def fetch(url: str, check: Callable[[Path], Any]) -> Path:
     """
     if not url.startswith('https://'):
         raise UserError(
-            f'{url}: refused, because weights are only fetched over https; fetch it yourself and name '
-            'your copy.'
+            url,
+            'refused, because weights are only fetched over https',
+            'fetch it yourself and name your copy',
         )
     # By its whole address: many files on one host are called model.safetensors, or differ in the query alone.
     address = urllib.parse.urlsplit(url)
@@ -67,7 +68,7 @@ def fetch(url: str, check: Callable[[Path], Any]) -> Path:
             if not path.is_file():
                 if is_offline():
                     raise UserError(
-                        f'{url}: not fetched, because MMIFORMER_OFFLINE is set; {_WAYS_OUT.format(path=path)}'
+                        url, 'not fetched, because MMIFORMER_OFFLINE is set', _WAYS_OUT.format(path=path)
                     )
                 print_log(f'Downloading {url} to {path}', logger='current')
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +81,7 @@ def fetch(url: str, check: Callable[[Path], Any]) -> Path:
                         raise UserError(str(error).replace(str(part), url)) from error
     except (OSError, http.client.HTTPException) as error:
         reason = ' '.join(str(getattr(error, 'reason', error)).split())
-        raise UserError(
-            f'{url}: could not be downloaded ({reason}); {_WAYS_OUT.format(path=path)}'
-        ) from error
+        raise UserError(url, f'could not be downloaded ({reason})', _WAYS_OUT.format(path=path)) from error
     return path
 
 
@@ -122,8 +121,9 @@ def _check_hash(url: str, file: Path) -> None:
     found = sha256_of(file) if known else ''
     if known and not found.startswith(known):
         raise UserError(
-            f'{url}: refused, because its SHA-256 is {found[: len(known)]} and not {known}; if you trust it '
-            'all the same, fetch it yourself and name your copy.'
+            url,
+            f'refused, because its SHA-256 is {found[: len(known)]} and not {known}',
+            'if you trust it all the same, fetch it yourself and name your copy',
         )
 
 

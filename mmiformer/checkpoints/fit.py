@@ -50,8 +50,9 @@ def load_weights(model: nn.Module, file: str | os.PathLike[str], strict: bool = 
     except RuntimeError as error:
         faults = [line.strip() for line in str(error).splitlines() if line.strip()][1:]
         raise UserError(
-            f'{file}: does not fit the {type(model).__name__} of the config: {"; ".join(faults)[:400]}; '
-            'name the checkpoint that was trained with this config.'
+            file,
+            f'does not fit the {type(model).__name__} of the config: {"; ".join(faults)[:400]}',
+            'name the checkpoint that was trained with this config',
         ) from None
     return checkpoint
 

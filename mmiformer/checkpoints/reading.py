@@ -68,9 +68,9 @@ def read(file: str | os.PathLike[str]) -> Checkpoint:
 def _read_file(path: Path) -> Checkpoint:
     if not os.path.isfile(path):  # Path's own fails on a name that is too long.
         if os.path.exists(path):
-            raise UserError(f'{path}: is a folder or device; expected a checkpoint file.')
+            raise UserError(path, 'is a folder or device', 'expected a checkpoint file')
         raise UserError(
-            f'{path}: no such checkpoint file (looked in {path.absolute().parent}); check the path.'
+            path, f'no such checkpoint file (looked in {path.absolute().parent})', 'check the path'
         )
     memory = _TIMES_ITS_SIZE * path.stat().st_size + _SLACK
     try:
@@ -85,21 +85,24 @@ def _read_file(path: Path) -> Checkpoint:
         raise
     except ForbiddenGlobal as error:
         raise UserError(
-            f'{path}: refused, because reading it would run code ({error}); if you trust its origin, save '
-            "its weights alone once with torch.save(torch.load(FILE, weights_only=False)['state_dict'], "
-            'NEW_FILE) and load that.'
+            path,
+            f'refused, because reading it would run code ({error})',
+            'if you trust its origin, save its weights alone once with torch.save(torch.load(FILE, '
+            "weights_only=False)['state_dict'], NEW_FILE) and load that",
         ) from error
     except TooComplex as error:
         raise UserError(
-            f'{path}: refused ({error}); expected weights, or a checkpoint of training.'
+            path, f'refused ({error})', 'expected weights, or a checkpoint of training'
         ) from error
     except PermissionError as error:
-        raise UserError(f'{path}: may not be read; check its permissions.') from error
+        raise UserError(path, 'may not be read', 'check its permissions') from error
     except Exception as error:  # A damaged file can break its parser anywhere.
         if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD'):
             raise UserError(
-                f'{path}: not read, since TORCH_FORCE_WEIGHTS_ONLY_LOAD forbids torch every other unpickler '
-                'than its own; unset it: this reader is as strict.'
+                path,
+                'not read, since TORCH_FORCE_WEIGHTS_ONLY_LOAD forbids torch every other unpickler than '
+                'its own',
+                'unset it: this reader is as strict',
             ) from error
         raise UserError(_unreadable(path)) from error
     return _take(content, path, memory)
@@ -110,14 +113,15 @@ def _take(content: Any, path: Path, memory: int) -> Checkpoint:
     around = next((k for k in ('state_dict', 'model') if isinstance(content.get(k), dict)), None)
     weights = tensors_of(content[around] if around else content, path)
     if not weights:
-        raise UserError(f'{path}: holds no weights; expected a dict of tensors by name, or around one.')
+        raise UserError(path, 'holds no weights', 'expected a dict of tensors by name, or around one')
     size = 0
     for name, tensor in weights.items():
         size += tensor.numel() * tensor.element_size()
         if size > memory:
             raise UserError(
-                f'{path}: {name} is {tuple(tensor.shape)}, more than a file of {path.stat().st_size} bytes '
-                'can hold; take another file.'
+                path,
+                f'{name} is {tuple(tensor.shape)}, more than a file of {path.stat().st_size} bytes can hold',
+                'take another file',
             )
     if not around:
         return Checkpoint(weights)
@@ -143,7 +147,7 @@ def tensors_of(value: Mapping[Any, Any], file: str | Path) -> dict[str, torch.Te
     found = {key: tensor.detach() for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
     for key in found:
         if not _is_name(key):
-            raise UserError(f'{file}: the key {key!a:.80} is no name of a tensor; take another file.')
+            raise UserError(file, f'the key {key!a:.80} is no name of a tensor', 'take another file')
     return found
 
 
@@ -187,21 +191,22 @@ def _check_archive(path: Path) -> None:
             raise UserError(_unreadable(path))
         if any(record.filename.endswith('/constants.pkl') for record in records):
             raise UserError(
-                f'{path}: is a TorchScript program; expected weights by torch.save, such as it was made from.'
+                path, 'is a TorchScript program', 'expected weights by torch.save, such as it was made from'
             )
         if not any(record.filename.endswith('/data.pkl') for record in records):
             raise UserError(_unreadable(path))
         stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
         if not stored or sum(record.file_size for record in records) > path.stat().st_size:
             raise UserError(
-                f'{path}: is a compressed archive; expected a file of torch.save, so unpack it first.'
+                path, 'is a compressed archive', 'expected a file of torch.save, so unpack it first'
             )
         # Without torch.serialization.set_crc32_options(True) all of them are 0.
         damaged = archive.testzip() if any(record.CRC for record in records) else None
         if damaged:
             raise UserError(
-                f'{path}: damaged, because {ascii(damaged)[1:-1]} in it does not fit its checksum; fetch or '
-                'copy it again.'
+                path,
+                f'damaged, because {ascii(damaged)[1:-1]} in it does not fit its checksum',
+                'fetch or copy it again',
             )
 
 

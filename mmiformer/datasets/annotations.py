@@ -51,17 +51,18 @@ def read_coco(file: str | Path, name: str | None = None) -> dict[str, Any]:
     try:
         content = json.loads(Path(file).read_bytes())
     except OSError as error:
-        raise UserError(f'{name}: cannot be read ({error.strerror}); restore the file.') from error
+        raise UserError(name, f'cannot be read ({error.strerror})', 'restore the file') from error
     except (ValueError, RecursionError) as error:  # Of the JSON or of its encoding.
-        raise UserError(f'{name}: no JSON ({first_line(error)}); fetch or write the file again.') from error
+        raise UserError(name, f'no JSON ({first_line(error)})', 'fetch or write the file again') from error
     finally:
         if collecting:
             gc.enable()
     parts = {'annotations': [], **content} if isinstance(content, dict) else {}
     if not all(isinstance(parts.get(key), list) for key in ('images', 'categories', 'annotations')):
         raise UserError(
-            f'{name}: JSON, but no object with lists of images, categories and annotations as in the format '
-            'of COCO; name the file of the instances, or convert it.'
+            name,
+            'JSON, but no object with lists of images, categories and annotations as in the format of COCO',
+            'name the file of the instances, or convert it',
         )
     return content
 
@@ -101,7 +102,7 @@ def check_coco(
         except (LookupError, TypeError, ValueError, ArithmeticError):
             valid = False
         if not valid:
-            raise UserError(f'{path}: {_fault(annotation, images, evaluated)}; correct it.')
+            raise UserError(path, _fault(annotation, images, evaluated), 'correct it')
         if not known:
             skipped[NO_CATEGORY].append(name)
         elif w < 1 or h < 1 or area <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
@@ -109,8 +110,9 @@ def check_coco(
     _check_ids(path, 'annotation', annotations)
     if evaluated and any(annotation['id'] == 0 for annotation in annotations):
         raise UserError(
-            f"{path}: has an annotation with id 0, which COCO's metric takes for none and counts as not "
-            'found; number them from 1 on.'
+            path,
+            "has an annotation with id 0, which COCO's metric takes for none and counts as not found",
+            'number them from 1 on',
         )
     for annotation in annotations if masks else ():
         name, width, height = images[annotation['image_id']]
@@ -118,7 +120,7 @@ def check_coco(
         polygons = mask if isinstance(mask, list) else []
         fault = _fault_of_polygons(polygons, evaluated) if polygons else _fault_of_rle(mask, width, height)
         if fault:
-            raise UserError(f'{path}: annotation {annotation["id"]} of {name} has {fault}; correct it.')
+            raise UserError(path, f'annotation {annotation["id"]} of {name} has {fault}', 'correct it')
         for polygon in polygons:
             if len(polygon) < 6:
                 skipped[NO_POLYGON].append(name)
@@ -144,7 +146,7 @@ def _check_entries(
         except (LookupError, TypeError):
             valid = False
         if not valid:
-            raise UserError(f'{path}: has the {what} {str(entry):.200}; expected {expected}; correct it.')
+            raise UserError(path, f'has the {what} {str(entry):.200}; expected {expected}', 'correct it')
     _check_ids(path, what, entries)
 
 
@@ -152,8 +154,9 @@ def _check_ids(path: str, what: str, entries: list[Any]) -> None:
     for number, times in Counter(entry['id'] for entry in entries).most_common(1):
         if times > 1:
             raise UserError(
-                f'{path}: has the {what} id {number} {times} times, so that all but the last would be lost; '
-                'give each one an id of its own.'
+                path,
+                f'has the {what} id {number} {times} times, so that all but the last would be lost',
+                'give each one an id of its own',
             )
 
 

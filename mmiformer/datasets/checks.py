@@ -108,9 +108,10 @@ def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
                     command = f'python tools/check_data.py {name} {dataset.get("data_root") or ""}'.rstrip()
                     hint = f'; `{command}` says what else is wrong'
                 raise UserError(
-                    f'{path}: not found (looked for from {Path.cwd()}, as the {split}_dataloader of the '
-                    'config says); put the data set there, or set MMIFORMER_DATA to its parent folder, '
-                    f'or add --demo to run on miniature data{hint}.'
+                    path,
+                    f'not found (looked for from {Path.cwd()}, as the {split}_dataloader of the config says)',
+                    'put the data set there, or set MMIFORMER_DATA to its parent folder, or add --demo '
+                    f'to run on miniature data{hint}',
                 )
 
 
@@ -129,8 +130,9 @@ def check_evaluators(cfg: Config, splits: tuple[str, ...]) -> None:
             file = evaluator.get('ann_file')
             if file and read and os.path.realpath(file) not in map(os.path.realpath, read):
                 raise UserError(
-                    f'{split}_evaluator.ann_file: {file}, but the {split}_dataloader reads {read[0]}; set '
-                    'both to the same file.'
+                    f'{split}_evaluator.ann_file',
+                    f'{file}, but the {split}_dataloader reads {read[0]}',
+                    'set both to the same file',
                 )
 
 
@@ -152,8 +154,9 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
             weights = loss.get('class_weight')
             if isinstance(weights, (list, tuple)) and len(weights) not in (0, head.num_classes):
                 raise UserError(
-                    f'{loss_key}.class_weight: {len(weights)} numbers, but the head has num_classes='
-                    f'{head.num_classes}; give one for each class (tools/class_shares.py), or None.'
+                    f'{loss_key}.class_weight',
+                    f'{len(weights)} numbers, but the head has num_classes={head.num_classes}',
+                    'give one for each class (tools/class_shares.py), or None',
                 )
     for split in splits:
         if not heads or not datasets_of(cfg, split):
@@ -162,6 +165,8 @@ def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
         for key, head in heads:
             if classes and head.num_classes != len(classes):
                 raise UserError(
-                    f'{key}.num_classes: {head.num_classes}, but the data set of the {split}_dataloader has '
-                    f'{len(classes)} classes ({", ".join(map(str, classes[:3]))}, ...); set them alike.'
+                    f'{key}.num_classes',
+                    f'{head.num_classes}, but the data set of the {split}_dataloader has '
+                    f'{len(classes)} classes ({", ".join(map(str, classes[:3]))}, ...)',
+                    'set them alike',
                 )

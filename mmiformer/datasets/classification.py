@@ -39,8 +39,10 @@ class CheckedFolderDataset(CustomDataset):
         """Lists the images and their labels."""
         if self.with_label and not self.metainfo.get('classes'):
             raise UserError(
-                f'{self.ann_file or self.img_prefix}: its dataset declares no classes; set metainfo=dict('
-                'classes=(...)) to their names, in the order of the labels and alike in all splits.'
+                self.ann_file or self.img_prefix,
+                'its dataset declares no classes',
+                'set metainfo=dict(classes=(...)) to their names, in the order of the labels and alike '
+                'in all splits',
             )
         check_regular(self.ann_file)
         try:
@@ -56,8 +58,10 @@ class CheckedFolderDataset(CustomDataset):
             name, _, label = line.strip().rpartition(' ')
             if not name or not label.isdecimal() or int(label) > last:
                 raise UserError(
-                    f"{self.ann_file}: line {number} is '{line}', expected an image's path, a space, and a "
-                    f'label from 0 to {last}, since the dataset declares {last + 1} classes; correct it.'
+                    self.ann_file,
+                    f"line {number} is '{line}', expected an image's path, a space, and a label from "
+                    f'0 to {last}, since the dataset declares {last + 1} classes',
+                    'correct it',
                 )
         if not lines:
             raise UserError(f'{self.ann_file}: is empty, expected lines of an image and its label.')
@@ -74,8 +78,9 @@ class CheckedFolderDataset(CustomDataset):
             which = f', without {first_few(lacking)}' if lacking else ''
             which += f', with the unknown {first_few(surplus)}' if surplus else ''
             raise UserError(
-                f'{prefix}: {len(folders)} class folders{which}, but the dataset declares {len(classes)} '
-                'classes; every split needs the folder of every class, and no others.'
+                prefix,
+                f'{len(folders)} class folders{which}, but the dataset declares {len(classes)} classes',
+                'every split needs the folder of every class, and no others',
             )
         self.folder_to_idx = {name: i for i, name in enumerate(classes if self.named_folders else folders)}
         files = get_samples(prefix, self.folder_to_idx, lambda name: True)[0]
@@ -85,8 +90,9 @@ class CheckedFolderDataset(CustomDataset):
         if empty:
             folder = next(name for name, label in self.folder_to_idx.items() if label in empty)
             raise UserError(
-                f'{Path(prefix, folder)}: holds no image ({suffixes}); a class without images can be neither '
-                'learnt nor measured.'
+                Path(prefix, folder),
+                f'holds no image ({suffixes})',
+                'a class without images can be neither learnt nor measured',
             )
         if len(samples) < len(files):
             other = next(name for name, _ in files if not self.is_valid_file(name))

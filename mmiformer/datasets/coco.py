@@ -46,18 +46,21 @@ class CheckedCocoDataset(CocoDataset):
         if absent:
             more = f' (and {len(absent) - 1} more of the classes)' if absent[1:] else ''
             raise UserError(
-                f"{self.ann_file}: has no category '{absent[0]}'{more}; it has {', '.join(known)}; set the "
-                "datasets' metainfo=dict(classes=...) and the heads' num_classes to those you want."
+                self.ann_file,
+                f"has no category '{absent[0]}'{more}; it has {', '.join(known)}",
+                "set the datasets' metainfo=dict(classes=...) and the heads' num_classes to those you want",
             )
         if twice:
             raise UserError(
-                f"{self.ann_file}: has several categories '{twice[0]}', of which mmdet would take each for a "
-                'class; give their annotations one category_id, and remove the others.'
+                self.ann_file,
+                f"has several categories '{twice[0]}', of which mmdet would take each for a class",
+                'give their annotations one category_id, and remove the others',
             )
         if found != wanted:
             raise UserError(
-                f"{self.ann_file}: declares its categories in the order {', '.join(found)}; the dataset's "
-                'metainfo classes must stand in the same order, or labels would be mixed up.'
+                self.ann_file,
+                f'declares its categories in the order {", ".join(found)}',
+                "the dataset's metainfo classes must stand in the same order, or labels would be mixed up",
             )
 
 

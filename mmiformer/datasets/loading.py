@@ -56,7 +56,7 @@ class LoadCheckedImage(LoadImageFromFile):
         path = results['img_path']
         data = _read(path, self.backend_args)
         if data.startswith(_JPEG_START) and not has_jpeg_end(data):
-            raise UserError(f'{path}: truncated JPEG ({len(data)} bytes); fetch or copy the image again.')
+            raise UserError(path, f'truncated JPEG ({len(data)} bytes)', 'fetch or copy the image again')
         image, why = None, f'{len(data)} bytes' if data else 'empty'
         try:
             with open_image(io.BytesIO(data)) as header:
@@ -67,13 +67,15 @@ class LoadCheckedImage(LoadImageFromFile):
         except BROKEN as error:
             why += f', {first_line(error)}' if data else ''
         if image is None:
-            raise UserError(f'{path}: not a readable image ({why}); fetch it again or remove it.')
+            raise UserError(path, f'not a readable image ({why})', 'fetch it again or remove it')
         declared = results.get('height'), results.get('width')
         if None not in declared and image.shape[:2] != declared:
             turned = ' as its EXIF data turn it' if image.shape[1::-1] == declared else ''
             raise UserError(
-                f'{path}: {image.shape[1]}x{image.shape[0]} pixels{turned}, but its annotations are of '
-                f'{declared[1]}x{declared[0]}; restore the image, or scale the boxes and correct the size.'
+                path,
+                f'{image.shape[1]}x{image.shape[0]} pixels{turned}, but its annotations are of '
+                f'{declared[1]}x{declared[0]}',
+                'restore the image, or scale the boxes and correct the size',
             )
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
@@ -84,8 +86,10 @@ class LoadCheckedImage(LoadImageFromFile):
         kind, mode, (width, height) = image.format, image.mode, image.size
         if max(width, height) > self.max_ratio * min(width, height):
             raise UserError(
-                f'{path}: {width}x{height} pixels, one side above {self.max_ratio} times the other, the '
-                'max_ratio of LoadCheckedImage; cut the image into pieces, or remove it.'
+                path,
+                f'{width}x{height} pixels, one side above {self.max_ratio} times the other, the '
+                'max_ratio of LoadCheckedImage',
+                'cut the image into pieces, or remove it',
             )
         if self.color_type == 'unchanged':  # Raw numbers are wanted.
             return self.imdecode_backend
@@ -100,7 +104,7 @@ class LoadCheckedImage(LoadImageFromFile):
             faults[f'EXIF data that turn it, which not every version of OpenCV does for {kind}'] = turned
         for fault, found in faults.items():
             if found:
-                raise UserError(f'{path}: holds {fault}; save it upright, as RGB of 8 bits a channel.')
+                raise UserError(path, f'holds {fault}', 'save it upright, as RGB of 8 bits a channel')
         if mode.startswith('I'):  # 16 bits of grey, of which Pillow would make all above 255 white.
             return 'cv2'
         if kind == 'TIFF' and mode == 'RGBA' and self.imdecode_backend == 'cv2':
@@ -131,8 +135,10 @@ class LoadCheckedSegMap(BaseTransform):
         """Reads ``results['seg_map_path']`` into ``results['gt_seg_map']``."""
         if 'seg_map_path' not in results or 'label_table' not in results:
             raise UserError(
-                f'{results["img_path"]}: its dataset names no mask for LoadCheckedSegMap; take a dataset of '
-                'mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to the folder of masks.'
+                results['img_path'],
+                'its dataset names no mask for LoadCheckedSegMap',
+                'take a dataset of mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to '
+                'the folder of masks',
             )
         path = results['seg_map_path']
         data = _read(path, self.backend_args)
@@ -140,26 +146,29 @@ class LoadCheckedSegMap(BaseTransform):
             with open_image(io.BytesIO(data)) as image:
                 labels = np.array(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image)
         except BROKEN as error:
-            raise UserError(
-                f'{path}: not a readable mask ({first_line(error)}); restore the file.'
-            ) from error
+            raise UserError(path, f'not a readable mask ({first_line(error)})', 'restore the file') from error
         if labels.dtype == bool:  # One bit a pixel.
             labels = labels.astype(np.uint8)
         if labels.ndim != 2:
             raise UserError(
-                f'{path}: an image with {labels.shape[2]} channels, expected a mask with one channel that '
-                'holds the number of a class in each pixel; convert its colours to numbers.'
+                path,
+                f'an image with {labels.shape[2]} channels, expected a mask with one channel that '
+                'holds the number of a class in each pixel',
+                'convert its colours to numbers',
             )
         if labels.dtype.kind not in 'iu' or labels.min() < 0:
             raise UserError(
-                f'{path}: holds {labels.dtype} numbers from {labels.min()} on, expected whole numbers from 0 '
-                'on; write the labels as 8 or 16 bits without sign.'
+                path,
+                f'holds {labels.dtype} numbers from {labels.min()} on, expected whole numbers from 0 on',
+                'write the labels as 8 or 16 bits without sign',
             )
         if labels.shape != tuple(results['ori_shape']):
             wanted, found = results['ori_shape'], labels.shape
             raise UserError(
-                f'{path}: {found[1]}x{found[0]} pixels, but its image {results["img_path"]} has '
-                f'{wanted[1]}x{wanted[0]}; a mask must have the size of its image.'
+                path,
+                f'{found[1]}x{found[0]} pixels, but its image {results["img_path"]} has '
+                f'{wanted[1]}x{wanted[0]}',
+                'a mask must have the size of its image',
             )
         table = results['label_table']
         highest = int(labels.max())
@@ -168,8 +177,9 @@ class LoadCheckedSegMap(BaseTransform):
             declared = np.flatnonzero(table[:255] != UNDECLARED)
             wrong = highest if highest >= len(table) else int(labels[mapped == UNDECLARED].max())
             raise UserError(
-                f'{path}: holds the label {wrong}, but the dataset declares {declared[0]} to {declared[-1]}; '
-                "correct the mask, or the dataset's classes (or its void labels)."
+                path,
+                f'holds the label {wrong}, but the dataset declares {declared[0]} to {declared[-1]}',
+                "correct the mask, or the dataset's classes (or its void labels)",
             )
         results['gt_seg_map'] = mapped.astype(np.uint8)
         results['seg_fields'].append('gt_seg_map')
@@ -219,7 +229,7 @@ def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
         data = mmengine.fileio.get(path, backend_args=backend_args)
     except (OSError, ValueError, LookupError, ImportError) as error:  # Also of names that no file can have.
         reason = getattr(error, 'strerror', None) or first_line(error)
-        raise UserError(f'{path}: cannot be read ({reason}); restore the file.') from error
+        raise UserError(path, f'cannot be read ({reason})', 'restore the file') from error
     if data is None:  # A key that an LMDB lacks.
-        raise UserError(f'{path}: not in {backend_args}; the names in both must be the same.')
+        raise UserError(path, f'not in {backend_args}', 'the names in both must be the same')
     return data

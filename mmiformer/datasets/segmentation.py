@@ -44,8 +44,9 @@ class CheckedSegDataset(BaseSegDataset):
             return super()._update_palette()
         except ValueError:
             raise UserError(
-                f'metainfo: {len(classes)} classes, but a palette of {len(palette)} colours; give each class '
-                'one, or leave the palette away.'
+                'metainfo',
+                f'{len(classes)} classes, but a palette of {len(palette)} colours',
+                'give each class one, or leave the palette away',
             ) from None
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -61,8 +62,9 @@ class CheckedSegDataset(BaseSegDataset):
         images, masks = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
         if not data_list:
             raise UserError(
-                f"{images}: holds no image that ends in '{self.img_suffix}'; put the images there or set "
-                "the dataset's img_suffix."
+                images,
+                f"holds no image that ends in '{self.img_suffix}'",
+                "put the images there or set the dataset's img_suffix",
             )
         if masks is None or '://' in str(masks):
             return data_list
@@ -72,9 +74,10 @@ class CheckedSegDataset(BaseSegDataset):
         missing = [d['seg_map_path'] for d in data_list if str(Path(d['seg_map_path'])) not in here]
         if missing:
             raise UserError(
-                f'{missing[0]}: not found, the mask of {Path(missing[0]).stem}{self.img_suffix} '
-                f'({len(missing)} of {len(data_list)} images have none); add it, remove the image, or set '
-                "the dataset's seg_map_suffix."
+                missing[0],
+                f'not found, the mask of {Path(missing[0]).stem}{self.img_suffix} ({len(missing)} '
+                f'of {len(data_list)} images have none)',
+                "add it, remove the image, or set the dataset's seg_map_suffix",
             )
         if not self.ann_file and len(here) > len(data_list):
             what = f"masks have no image in {images} that ends in '{self.img_suffix}'; they are not used"

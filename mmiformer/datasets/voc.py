@@ -38,17 +38,19 @@ class CheckedXMLDataset(XMLDataset):
         for number, line in enumerate(lines, start=1):
             if len(line.split()) != 1:
                 raise UserError(
-                    f"{self.ann_file}: line {number} is '{line}'; expected the name of one image, without "
-                    'its ending.'
+                    self.ann_file,
+                    f"line {number} is '{line}'",
+                    'expected the name of one image, without its ending',
                 )
         data_list = super().load_data_list()
         warn_of_skipped(self.ann_file, self._empty_boxes, NO_AREA)
         warn_of_skipped(self.ann_file, self._unknown, 'boxes whose name is none of the classes')
         if not any(data['instances'] for data in data_list):
             raise UserError(
-                f'{self.ann_file}: none of its {len(data_list)} images has a box of the classes '
-                f"{', '.join(self.metainfo['classes'])}; set the dataset's metainfo=dict(classes=...) to the "
-                'names in the XML files.'
+                self.ann_file,
+                f'none of its {len(data_list)} images has a box of the classes '
+                f'{", ".join(self.metainfo["classes"])}',
+                "set the dataset's metainfo=dict(classes=...) to the names in the XML files",
             )
         return data_list
 
@@ -62,7 +64,7 @@ class CheckedXMLDataset(XMLDataset):
         except OSError as error:
             raise self._unreadable(path, error) from error
         except (ElementTree.ParseError, ValueError, LookupError) as error:  # The latter of odd encodings.
-            raise UserError(f'{path}: broken XML ({error}); restore the file.') from error
+            raise UserError(path, f'broken XML ({error})', 'restore the file') from error
         try:
             with open_image(image) as opened:
                 width, height = shown_size(opened)
@@ -71,8 +73,9 @@ class CheckedXMLDataset(XMLDataset):
         declared = [int(_number(root, path, f'size/{side}', '0')) for side in ('width', 'height')]
         if all(declared) and declared != [width, height]:
             raise UserError(
-                f'{path}: is of an image of {declared[0]}x{declared[1]} pixels, and {image} has '
-                f'{width}x{height}; restore the image, or scale the boxes and correct <size>.'
+                path,
+                f'is of an image of {declared[0]}x{declared[1]} pixels, and {image} has {width}x{height}',
+                'restore the image, or scale the boxes and correct <size>',
             )
         instances = []
         for element in root.iterfind('object'):
@@ -96,8 +99,9 @@ class CheckedXMLDataset(XMLDataset):
     def _unreadable(self, file: Path, error: Exception) -> UserError:
         reason = getattr(error, 'strerror', None) or f'no image, {first_line(error)}'
         return UserError(
-            f'{file}: cannot be read ({reason}); {self.ann_file} lists it, so restore it or take it off the '
-            'list.'
+            file,
+            f'cannot be read ({reason})',
+            f'{self.ann_file} lists it, so restore it or take it off the list',
         )
 
 
@@ -108,5 +112,5 @@ def _number(element: ElementTree.Element, path: Path, field: str, default: str |
     except ValueError:
         number = float('nan')
     if not math.isfinite(number):
-        raise UserError(f"{path}: <{field.replace('/', '><')}> is '{text}'; expected a number.")
+        raise UserError(path, f"<{field.replace('/', '><')}> is '{text}'", 'expected a number')
     return number

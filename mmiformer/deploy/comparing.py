@@ -138,10 +138,10 @@ def real_images(
         UserError: If there is no image, or one cannot be read.
     """
     if not Path(folder).is_dir():
-        raise UserError(f'{folder}: no such folder; name one with images in it.')
+        raise UserError(folder, 'no such folder', 'name one with images in it')
     files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _ENDINGS and not f.is_dir())
     if not files:
-        raise UserError(f'{folder}: no images in it; expected files that end in {", ".join(_ENDINGS)}.')
+        raise UserError(folder, 'no images in it', f'expected files that end in {", ".join(_ENDINGS)}')
     images, load = [], LoadCheckedImage()
     for file in files[:count]:
         image = load(dict(img_path=str(file)))['img']

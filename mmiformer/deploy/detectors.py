@@ -237,8 +237,9 @@ def shared(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torc
 def _expect(fits: bool, part: nn.Module, expected: str) -> None:
     if not fits:
         raise UserError(
-            f'{type(part).__name__}: whole detectors are exported with {expected}; export --what backbone, '
-            'and run the rest in your own code.'
+            type(part).__name__,
+            f'whole detectors are exported with {expected}',
+            'export --what backbone, and run the rest in your own code',
         )
 
 

@@ -44,8 +44,9 @@ def cut_windows_in_chunks(model: nn.Module, chunks: int) -> None:
     windowed = [m for m in model.modules() if getattr(m, 'window_size', None) and hasattr(m, 'window_chunks')]
     if not windowed:
         raise UserError(
-            f'Channel chunks: {type(model).__name__} has no windows to cut; they come with '
-            'window_size of an IFormer, as in the configs for dense prediction.'
+            'Channel chunks',
+            f'{type(model).__name__} has no windows to cut',
+            'they come with window_size of an IFormer, as in the configs for dense prediction',
         )
     stage: Any
     for stage in windowed:

@@ -96,8 +96,10 @@ class LabelMap(ExportWrapper):
         head, mode = segmentor.decode_head, segmentor.test_cfg.mode
         if isinstance(head, nn.ModuleList) or head.out_channels == 1 or mode != 'whole':
             raise UserError(
-                f'{type(segmentor).__name__}: whole segmentors are exported with one decode_head, a channel '
-                "for each class, and test_cfg.mode 'whole'; set that, or export --what backbone."
+                type(segmentor).__name__,
+                'whole segmentors are exported with one decode_head, a channel for each class, and '
+                "test_cfg.mode 'whole'",
+                'set that, or export --what backbone',
             )
         super().__init__(segmentor)
         pool_by_products(self.model)  # UPerNet's pyramid.
@@ -192,5 +194,5 @@ def build_export_wrapper(model: Any, what: str = 'backbone') -> ExportWrapper:
         if task.scope in toolboxes and wrapper:
             return resolve_name(wrapper)(model)
     raise UserError(
-        f'{name}: has no program for --what model; export --what backbone, and run the rest in your own code.'
+        name, 'has no program for --what model', 'export --what backbone, and run the rest in your own code'
     )

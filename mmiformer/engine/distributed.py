@@ -58,8 +58,9 @@ def local_rank(launcher: str) -> int:
     missing = [name for name in _LAUNCHERS[launcher] if name not in os.environ]
     if missing:
         raise UserError(
-            f'--launcher {launcher}: {missing[0]} is not set, so the launcher did not start this process; '
-            f'start it with {_STARTED_BY[launcher]}, or leave --launcher away.'
+            f'--launcher {launcher}',
+            f'{missing[0]} is not set, so the launcher did not start this process',
+            f'start it with {_STARTED_BY[launcher]}, or leave --launcher away',
         )
     return int(os.environ['SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK'])
 
@@ -106,8 +107,9 @@ def start(launcher: str, env_cfg: dict[str, Any]) -> None:
         if not (fault := _fault(error)):
             raise
         raise UserError(
-            f'--launcher {launcher}: the processes did not all come together ({fault}); look for what '
-            'another one says, and whether they reach MASTER_ADDR and MASTER_PORT.'
+            f'--launcher {launcher}',
+            f'the processes did not all come together ({fault})',
+            'look for what another one says, and whether they reach MASTER_ADDR and MASTER_PORT',
         ) from error
 
 
@@ -205,8 +207,9 @@ def check_same_length(name: str, length: int) -> None:
     lengths = all_gather_object(length)
     if len(set(lengths)) > 1:
         raise UserError(
-            f'{name}: the processes see {", ".join(map(str, lengths))} images; give every machine the same '
-            'data (tools/check_data.py on each of them).'
+            name,
+            f'the processes see {", ".join(map(str, lengths))} images',
+            'give every machine the same data (tools/check_data.py on each of them)',
         )
 
 

@@ -37,11 +37,12 @@ def file_to_resume(cfg: Config, asked: str | None) -> str | None:
         asked, cfg.load_from = cfg.get('load_from') or 'auto', None
     cfg.resume = False
     if asked == '':
-        raise UserError('--resume: the name is empty; name a checkpoint, or none for the latest one.')
+        raise UserError('--resume', 'the name is empty', 'name a checkpoint, or none for the latest one')
     if asked is None and (written := checkpoints_in(Path(cfg.work_dir))):
         raise UserError(
-            f'{written[0]}: is the checkpoint of a former run; go on from it with --resume, or begin anew in '
-            'another --work-dir, or remove that one.'
+            written[0],
+            'is the checkpoint of a former run',
+            'go on from it with --resume, or begin anew in another --work-dir, or remove that one',
         )
     return asked
 
@@ -164,10 +165,10 @@ def read_to_resume(file: str, work_dir: Path) -> dict[str, Any]:
     training = checkpoint.training
     meta, hub = training.get('meta'), training.get('message_hub')
     if not isinstance(meta, dict) or not isinstance(hub, dict):
-        raise UserError(f'{file}: holds weights only; start from them with --cfg-options load_from={file}.')
+        raise UserError(file, 'holds weights only', f'start from them with --cfg-options load_from={file}')
     taken = {k: _of_kind(meta[k], kind, f'{file}: meta.{k}') for k, kind in _META.items() if k in meta}
     if not taken.keys() >= {'epoch', 'iter'}:
-        raise UserError(f'{file}: meta has no epoch and iter; take a checkpoint that training wrote.')
+        raise UserError(file, 'meta has no epoch and iter', 'take a checkpoint that training wrote')
     given = hub.get('runtime_info')
     info = {}
     for key, value in given.items() if isinstance(given, dict) else ():
@@ -233,13 +234,13 @@ def check_same_run(runner: Runner, checkpoint: dict[str, Any], file: str) -> dic
         own['param_schedulers'] = [scheduler.state_dict() for scheduler in schedulers]
     for key, state in own.items():
         if key not in checkpoint:
-            raise UserError(f'{file}: has no {key}; take a checkpoint that training wrote.')
+            raise UserError(file, f'has no {key}', 'take a checkpoint that training wrote')
         result[key] = _in_form_of(state, checkpoint[key], f'{file}: {key}', params)
     if (averaged := checkpoint.get('ema_state_dict')) is not None:
         given = tensors_of(averaged, file) if isinstance(averaged, dict) else {}
         inner = {k.removeprefix('module.'): v for k, v in given.items() if k.startswith('module.')}
         if {k: v.shape for k, v in inner.items()} != {k: v.shape for k, v in weights.items()}:
-            raise UserError(f'{file}: ema_state_dict is of another model; take another checkpoint.')
+            raise UserError(file, 'ema_state_dict is of another model', 'take another checkpoint')
         result['ema_state_dict'] = given
     # mmengine warns where class names, or anything else of a data set, differ.
     metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
@@ -348,5 +349,5 @@ def check_same_model(runner: Runner, checkpoint: dict[str, Any], file: str) -> N
     if held != own:
         key = next(k for k in (*own, *held) if own.get(k) != held.get(k))
         raise UserError(
-            f'{file}: was trained with another model ({key}); resume it with the config in its work dir.'
+            file, f'was trained with another model ({key})', 'resume it with the config in its work dir'
         )

@@ -36,8 +36,9 @@ class Runner(MMEngineRunner):
             super().resume(filename, **kwargs)
         except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(
-                f'{filename}: does not fit this run ({first_line(error)}); take another checkpoint, or '
-                'resume it with the config in its work dir.'
+                filename,
+                f'does not fit this run ({first_line(error)})',
+                'take another checkpoint, or resume it with the config in its work dir',
             ) from error
 
     def load_checkpoint(

@@ -50,8 +50,9 @@ class TorchExtension(ModuleType):
 
         def missing(*args: Any, **kwargs: Any) -> Any:
             raise UserError(
-                f'mmcv._ext.{name}: this operator needs an mmcv with compiled operators ({self.reason}); '
-                'docs/install.md, "Compiled operators", says how to install one.'
+                f'mmcv._ext.{name}',
+                f'this operator needs an mmcv with compiled operators ({self.reason})',
+                'docs/install.md, "Compiled operators", says how to install one',
             )
 
         return missing

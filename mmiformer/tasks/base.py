@@ -177,6 +177,6 @@ def task_of(cfg: Config, purpose: str = 'the config') -> Task:
     scopes = {task.scope: task for task in TASKS.values()}
     if scope not in scopes:
         raise UserError(
-            f"{purpose}: default_scope='{scope}' is of no known task; set it to one of {', '.join(scopes)}."
+            purpose, f"default_scope='{scope}' is of no known task", f'set it to one of {", ".join(scopes)}'
         )
     return scopes[scope]

@@ -2,11 +2,21 @@
 
 
 class UserError(ValueError):
-    """A mistake in a config, file or command line, told in one sentence.
+    """A mistake in a config, file or command line, as one sentence.
 
-    The message names the file or key, what was expected, and what to do. The command lines print it and
-    exit with code 1; every other exception is a defect of ours and keeps its traceback.
+    The command lines print it and exit with code 1; any other exception is a bug of ours and keeps its
+    traceback.
+
+    Args:
+        subject: The file, key or option at fault.
+        problem: What is wrong with it, or what was expected.
+        remedy: What to do.
     """
+
+    # Torch's data loader raises a worker's exception again, with the whole message as its only argument.
+    def __init__(self, subject: object, problem: str = '', remedy: str = '') -> None:
+        sentence = '; '.join(part for part in (problem, remedy) if part)
+        super().__init__(f'{subject}: {sentence}.' if sentence else subject)
 
 
 def first_line(error: Exception) -> str:
@@ -23,4 +33,4 @@ def unreadable(error: OSError | UnicodeError, path: str) -> UserError:
     """
     # A loop of links is named by all its forty rounds.
     name, reason = getattr(error, 'filename', None) or path, getattr(error, 'strerror', None)
-    return UserError(f'{str(name):.200}: cannot be read ({reason or first_line(error)}); restore it.')
+    return UserError(f'{str(name):.200}', f'cannot be read ({reason or first_line(error)})', 'restore it')

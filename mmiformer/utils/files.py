@@ -22,7 +22,7 @@ def check_regular(path: str | Path) -> None:
         UserError: Naming it; not where there is nothing.
     """
     if not os.path.isfile(path) and os.path.exists(path):
-        raise UserError(f'{path}: is a folder, a pipe or a device, expected a file; remove it.')
+        raise UserError(path, 'is a folder, a pipe or a device, expected a file', 'remove it')
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise UserError(
-            f'{folder}: another run is at work there; wait for its end, or name another --work-dir.'
+            folder, 'another run is at work there', 'wait for its end, or name another --work-dir'
         ) from error
     except NotImplementedError:  # By a share that has no locks.
         pass

@@ -65,7 +65,7 @@ def fill(text: str, page: Path) -> str:
     def make(block: re.Match[str]) -> str:
         if block[2] not in _TABLES:
             raise UserError(
-                f"{page}: its table '{block[2]}' is none of {', '.join(_TABLES)}; correct the name."
+                page, f"its table '{block[2]}' is none of {', '.join(_TABLES)}", 'correct the name'
             )
         # Links are from the page's own folder.
         up = '' if page.name == 'README.md' else '../'

@@ -56,8 +56,9 @@ def rows_of(
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise UserError(
-                f"--rows '{pattern}': fits no config of the tasks {', '.join(tasks)}; see configs/, e.g. "
-                "'maskrcnn_iformer_*'."
+                f"--rows '{pattern}'",
+                f'fits no config of the tasks {", ".join(tasks)}',
+                "see configs/, e.g. 'maskrcnn_iformer_*'",
             )
     chosen: list[tuple[Row, Entry | None]] = []
     for task in tasks:

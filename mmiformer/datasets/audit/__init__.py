@@ -45,13 +45,16 @@ def audit(name: str, root: Path, splits: Splits = SPLITS, decode: bool = False) 
     """
     if not root.is_dir():
         raise UserError(
-            f'{root}: no such folder (looked for from {Path.cwd()}); put the data set there, give its folder '
-            f'as PATH, or set MMIFORMER_DATA to the folder that holds {DATASETS[name][0]}.'
+            root,
+            f'no such folder (looked for from {Path.cwd()})',
+            'put the data set there, give its folder as PATH, or set MMIFORMER_DATA to the folder that '
+            f'holds {DATASETS[name][0]}',
         )
     try:
         return DATASETS[name][1](root, splits, decode)
     except OSError as error:
         raise UserError(
-            f'{error.filename or root}: cannot be read ({error.strerror or error}); give yourself the right '
-            'to, or check the disk.'
+            error.filename or root,
+            f'cannot be read ({error.strerror or error})',
+            'give yourself the right to, or check the disk',
         ) from error

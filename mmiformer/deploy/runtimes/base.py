@@ -90,16 +90,18 @@ class Runtime(ABC):
                     importlib.import_module(module)
             except ImportError as error:
                 raise UserError(
-                    f'{self.name}: {module} cannot be imported ({error}); '
-                    f"pip install 'mmiformer[{self.name}]'."
+                    self.name,
+                    f'{module} cannot be imported ({error})',
+                    f"pip install 'mmiformer[{self.name}]'",
                 ) from error
 
     def check(self, order: ExportOptions, detector: bool = False) -> None:
         """Raises a :class:`UserError` if the runtime has no such files."""
         if detector and (not self.detectors or order.precision != 'fp32'):
             raise UserError(
-                f'--to {self.name} --precision {order.precision}: whole detectors are written for onnx in '
-                'fp32; export --what backbone, and run the rest in your own code.'
+                f'--to {self.name} --precision {order.precision}',
+                'whole detectors are written for onnx in fp32',
+                'export --what backbone, and run the rest in your own code',
             )
         if order.precision not in self.precisions:
             raise UserError(
@@ -107,7 +109,7 @@ class Runtime(ABC):
             )
         if order.dynamic and not self.dynamic:
             raise UserError(
-                f'--dynamic: files for {self.name} have one size; export one for each --size instead.'
+                '--dynamic', f'files for {self.name} have one size', 'export one for each --size instead'
             )
         if order.precision == 'int8' and self.calibrated and not order.calibration:
             raise UserError('--precision int8: needs --calibrate FOLDER, images like those it will see.')

@@ -55,8 +55,9 @@ def converting(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f'{name}: cannot convert this network ({type(error).__name__}: {first_line(error)}); try --what '
-            'backbone, or one fixed --size.'
+            name,
+            f'cannot convert this network ({type(error).__name__}: {first_line(error)})',
+            'try --what backbone, or one fixed --size',
         ) from error
 
 
@@ -77,7 +78,7 @@ def staged(*files: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix='.export-', dir=place))
     except OSError as error:
         raise UserError(
-            f'{files[0]}: cannot be written ({error.strerror}); name another file with --out.'
+            files[0], f'cannot be written ({error.strerror})', 'name another file with --out'
         ) from error
     try:
         yield folder

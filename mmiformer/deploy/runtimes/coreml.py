@@ -60,8 +60,9 @@ class CoreML(Runtime):
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Says that the file is not run by this package."""
         raise UserError(
-            f'{file}: Core ML runs on Macs and iPhones only, where Xcode opens it; its operators and shapes '
-            'can be checked here, its outputs cannot.'
+            file,
+            'Core ML runs on Macs and iPhones only, where Xcode opens it',
+            'its operators and shapes can be checked here, its outputs cannot',
         )
 
     def inspect(self, file: Path) -> Graph:

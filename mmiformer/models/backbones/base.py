@@ -156,10 +156,10 @@ class Backbone(BaseModule):
             guess = self.arch_of(weights)
             layer_scale = 'gamma' in faults[0] and 'set layer_scale_init_value=1e-6 (H) or 0, or '
             raise UserError(
-                f"the weights do not fit {type(self).__name__} with arch='{getattr(self, 'arch', '')}': "
-                f'{faults[0]}{f" (and {len(faults) - 1} more)" if faults[1:] else ""}; they are of '
-                f'{f"arch {guess!r}" if guess else "no published arch"}, so '
-                f'{layer_scale or ""}name the file that belongs to the config.'
+                f"the weights do not fit {type(self).__name__} with arch='{getattr(self, 'arch', '')}'",
+                f'{faults[0]}{f" (and {len(faults) - 1} more)" if faults[1:] else ""}',
+                f'they are of {f"arch {guess!r}" if guess else "no published arch"}, so '
+                f'{layer_scale or ""}name the file that belongs to the config',
             )
         for key, value in given.items():
             _check_numbers(key, value, own[key].dtype)
@@ -204,8 +204,9 @@ class Backbone(BaseModule):
         # A graph with dynamic shapes keeps no branch on them; its exporter states the lower bound.
         if not torch.compiler.is_compiling() and min(x.shape[-2:]) < MIN_INPUT:
             raise UserError(
-                f'{type(self).__name__}: the input is {x.shape[-2]}x{x.shape[-1]} pixels; expected at '
-                f'least {MIN_INPUT}x{MIN_INPUT}, so resize or pad it.'
+                type(self).__name__,
+                f'the input is {x.shape[-2]}x{x.shape[-1]} pixels',
+                f'expected at least {MIN_INPUT}x{MIN_INPUT}, so resize or pad it',
             )
         x = self.stem(x)
         outputs = []

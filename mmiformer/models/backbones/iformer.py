@@ -177,7 +177,7 @@ class IFormer(Backbone):
 
         def expect(key: str, fits: bool, what: str) -> None:
             if not fits:
-                raise UserError(f"arch (dict): '{key}' is {arch[key]!r}; expected {what}.")
+                raise UserError('arch (dict)', f"'{key}' is {arch[key]!r}", f'expected {what}')
 
         def is_four(value: Any) -> bool:
             return isinstance(value, Sequence) and len(value) == 4

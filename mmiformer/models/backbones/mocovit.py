@@ -146,9 +146,9 @@ class MoCoViT(Backbone):
             )
         width, transformers = arch['width'], arch['transformers']
         if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
-            raise UserError(f"arch (dict): 'width' is {width!r}; expected a positive number.")
+            raise UserError('arch (dict)', f"'width' is {width!r}", 'expected a positive number')
         if isinstance(transformers, bool) or transformers not in range(5):
-            raise UserError(f"arch (dict): 'transformers' is {transformers!r}; expected 0 to 4 blocks.")
+            raise UserError('arch (dict)', f"'transformers' is {transformers!r}", 'expected 0 to 4 blocks')
         return dict(arch)
 
 

@@ -92,8 +92,10 @@ class TIMMFeatures(TIMMBackbone):
             if value is None or value.shape != own[key].shape:
                 found = 'missing' if value is None else f'{tuple(value.shape)}'
                 raise UserError(
-                    f"{file}: does not fit timm's {self.model_name}: {key} is {found} in the weights and "
-                    f'{tuple(own[key].shape)} in the network; name the file that belongs to the config.'
+                    file,
+                    f"does not fit timm's {self.model_name}: {key} is {found} in the weights and "
+                    f'{tuple(own[key].shape)} in the network',
+                    'name the file that belongs to the config',
                 )
         network.load_state_dict(given)
         print_log(

@@ -92,8 +92,9 @@ class DistilledClassifier(ImageClassifier):
         own, taught = self.head.each_forward(self.extract_feat(inputs))
         if answer.shape != taught.shape:
             raise UserError(
-                f'{self._teacher.name}: answers with {answer.shape[1]} classes, and model.head has '
-                f'num_classes={taught.shape[1]}; name a teacher of the same classes.'
+                self._teacher.name,
+                f'answers with {answer.shape[1]} classes, and model.head has num_classes={taught.shape[1]}',
+                'name a teacher of the same classes',
             )
         if self.distillation == 'hard':
             from_teacher = F.cross_entropy(taught, answer.argmax(1))
@@ -140,8 +141,9 @@ class Teacher:
         theirs, ours = _normalisation(self.model), _normalisation(student)
         if theirs is None or ours is None:
             raise UserError(
-                f'{self.name}: it and the student must state how images are normalised; give it '
-                'data_preprocessor=dict(mean=..., std=..., to_rgb=...).'
+                self.name,
+                'it and the student must state how images are normalised',
+                'give it data_preprocessor=dict(mean=..., std=..., to_rgb=...)',
             )
         self.flip = theirs[2] != ours[2]
         mean, std = (x.flip(0) if self.flip else x for x in ours[:2])
@@ -161,7 +163,7 @@ class Teacher:
                     f'{self.name}: takes no images of {images.shape[2]}x{images.shape[3]} ({error}).'
                 ) from error
         if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
-            raise UserError(f'{self.name}: expected one vector of logits an image; give it a head.')
+            raise UserError(self.name, 'expected one vector of logits an image', 'give it a head')
         return answer.float()
 
 
@@ -201,7 +203,7 @@ def _published_weights(cfg: dict[str, Any]) -> Any:
     published = timm.get_pretrained_cfg(name)
     if published is None or not (published.hf_hub_id or published.url):
         raise UserError(
-            f'{name}: timm knows no weights of it; name a file as checkpoint_path, with pretrained=False.'
+            name, 'timm knows no weights of it', 'name a file as checkpoint_path, with pretrained=False'
         )
     if cfg.get('num_classes', published.num_classes) != published.num_classes:
         raise UserError(
