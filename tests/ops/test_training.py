@@ -1,6 +1,7 @@
 """Mask R-CNN trained on mmcv's compiled operators and on ours, from the same weights and random numbers."""
 
 import copy
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,9 +148,11 @@ def test_a_run_goes_no_farther_than_by_one_rounding(compiled, detector, request)
         # Without warm-up, the demo's 5e-4 lets a loss explode.
         optimizer = torch.optim.AdamW(trained.parameters(), lr=5e-5, weight_decay=0.05)
         runs.append((train(trained, batches, extension, steps, optimizer), trained))
-    ours, *roundings = (distance(run, runs[0]) for run in runs[1:])
-    print(f'\n{steps} steps, compiled against ours: losses {ours[0]:.3g}, weights {ours[1]:.3g}')
-    for losses, moved in roundings:
+    reference, ours, *rounded = runs
+    apart = distance(ours, reference)
+    print(f'\n{steps} steps, compiled against ours: losses {apart[0]:.3g}, weights {apart[1]:.3g}')
+    bounds = [distance(*pair) for pair in itertools.combinations((reference, *rounded), 2)]
+    for losses, moved in bounds:
         print(f'compiled against itself from one rounding away: losses {losses:.3g}, weights {moved:.3g}')
-    for apart, *bounds in zip(ours, *roundings, strict=True):
-        assert apart <= max(bounds)
+    for ours_apart, *theirs_apart in zip(apart, *bounds, strict=True):
+        assert ours_apart <= max(theirs_apart)
