@@ -14,7 +14,7 @@ def audit_imagenet(audit: Audit, splits: tuple[str, ...], decode: bool) -> None:
     """Checks ``{train,val}/n01440764/...``."""
     classes = [_check_split(audit, split, decode) for split in splits]
     if all(classes):
-        odd = set.union(*classes) - set.intersection(*classes)
+        odd = classes[0] ^ classes[-1]
         audit.add_files('Class folders of one split only', odd, 'add them to the other, or remove them')
 
 
