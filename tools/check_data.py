@@ -1,4 +1,4 @@
-"""Tells whether a data set is whole and where it belongs: ``python tools/check_data.py coco [PATH]``."""
+"""Checks that a data set is complete and in its place: ``python tools/check_data.py coco [PATH]``."""
 
 import argparse
 
@@ -6,7 +6,7 @@ import argparse
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description='Check before training that a data set is whole, readable and laid out as the configs '
+        description='Check before training that a data set is complete, readable and laid out as the configs '
         'expect. Exits with 1 if it is not usable.'
     )
     parser.add_argument('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
@@ -14,17 +14,15 @@ def parse_args() -> argparse.Namespace:
         'path',
         nargs='?',
         metavar='PATH',
-        help='its folder; without one, that of the configs: data/coco, data/ade/ADEChallengeData2016 or '
-        'data/imagenet, with $MMIFORMER_DATA in place of data when that is set',
+        help='its folder. Defaults to that of the configs: data/coco, data/ade/ADEChallengeData2016 or '
+        'data/imagenet, with $MMIFORMER_DATA instead of data if it is set',
     )
     parser.add_argument(
         '--split',
         choices=['train', 'val'],
-        help='look at this one alone, as for tests on val; without it, at both',
+        help='check this split only. Defaults to both',
     )
-    parser.add_argument(
-        '--decode', action='store_true', help='decode every pixel, not just header and end of each image'
-    )
+    parser.add_argument('--decode', action='store_true', help='decode images, not just read header and end')
     return parser.parse_args()
 
 
@@ -43,26 +41,28 @@ from mmiformer.datasets.audit.report import Audit
 
 
 def main() -> None:
-    """Looks at the data set, and prints numbers, findings and the upshot."""
+    """Checks the data set, and prints its numbers, problems and the verdict."""
     args = parse_args()
     root = Path(args.path or default_root(args.dataset))
     found = audit(args.dataset, root, (args.split,) if args.split else SPLITS, args.decode)
     if found.counts:
         Console().print(table_of(found))
-    for finding in found.findings:
-        print(f'{"note" if finding.harmless else "error"}: {finding.sentence}')
+    for error in found.errors:
+        print(f'error: {error}')
+    for note in found.notes:
+        print(f'note: {note}')
     print(f'{found.root}: {found.verdict}')
     if not found.usable:
         sys.exit(1)
 
 
 def table_of(found: Audit) -> Table:
-    """Numbers beside the official ones, a column for each split."""
+    """Numbers beside the official ones, with a column for each split."""
     splits = list(dict.fromkeys(count.split for count in found.counts))
     table = Table('', *(Column(split, justify='right') for split in splits))
-    for what in dict.fromkeys(count.what for count in found.counts):
-        row = {count.split: count for count in found.counts if count.what == what}
-        table.add_row(what, *(f'{row[split].found:,} of {row[split].official:,}' for split in splits))
+    for item in dict.fromkeys(count.item for count in found.counts):
+        row = {count.split: count for count in found.counts if count.item == item}
+        table.add_row(item, *(f'{row[split].found:,} of {row[split].official:,}' for split in splits))
     return table
 
 

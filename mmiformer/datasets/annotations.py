@@ -1,7 +1,7 @@
 """Checks of annotations in COCO's format.
 
-pycocotools has none: of two annotations with one id the first is lost, so is one of an image that is not
-listed, and a mask with a NaN or with too few pixels crashes, never ends, or shows whatever was in memory.
+pycocotools has none: of two annotations with one id it loses the first, and a mask with a NaN or with too few
+pixels crashes it or shows whatever was in memory.
 """
 
 import gc
@@ -12,57 +12,47 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmiformer.utils.errors import UserError, first_line
-from mmiformer.utils.files import check_regular
+from mmiformer.utils.errors import UserError, first_line, unreadable
 
 NO_AREA = 'boxes without area (below 1 pixel, or outside of the image)'
 NO_CATEGORY = 'boxes of a category that the file does not declare'
 NO_POLYGON = 'polygons of less than 3 points'
 
-# In pixels: no coordinate is further away, no outline longer. pycocotools takes memory for each pixel of an
-# outline, also outside of the image, and dies where there are too many to count.
-_FAR, _LONGEST = 10**6, 10**7
+# Bounds in pixels. pycocotools takes memory for each pixel of an outline, also outside of the image; the sum
+# of all coordinates bounds that, and no NaN is below it.
+_MAX_SIDE, _MAX_SUM = 10**6, 10**8
 # Compressed run lengths: numbers of five bits a character, all but the last of which have the sixth bit, too.
 _RLE = re.compile('(?:[P-o]{0,6}[0-O])+')
 
-Images = dict[int | str, tuple[str, int, int]]  # Name, width and height by id.
 
-
-def read_coco(file: str | Path, name: str | None = None) -> dict[str, Any]:
-    """Reads a file in COCO's format.
+def read_coco(file: str | Path) -> dict[str, Any]:
+    """Reads a local file in COCO's format.
 
     Args:
-        file: The file, on this machine.
-        name: What to call it in messages. Defaults to its path.
+        file: Path of the JSON file.
 
     Returns:
         An object with the lists ``images`` and ``categories``, and ``annotations`` unless it is of a test
         set.
 
     Raises:
-        UserError: If it cannot be read, or is of another format.
+        UserError: If the file cannot be read or has another format.
     """
-    name = name or str(file)
-    check_regular(file)
-    collecting = gc.isenabled()
     gc.disable()  # Half of the time would go into looking for garbage among what is read.
     try:
         content = json.loads(Path(file).read_bytes())
     except OSError as error:
-        raise UserError(name, f'cannot be read ({error.strerror})', 'restore the file') from error
+        raise unreadable(error, str(file)) from error
     except (ValueError, RecursionError) as error:  # Of the JSON or of its encoding.
-        raise UserError(name, f'no JSON ({first_line(error)})', 'fetch or write the file again') from error
+        raise UserError(file, f'not JSON ({first_line(error)})', 'write the file again') from error
     finally:
-        if collecting:
-            gc.enable()
+        gc.enable()
     parts = {'annotations': [], **content} if isinstance(content, dict) else {}
     if not all(isinstance(parts.get(key), list) for key in ('images', 'categories', 'annotations')):
         raise UserError(
-            name,
-            'JSON, but no object with lists of images, categories and annotations as in the format of COCO',
-            'name the file of the instances, or convert it',
+            file,
+            "expected an object with lists of images, categories and annotations, as COCO's instance files",
+            'pass such a file, or convert this one',
         )
     return content
 
@@ -70,164 +60,106 @@ def read_coco(file: str | Path, name: str | None = None) -> dict[str, Any]:
 def check_coco(
     path: str, content: dict[str, Any], masks: bool = False, evaluated: bool = False
 ) -> dict[str, list[str]]:
-    """Raises at what would be lost, mixed up or misread.
+    """Raises an error for annotations that pycocotools would lose, mix up or misread.
 
     Args:
         path: The file, for messages.
         content: The result of :func:`read_coco`.
         masks: Whether the masks are used. Defaults to False.
-        evaluated: Whether COCO's metric uses the file, which asks for more. Defaults to False.
+        evaluated: Whether COCO's metric uses the file, which needs ``iscrowd`` and ids other than 0, and
+            stops at a first polygon of less than 3 points. Defaults to False.
 
     Returns:
-        What mmdet skips: a description, and the image of each.
+        What mmdet skips: file names of the images, one for each annotation, by a description.
 
     Raises:
         UserError: Naming the file, and the image, category or annotation.
     """
-    expected = 'an id, a file_name, and width and height as whole numbers from 1 on'
-    _check_entries(path, 'image', content['images'], _is_image, expected)
-    _check_entries(path, 'category', content['categories'], _is_category, 'an id and a name')
-    images = {one['id']: (one['file_name'], one['width'], one['height']) for one in content['images']}
+    _check(path, 'image', content['images'], _is_image, 'an id, a file_name, and width and height in pixels')
+    _check(path, 'category', content['categories'], _is_category, 'an id and a name')
+    images = {image['id']: image for image in content['images']}
     categories = {category['id'] for category in content['categories']}
     annotations = content.get('annotations', [])
+
+    def is_annotation(annotation: Any) -> bool:
+        (x, y, w, h), area = annotation['bbox'], annotation['area']
+        crowd = annotation['iscrowd'] if evaluated else annotation.get('iscrowd', 0)
+        near = abs(x) + abs(y) + abs(w) + abs(h) < _MAX_SIDE and abs(area) < _MAX_SIDE**2
+        known = annotation['image_id'] in images and isinstance(annotation['category_id'], int | str)
+        # The metric takes a prediction that matches id 0 for a wrong one.
+        numbered = isinstance(annotation['id'], int) and (annotation['id'] != 0 or not evaluated)
+        return near and known and numbered and crowd in (0, 1)
+
+    def has_mask(annotation: Any) -> bool:
+        image, mask = images[annotation['image_id']], annotation['segmentation']
+        if isinstance(mask, list):
+            valid = all(len(polygon) % 2 == 0 and sum(map(abs, polygon)) < _MAX_SUM for polygon in mask)
+            return valid and len(mask[0]) >= (6 if evaluated else 0)
+        size = [image['height'], image['width']]
+        return mask['size'] == size and _covers(mask['counts'], size[0] * size[1])
+
+    expected = 'an id, the image_id of a listed image, a category_id, a bbox of four numbers and an area'
+    also = ', for evaluation also iscrowd and an id other than 0' if evaluated else ''
+    _check(path, 'annotation', annotations, is_annotation, expected + also)
+    if masks:
+        expected = "as segmentation polygons x1, y1, x2, y2, ..., or size and counts of its image's pixels"
+        also = ', for evaluation at least 3 points in the first polygon' if evaluated else ''
+        _check(path, 'annotation', annotations, has_mask, expected + also)
     skipped: dict[str, list[str]] = defaultdict(list)
     for annotation in annotations:
-        try:
-            name, width, height = images[annotation['image_id']]
-            (x, y, w, h), area = annotation['bbox'], annotation['area']
-            known = annotation['category_id'] in categories
-            crowd = annotation['iscrowd'] if evaluated else annotation.get('iscrowd', 0)
-            valid = abs(x) + abs(y) + abs(w) + abs(h) < _FAR and abs(area) < _FAR**2 and crowd in (0, 1)
-            valid = valid and isinstance(annotation['id'], int)
-        except (LookupError, TypeError, ValueError, ArithmeticError):
-            valid = False
-        if not valid:
-            raise UserError(path, _fault(annotation, images, evaluated), 'correct it')
-        if not known:
-            skipped[NO_CATEGORY].append(name)
-        elif w < 1 or h < 1 or area <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            skipped[NO_AREA].append(name)
-    _check_ids(path, 'annotation', annotations)
-    if evaluated and any(annotation['id'] == 0 for annotation in annotations):
-        raise UserError(
-            path,
-            "has an annotation with id 0, which COCO's metric takes for none and counts as not found",
-            'number them from 1 on',
-        )
-    for annotation in annotations if masks else ():
-        name, width, height = images[annotation['image_id']]
-        mask = annotation.get('segmentation')
-        polygons = mask if isinstance(mask, list) else []
-        fault = _fault_of_polygons(polygons, evaluated) if polygons else _fault_of_rle(mask, width, height)
-        if fault:
-            raise UserError(path, f'annotation {annotation["id"]} of {name} has {fault}', 'correct it')
-        for polygon in polygons:
-            if len(polygon) < 6:
-                skipped[NO_POLYGON].append(name)
+        image, (x, y, w, h) = images[annotation['image_id']], annotation['bbox']
+        outside = x >= image['width'] or y >= image['height'] or x + w <= 0 or y + h <= 0
+        if annotation['category_id'] not in categories:
+            skipped[NO_CATEGORY].append(image['file_name'])
+        elif outside or w < 1 or h < 1 or annotation['area'] <= 0:
+            skipped[NO_AREA].append(image['file_name'])
+        if masks and isinstance(annotation['segmentation'], list):
+            for polygon in annotation['segmentation']:
+                if len(polygon) < 6:
+                    skipped[NO_POLYGON].append(image['file_name'])
     return skipped
 
 
 def _is_image(image: Any) -> bool:
     name, size = image['file_name'], (image['width'], image['height'])
     named = isinstance(image['id'], int | str) and isinstance(name, str) and name != ''
-    return named and set(map(type, size)) == {int} and 0 < min(size) <= max(size) < _FAR
+    return named and set(map(type, size)) == {int} and 0 < min(size) <= max(size) < _MAX_SIDE
 
 
 def _is_category(category: Any) -> bool:
     return isinstance(category['id'], int | str) and isinstance(category['name'], str)
 
 
-def _check_entries(
-    path: str, what: str, entries: list[Any], is_valid: Callable[[Any], bool], expected: str
-) -> None:
+def _check(path: str, kind: str, entries: list[Any], is_valid: Callable[[Any], bool], expected: str) -> None:
     for entry in entries:
         try:
             valid = is_valid(entry)
-        except (LookupError, TypeError):
+        except (LookupError, TypeError, ValueError, ArithmeticError):
             valid = False
         if not valid:
-            raise UserError(path, f'has the {what} {str(entry):.200}; expected {expected}', 'correct it')
-    _check_ids(path, what, entries)
-
-
-def _check_ids(path: str, what: str, entries: list[Any]) -> None:
+            if isinstance(entry, dict):
+                entry = {key: value for key, value in entry.items() if key != 'segmentation'}
+            raise UserError(path, f'has the {kind} {str(entry):.200}; expected {expected}', 'correct it')
     for number, times in Counter(entry['id'] for entry in entries).most_common(1):
         if times > 1:
-            raise UserError(
-                path,
-                f'has the {what} id {number} {times} times, so that all but the last would be lost',
-                'give each one an id of its own',
-            )
+            raise UserError(path, f'has the {kind} id {number} {times} times', 'give each one a different id')
 
 
-def _fault(annotation: Any, images: Images, evaluated: bool) -> str:
-    """What is wrong with an annotation, apart from its mask."""
-    if not isinstance(annotation, dict):
-        return f'has {str(annotation):.80} among its annotations, expected objects'
-    wanted = ('id', 'image_id', 'category_id', 'bbox', 'area', *(('iscrowd',) if evaluated else ()))
-    image = annotation.get('image_id')
-    number, of = f'{str(annotation.get("id")):.80}', f'{str(image):.80}'
-    lacking = [key for key in wanted if key not in annotation]
-    if lacking:
-        return f'annotation {number} of image {of} lacks {", ".join(lacking)}'
-    if not isinstance(image, int | str) or image not in images:
-        return f'annotation {number} is of image {of}, which the file does not list'
-    given = ', '.join(f'{key} {str(annotation.get(key)):.80}' for key in ('bbox', 'area', 'iscrowd'))
-    return (
-        f'annotation {number} of {images[image][0]} has {given}; expected x, y, width and height below '
-        f'{_FAR}, a number, and 0 or 1, and whole numbers as ids'
-    )
+def _covers(counts: list[Any] | str, pixels: int) -> bool:
+    """Whether run lengths, as a list or as pycocotools compresses them, add up to a number of pixels."""
+    runs = _decompress(counts) if isinstance(counts, str) else counts
+    return set(map(type, runs)) == {int} and min(runs) >= 0 and sum(runs) == pixels
 
 
-def _fault_of_polygons(polygons: list[Any], evaluated: bool) -> str | None:
-    for polygon in polygons:
-        try:
-            # Nearly all are below this, and then have neither a NaN nor a long outline.
-            near = sum(map(abs, polygon)) < _FAR or _is_near(polygon)
-        except (TypeError, ArithmeticError):
-            near = False
-        if not near:
-            return f'a mask with the polygon {str(polygon):.80}, expected numbers below {_FAR}'
-        if len(polygon) % 2:
-            return f'a mask with a polygon of {len(polygon)} numbers, expected pairs of x and y'
-    if evaluated and len(polygons[0]) < 6:
-        return "a mask that begins with less than 3 points, which COCO's metric stops at"
-    return None
-
-
-def _is_near(polygon: list[float]) -> bool:
-    points = np.array(polygon[: len(polygon) // 2 * 2], float).reshape(-1, 2)
-    steps = points - np.roll(points, 1, axis=0)
-    return bool(abs(points).max() < _FAR and abs(steps).max(axis=1).sum() < _LONGEST)
-
-
-def _fault_of_rle(mask: Any, width: int, height: int) -> str | None:
-    if not isinstance(mask, dict) or not isinstance(mask.get('counts'), list | str):
-        return f'the segmentation {str(mask):.80}, expected polygons, or an object with size and counts'
-    if mask.get('size') != [height, width]:
-        return f"a mask of size {str(mask.get('size')):.80}, expected its image's [{height}, {width}]"
-    if not is_whole(mask['counts'], width * height):
-        return 'a mask whose counts are not the number of pixels of its image'
-    return None
-
-
-def is_whole(counts: list[Any] | str, pixels: int) -> bool:
-    """Whether run lengths are those of a mask of some number of pixels.
-
-    Args:
-        counts: Whole numbers, or the text into which pycocotools compresses them.
-        pixels: Of the mask's image.
-    """
-    if not isinstance(counts, str):
-        return set(map(type, counts)) == {int} and min(counts) >= 0 and sum(counts) == pixels
-    if not _RLE.fullmatch(counts):
-        return False
-    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero(codes < 32)  # Of the characters of each number, the lowest bits first.
-    first = np.append(0, last[:-1] + 1)
-    shifts = 5 * (np.arange(len(codes)) - np.repeat(first, last + 1 - first))
-    runs = np.add.reduceat((codes & 31) << shifts, first)
-    runs -= np.where(codes[last] & 16, 32 << shifts[last], 0)
-    for start in (1, 2):  # From the fourth on, each is the difference to the one two before.
-        runs[start::2] = runs[start::2].cumsum()
-    return bool(runs.min() >= 0 and runs.sum() == pixels)
+def _decompress(text: str) -> list[int]:
+    runs: list[int] = []
+    value = shift = 0
+    for code in text.encode() if _RLE.fullmatch(text) else b'':
+        bits = code - 48
+        value |= (bits & 31) << shift  # The lowest bits first.
+        shift += 5
+        if bits < 32:
+            value -= 1 << shift if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs

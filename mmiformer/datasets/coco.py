@@ -26,7 +26,7 @@ class CheckedCocoDataset(CocoDataset):
 
     def COCOAPI(self, file: str) -> COCO:
         """What mmdet calls to read the annotation file; warns once, with names, of what is skipped."""
-        content = read_coco(file, self.ann_file)
+        content = read_coco(file)
         masks = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
         for what, names in check_coco(self.ann_file, content, masks, evaluated=self.test_mode).items():
             warn_of_skipped(self.ann_file, names, what)

@@ -64,6 +64,7 @@ class Classification(Task):
 
     name, folder, scope = 'cls', 'classification', 'mmpretrain'
     metrics = dict(top1=Metric('top-1', 'cls', 'ImageNet-1k', 'classifier', 'accuracy/top1', 1, 0.1, 0.3))
+    class_counts = ('model.head', 'model.data_preprocessor')
     input_size = (224, 224)
     images = 1_281_167, 50_000
     toy_data = 'mmiformer.datasets.toy.imagenet.TOY_DATA'

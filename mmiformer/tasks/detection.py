@@ -39,6 +39,8 @@ class Detection(Task):
         mask_ap50=_metric('mask AP50', 'segm_mAP_50'),
         mask_ap75=_metric('mask AP75', 'segm_mAP_75'),
     )
+    class_counts = ('bbox_head', 'mask_head')
+    subset_metrics = dict(CocoMetric='mmiformer.datasets.coco.SeenCocoMetric')
     input_size = (800, 1088)  # An image of 4:3 in the published schedule.
     images = 117_266, 5_000  # COCO 2017 without training images that have no box.
     toy_data = 'mmiformer.datasets.toy.coco.TOY_DATA'

@@ -21,7 +21,7 @@ def test_numbers_of_images_are_the_official_ones():
     assert TASKS['cls'].images == tuple(imagenet.OFFICIAL.values())
     assert TASKS['seg'].images == tuple(ade20k.OFFICIAL.values())
     train, test = TASKS['det'].images
-    assert train < coco.OFFICIAL['train'].images and test == coco.OFFICIAL['val'].images
+    assert train < coco.OFFICIAL['train'][0] and test == coco.OFFICIAL['val'][0]
 
 
 @pytest.mark.parametrize('content', [{}, dict(default_scope='mmpose')])

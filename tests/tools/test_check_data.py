@@ -1,4 +1,4 @@
-"""The audit of a data set through its command line."""
+"""Checking a data set on the command line."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ import sys
 from mmiformer.datasets.toy.imagenet import make_imagenet
 
 
-def test_a_subset_is_told_in_numbers_and_passes(run_tool, real_data, monkeypatch):
+def test_a_subset_passes_with_its_numbers(run_tool, real_data, monkeypatch):
     monkeypatch.setenv('MMIFORMER_DATA', str(real_data))
     code, out, err = run_tool('check_data', 'coco', '--decode')
     assert code == 0 and 'error: ' not in out + err
@@ -16,15 +16,15 @@ def test_a_subset_is_told_in_numbers_and_passes(run_tool, real_data, monkeypatch
     assert out.splitlines()[-1].startswith(f'{real_data / "coco"}: ')
 
 
-def test_mistakes_fail_with_their_number_and_first_names(run_tool, tmp_path):
+def test_errors_have_the_number_of_files_and_the_first_names(run_tool, tmp_path):
     root = make_imagenet(tmp_path / 'imagenet', num_train=60, num_val=6)
     for i in range(5):
         (root / f'train/n02708093/n02708093_{6 * i + 1}.JPEG').write_bytes(b'')
     code, out, _ = run_tool('check_data', 'imagenet', root)
     assert code == 1 and out.splitlines()[-1] == f'{root}: not usable'
     assert '6 of 1,000' in out and '60 of 1,281,167' in out
-    assert f'error: {root / "val"}: 6 class folders, expected 1000; ' in out
-    (line,) = (line for line in out.splitlines() if 'Empty files' in line)
+    assert f'error: {root / "val"}: has 6 class folders, expected 1000; ' in out
+    (line,) = (line for line in out.splitlines() if 'Empty or' in line)
     assert 'in train: 5 (n02708093/n02708093_1.JPEG, ' in line
     assert line.count('.JPEG') == 3 and ', ...)' in line
     shutil.rmtree(root)
@@ -33,7 +33,7 @@ def test_mistakes_fail_with_their_number_and_first_names(run_tool, tmp_path):
     assert 'MMIFORMER_DATA to the folder that holds imagenet' in err and err.count('\n') == 1
 
 
-def test_a_split_can_be_looked_at_alone(run_tool, tmp_path):
+def test_one_split_can_be_checked(run_tool, tmp_path):
     root = make_imagenet(tmp_path / 'imagenet', num_train=6, num_val=6)
     shutil.rmtree(root / 'train')
     missing = f'error: {root / "train"}: not found'
@@ -45,7 +45,7 @@ def test_a_split_can_be_looked_at_alone(run_tool, tmp_path):
     assert missing in train and '50,000' not in train
 
 
-def test_none_of_the_stack_for_a_task_is_needed(root, tmp_path):
+def test_no_toolbox_is_needed(root, tmp_path):
     code = (
         'import runpy, sys; sys.modules.update(mmdet=None, mmseg=None, mmpretrain=None); '
         f"sys.argv = ['check_data.py', 'ade20k', {str(tmp_path)!r}]; "
@@ -53,4 +53,4 @@ def test_none_of_the_stack_for_a_task_is_needed(root, tmp_path):
     )
     result = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
     assert result.returncode == 1, result.stderr
-    assert 'is an empty folder; unpack ADEChallengeData2016.zip' in result.stdout
+    assert 'images/training: not found; unpack ADEChallengeData2016.zip' in result.stdout

@@ -1,76 +1,69 @@
-"""The result of auditing a data set."""
+"""The result of checking a data set."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-Splits = tuple[str, ...]
-SPLITS: Splits = ('train', 'val')
+from mmiformer.utils.errors import UserError
+
+SPLITS = ('train', 'val')
 
 
 class Count(NamedTuple):
-    """How many of something a split has."""
+    """How many items of a kind a split has on disk and in the official data set."""
 
     split: str
-    what: str
+    item: str
     found: int
     official: int
 
 
-class Finding(NamedTuple):
-    """A defect, in one sentence that ends with what to do."""
-
-    sentence: str
-    harmless: bool  # Training runs and learns the right thing all the same.
-
-
-class Flaw(NamedTuple):
-    """A kind of defect that a file can have."""
-
-    what: str  # In the plural, with {} for the folder.
-    remedy: str
-    harmless: bool = False
-
-
 @dataclass
 class Audit:
-    """Numbers and findings about the data set in a folder.
+    """Numbers and problems of a data set.
 
     Args:
-        root: The folder.
+        root: Folder of the data set.
     """
 
     root: Path
     counts: list[Count] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # They break training, or spoil what it learns.
+    notes: list[str] = field(default_factory=list)
 
-    def count(self, split: str, what: str, found: int, official: int) -> None:
+    def count(self, split: str, item: str, found: int, official: int) -> None:
         """Adds a number."""
-        self.counts.append(Count(split, what, found, official))
+        self.counts.append(Count(split, item, found, official))
 
-    def tell(self, sentence: str, harmless: bool = False) -> None:
-        """Adds a finding."""
-        self.findings.append(Finding(sentence, harmless))
+    def add_error(self, subject: object, problem: str, remedy: str) -> None:
+        """Adds an error."""
+        self.errors.append(str(UserError(subject, problem, remedy)))
 
-    def tell_of(self, what: str, names: Collection[str], remedy: str, harmless: bool = False) -> None:
-        """Adds a finding about files or folders, if there are any, with the first names and their number."""
+    def add_files(self, kind: str, names: Collection[str], remedy: str) -> None:
+        """Adds an error with number and first names of the files or folders of a kind, if there are any."""
         if names:
-            self.tell(f'{what}: {len(names):,} ({first_few(names)}); {remedy}.', harmless)
+            self.add_error(kind, f'{len(names):,} ({first_few(names)})', remedy)
+
+    def add_unused(self, kind: str, names: Collection[str]) -> None:
+        """Adds a note about files that training ignores, if there are any."""
+        if names:
+            self.notes.append(f'{kind}: {len(names):,} ({first_few(names)}); they are not used.')
 
     @property
     def usable(self) -> bool:
         """Whether the configs can be trained and tested on the data."""
-        return all(finding.harmless for finding in self.findings)
+        return not self.errors
 
     @property
     def verdict(self) -> str:
         """The result, in a few words."""
-        if not self.findings and all(count.found == count.official for count in self.counts):
-            return 'complete'
-        return 'usable, but not the official set' if self.usable else 'not usable'
+        if not self.usable:
+            return 'not usable'
+        official = not self.notes and all(count.found == count.official for count in self.counts)
+        return 'complete' if official else 'usable, but not the official set'
 
 
 def first_few(names: Collection[str]) -> str:
-    """The first three names in alphabetical order, for a sentence."""
+    """Joins the first three names in alphabetical order."""
     return ', '.join([*sorted(names)[:3], *(['...'] if len(names) > 3 else [])])
