@@ -91,9 +91,6 @@ class Variant:
     height: int
     width: int
 
-    def __str__(self) -> str:
-        return f'{self.network.title} ({self.panel})'
-
     @property
     def panel(self) -> str:
         """The table and the axes it belongs to."""
@@ -120,7 +117,7 @@ def main() -> None:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     # Drawn between measurements only: a thread that refreshes the bar would disturb them.
     progress: Any = partial(track, console=console, auto_refresh=False, transient=True)
-    failures: dict[Variant, str] = {}
+    failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         entries = prepare(progress(references, 'Preparing'), args, Path(folder), failures)
         if not entries:
@@ -135,16 +132,19 @@ def main() -> None:
             e.variant: timing.peak_memory(e.call, args.threads, libraries)
             for e in progress(measured, 'Memory')
         }
-    by_variant = {e.variant: column for e, column in zip(entries, times.T, strict=True)}
-    rows = [make_row(e, by_variant, references[e.variant], peaks.get(e.variant), args) for e in entries]
+    columns: dict[Variant | None, np.ndarray] = {e.variant: times[:, i] for i, e in enumerate(entries)}
+    rows = [
+        make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks.get(e.variant), args)
+        for e in entries
+    ]
     machine = describe_machine(['timm', *modules])
     print_tables(rows, machine, args, console)
     write_files(rows, machine, failures, out)
     plot(rows, machine, args, out, console)
-    for variant, reason in failures.items():
-        console.print(f'failed: {variant}: {reason}', markup=False)
+    for name, reason in failures.items():
+        console.print(f'failed: {name}: {reason}', markup=False, soft_wrap=True)
     if failures:
-        raise UserError(f'{len(failures)} of {len(references)} entries', 'failed', 'see the reasons above')
+        raise UserError(f'{len(failures)} of {len(references)} entries', 'could not be timed')
 
 
 def plan(args: argparse.Namespace) -> dict[Variant, Variant | None]:
@@ -176,7 +176,7 @@ def precisions_of(runtime: str) -> Collection[str]:
 
 
 def prepare(
-    variants: Iterable[Variant], args: argparse.Namespace, folder: Path, failures: dict[Variant, str]
+    variants: Iterable[Variant], args: argparse.Namespace, folder: Path, failures: dict[str, str]
 ) -> list[Entry]:
     """Builds and exports the variants, and runs each once."""
 
@@ -202,21 +202,16 @@ def prepare(
             entries.append(Entry(variant, wrapper, macs, call))
         except Exception as error:  # Exporters raise exceptions of any type.
             kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-            failures[variant] = kind + first_line(error)
+            failures[f'{variant.network.title} ({variant.panel})'] = kind + first_line(error)
     return entries
 
 
 def make_row(
-    entry: Entry,
-    times: dict[Variant, np.ndarray],
-    reference: Variant | None,
-    peak: float | None,
-    args: argparse.Namespace,
+    entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: float | None, args: argparse.Namespace
 ) -> Row:
     """All figures of an entry, as written to the files."""
     variant, name = entry.variant, entry.variant.network.name
-    own, others = times[variant], times.get(reference) if reference else None
-    median = float(np.median(own))
+    median = float(np.median(times))
     plain = published(name, args.accuracy)
     distilled = published(name, args.accuracy, distilled=True)
     known = [record for record in (plain, distilled) if record]
@@ -235,10 +230,10 @@ def make_row(
         threads=args.threads,
         rounds=args.rounds,
         median_ms=1000 * median,
-        p90_ms=1000 * float(np.percentile(own, 90)),
+        p90_ms=1000 * float(np.percentile(times, 90)),
         images_per_second=args.batch / median,
         reference=None if others is None else args.reference,
-        ratio=None if others is None else float(np.median(own / others)),
+        ratio=None if others is None else float(np.median(times / others)),
         peak_mib=peak,
         parameters=sum(p.numel() for p in entry.network.parameters()),
         macs=entry.macs,
@@ -260,7 +255,7 @@ def print_tables(rows: Sequence[Row], machine: Row, args: argparse.Namespace, co
         table = Table(
             Column('network', no_wrap=True),
             *(Column(name, justify='right') for name in columns),
-            title=f'{panel}; {args.threads} thread(s), batch {args.batch}',
+            title=f'{panel}; threads {args.threads}, batch {args.batch}',
             caption=f'{args.rounds} rounds; {args.accuracy} as published; * with a teacher',
             box=box.SIMPLE_HEAD,
         )
@@ -285,7 +280,7 @@ def accuracies(row: Row) -> list[tuple[float, bool]]:
     return [(value, distilled) for value, distilled in both if value is not None]
 
 
-def write_files(rows: Sequence[Row], machine: Row, failures: dict[Variant, str], out: Path) -> None:
+def write_files(rows: Sequence[Row], machine: Row, failures: dict[str, str], out: Path) -> None:
     """Writes ``benchmark.csv`` and ``benchmark.json``."""
     with (out / 'benchmark.csv').open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -296,7 +291,7 @@ def write_files(rows: Sequence[Row], machine: Row, failures: dict[Variant, str],
         date=datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
         command=shlex.join(['python', *sys.argv]),
         rows=rows,
-        failures={str(variant): reason for variant, reason in failures.items()},
+        failures=failures,
     )
     (out / 'benchmark.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
@@ -312,9 +307,7 @@ def plot(rows: Sequence[Row], machine: Row, args: argparse.Namespace, out: Path,
     if missing:
         console.print(f'not in the plot, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     if points:
-        note = (
-            f'{machine["processor"]}, {args.threads} thread(s), batch {args.batch}, {datetime.date.today()}'
-        )
+        note = f'{machine["processor"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
         figure = plot_latency(points, 'published ' + METRICS[args.accuracy].label, note)
         figure.savefig(out / 'benchmark.png')
     console.print(f'results: {out}', markup=False, highlight=False)

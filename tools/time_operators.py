@@ -30,7 +30,7 @@ from torch import Tensor
 
 import mmiformer
 from mmiformer.apis import cli
-from mmiformer.apis.inference import bare_model
+from mmiformer.apis.inference import build_model
 from mmiformer.benchmark.timing import Call, time_rounds
 from mmiformer.ops.extension import extension
 from mmiformer.ops.nms import nms
@@ -114,8 +114,7 @@ def whole_models() -> Iterator[Case]:
     cfg.model.backbone.init_cfg = None
     shape = (3, HEIGHT, WIDTH)
     batch = demo_mm_inputs(1, [shape], [10], num_classes=80, with_mask=True, use_box_type=True)
-    compiled: Any = bare_model(cfg)
-    compiled.init_weights()
+    compiled = build_model(cfg, None)
     ours = copy.deepcopy(compiled)
     use_channels_last(compiled)
     prepare_for_cpu(ours)

@@ -277,7 +277,7 @@ def test_runtimes_and_what_they_cannot_do(benchmark, tmp_path, monkeypatch):
         '--reference', 'mocovit:classify@torch', '--out', 'r',
     )  # fmt: skip
     assert code == 1
-    assert '2 of 7 entries: failed' in err
+    assert '2 of 7 entries: could not be timed' in err
     assert 'stub: cannot convert this network (ValueError: no such operator)' in ' '.join(out.split())
     assert 'long story' not in out + err
     content = json.loads(Path('r/benchmark.json').read_text())
