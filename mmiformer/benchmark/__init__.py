@@ -1,1 +1,1 @@
-"""What networks cost, how fast they are, and pictures of that."""
+"""Cost and speed of networks, and plots of them."""
