@@ -75,9 +75,10 @@ from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
 from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.models.backbones.base import MIN_INPUT
+from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.machine import describe_machine
-from mmiformer.zoo.published import METRICS, published
+from mmiformer.zoo.published import published
 
 COMPILED = 'torch-compile'
 NOTES = {
