@@ -121,25 +121,19 @@ class Job:
     overrides: tuple[str, ...] = ()
     limit: int | None = None
 
-    @property
-    def training_folder(self) -> Path:
-        """Work dir of the training run."""
-        return self.out / 'train' / self.entry.name
-
-    @property
-    def folder(self) -> Path:
-        """Work dir of the evaluation."""
-        return self.out / 'rows' / self.entry.name
+    def _folder(self, kind: str) -> Path:
+        return self.out / kind / self.entry.name
 
     def training_command(self) -> list[str]:
         """The command that trains; the learning rate is scaled to the batch size of all processes."""
-        return self._command('train', '--work-dir', self.training_folder, '--resume', '--auto-scale-lr')
+        return self._command('train', '--work-dir', self._folder('train'), '--resume', '--auto-scale-lr')
 
     def evaluation_command(self, checkpoint: Path) -> list[str]:
         """The command that evaluates a weight file."""
         limit = () if self.limit is None else ('--limit', self.limit)
-        out = self.folder / 'measured.json'
-        return self._command('test', checkpoint, '--work-dir', self.folder, '--out', out, *limit)
+        folder = self._folder('rows')
+        out = folder / 'measured.json'
+        return self._command('test', checkpoint, '--work-dir', folder, '--out', out, *limit)
 
     def _command(self, tool: str, *arguments: object) -> list[str]:
         overrides = ('--cfg-options', *self.overrides) if self.overrides else ()
@@ -172,14 +166,13 @@ class Job:
                 self._evaluate(row, checkpoint, dict(settings, data=_data_state(cfg)), progress)
             else:
                 row.status = 'missing'
-                row.remarks.append(missing_reason(self.entry, checkpoints or self.training_folder))
+                row.remarks.append(missing_reason(self.entry, checkpoints or self._folder('train')))
         except UserError as error:
             row.status = 'failed'
             row.remarks.append(str(error))
 
     def _train(self, settings: dict[str, Any], progress: OnProgress) -> Path | None:
-        folder = self.training_folder
-        key = folder / 'key.json'
+        folder, key = self._folder('train'), self._folder('train') / 'key.json'
         if last_checkpoint(folder) and _read(key) != settings:
             raise UserError(folder, 'was trained with other settings', 'remove it, or choose another --out')
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,9 +185,10 @@ class Job:
         row.released = self.entry.weights is not None and checkpoint.name == self.entry.weights.file
         versions = describe_machine(MODULES)['versions']
         settings.update(weights=row.details['sha256'], limit=self.limit, versions=versions)
-        key, measured, log = (self.folder / name for name in ('key.json', 'measured.json', 'log.txt'))
+        folder = self._folder('rows')
+        key, measured, log = (folder / name for name in ('key.json', 'measured.json', 'log.txt'))
         if _read(key) != settings or not measured.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             measured.unlink(missing_ok=True)
             atomic_write(key, json.dumps(settings))
             run_tool(self.evaluation_command(checkpoint), log, progress)
