@@ -121,10 +121,11 @@ def plan(rows: list[tuple[Row, Job | None]], args: argparse.Namespace) -> None:
             command = job.evaluation_command(checkpoint) if checkpoint else job.training_command()
             weights, remark = checkpoint.name if checkpoint else 'trained', shlex.join([*data, *command])
         else:
-            hours, weights = 0.0, 'missing'
+            hours, weights = 0.0, 'missing' if job else '-'
             remark = missing_reason(job.entry, args.checkpoints) if job else ' '.join(row.remarks)
         total += hours
-        print(f'{row.name:32} {", ".join(published):28} {weights:26} {hours:8.2f} h\n    {remark}')
+        time = f'{hours:8.2f} h' if hours else ''
+        print(f'{row.name:32} {", ".join(published):28} {weights:26} {time}\n    {remark}')
     print(
         f'About {total:.1f} hours of one V100 in float32, by multiply-adds; up to three times as much for '
         'depthwise convolutions and attention.'

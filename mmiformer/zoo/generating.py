@@ -1,6 +1,7 @@
 """Generates metafiles and tables from the published figures and the zoo: no figure is typed twice."""
 
 import re
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def generate(root: Path) -> dict[Path, str]:
 
 
 def _filled(block: re.Match[str], up: str) -> str:
-    table = _TABLES[block[2]]().replace('](configs/', f']({up}configs/')
-    return f'{block[1]}\n{table}\n{block[3]}'
+    table = markdown_table(list(_TABLES[block[2]]())).replace('](configs/', f']({up}configs/')
+    notes = ''.join(f'\n{note}\n' for note in _NOTES.get(block[2], ()))
+    return f'{block[1]}\n{table}{notes}\n{block[3]}'
 
 
 def _yaml(content: dict[str, Any]) -> str:
@@ -106,79 +108,66 @@ def _figures(entry: Entry | None, *metrics: str) -> str | None:
     return ' / '.join(f'{figures[metric]:.1f}' for metric in metrics if metric in figures) or None
 
 
-def _models() -> str:
+# The tables yield rows as dicts with the column heads as keys.
+def _models() -> Iterator[dict[str, Any]]:
     """Our networks: their costs, published accuracies and configs."""
     by_name = {entry.name: entry for entry in entries()}
-    rows = []
     for network in dict.fromkeys(entry.network for entry in entries() if entry.framework is None):
         own = [entry for entry in entries() if entry.network == network]
         parameters, macs = _cost(network)
-        plain, distilled = (
-            _figures(by_name.get(f'{network}{suffix}_in1k'), 'top1') for suffix in ('', '_distill')
-        )
+        plain = _figures(by_name.get(f'{network}_in1k'), 'top1')
+        distilled = _figures(by_name.get(f'{network}_distill_in1k'), 'top1')
         links = [_link(e, 'distilled' if e.distilled else e.framework or 'ImageNet') for e in own]
-        rows.append(
-            {
-                'network': own[0].title,
-                'parameters': f'{parameters / 1e6:.2f} M',
-                'multiply-adds at 224': f'{macs / 1e9:.2f} G',
-                'ImageNet top-1 (distilled)': f'{plain or "-"} ({distilled})' if distilled else plain,
-                'COCO, AP box / mask': _figures(by_name.get(f'maskrcnn_{network}_coco'), 'box_ap', 'mask_ap'),
-                'ADE20K, mIoU': _figures(by_name.get(f'fpn_{network}_ade20k'), 'miou'),
-                'configs': ', '.join(links),
-            }
-        )
-    return markdown_table(rows)
+        yield {
+            'network': own[0].title,
+            'parameters': f'{parameters / 1e6:.2f} M',
+            'multiply-adds at 224': f'{macs / 1e9:.2f} G',
+            'ImageNet top-1 (distilled)': f'{plain or "-"} ({distilled})' if distilled else plain,
+            'COCO, AP box / mask': _figures(by_name.get(f'maskrcnn_{network}_coco'), 'box_ap', 'mask_ap'),
+            'ADE20K, mIoU': _figures(by_name.get(f'fpn_{network}_ade20k'), 'miou'),
+            'configs': ', '.join(links),
+        }
 
 
-def _imagenet() -> str:
+def _imagenet() -> Iterator[dict[str, Any]]:
     """Classifiers with their published accuracies."""
-    rows = []
     for entry in entries():
         if entry.framework is None:
             row = published(entry.network, distilled=entry.distilled)
-            rows.append(
-                {
-                    'config': _link(entry, entry.name),
-                    'epochs': row and row.epochs,
-                    'top-1': _figures(entry, 'top1') or '**not published**',
-                    "in the authors' log": row and row.logged and f'{row.logged:.3f}',
-                    'released file': entry.weights and f'[{entry.weights.file}]({entry.weights.url})',
-                    'source': entry.source,
-                }
-            )
-    return markdown_table(rows)
+            yield {
+                'config': _link(entry, entry.name),
+                'epochs': row and row.epochs,
+                'top-1': _figures(entry, 'top1') or '**not published**',
+                "in the authors' log": row and row.logged and f'{row.logged:.3f}',
+                'released file': entry.weights and f'[{entry.weights.file}]({entry.weights.url})',
+                'source': entry.source,
+            }
 
 
-def _downstream() -> str:
+def _downstream() -> Iterator[dict[str, Any]]:
     """The published table of detection and segmentation, with our configs."""
-    rows = []
     for row in DOWNSTREAM:
         links = [
             _link(entry, entry.framework)
             for entry in entries()
             if entry.title == row.title and entry.framework in DOWNSTREAM_FRAMEWORKS
         ]
-        rows.append(
-            {
-                'backbone': row.title + (f' ({row.epochs} epochs)' if row.epochs else ''),
-                'params M': row.parameters,
-                'ms at 512 (iPhone 13)': row.latency or 'failed',
-                'AP box / 50 / 75': ' / '.join(map(str, row.box)),
-                'AP mask / 50 / 75': ' / '.join(map(str, row.mask)),
-                'mIoU': row.miou,
-                'configs': ', '.join(links) or 'in no library here',
-            }
-        )
-    doubts = ''.join(f'\n{row.title}: {row.doubt}.\n' for row in DOWNSTREAM if row.doubt)
-    return markdown_table(rows) + doubts
+        yield {
+            'backbone': row.title + (f' ({row.epochs} epochs)' if row.epochs else ''),
+            'params M': row.parameters,
+            'ms at 512 (iPhone 13)': row.latency or 'failed',
+            'AP box / 50 / 75': ' / '.join(map(str, row.box)),
+            'AP mask / 50 / 75': ' / '.join(map(str, row.mask)),
+            'mIoU': row.miou,
+            'configs': ', '.join(links) or 'in no library here',
+        }
 
 
-def _mocovit() -> str:
+def _mocovit() -> Iterator[dict[str, Any]]:
     """What is published about MoCoViT and GhostNet."""
-    return markdown_table(
-        [
-            {
+    for row in IMAGENET:
+        if row.family in ('MoCoViT', 'GhostNet'):
+            yield {
                 'network': row.name,
                 'parameters': f'{row.parameters} M',
                 'multiply-adds': f'{row.multiply_adds} M',
@@ -186,49 +175,36 @@ def _mocovit() -> str:
                 'gains': row.gains,
                 'source': row.source,
             }
-            for row in IMAGENET
-            if row.family in ('MoCoViT', 'GhostNet')
-        ]
-    )
 
 
-def _retinanet() -> str:
+def _retinanet() -> Iterator[dict[str, Any]]:
     """ImageNet accuracy of the initial weights of the RetinaNet configs."""
-    weights = (
+    by_name = {entry.name: entry for entry in entries()}
+    for config, network, distilled, weights in (
         ('mocovit', 'mocovit', False, 'yours, of `mocovit_in1k.py` (none were released; not reproduced yet)'),
         ('ghostnet', 'ghostnet', False, "timm's `ghostnet_100.in1k`"),
         ('mobilenetv3', 'mobilenetv3_large_100', False, "timm's `mobilenetv3_large_100.ra_in1k`"),
         ('iformer_t', 'iformer_t', False, "the authors'"),
         ('iformer_s', 'iformer_s', False, "the authors'"),
         ('iformer_m', 'iformer_m', True, "the authors', distilled, as in their detector"),
-    )
-    by_name = {entry.name: entry for entry in entries()}
-    rows = []
-    for config, network, distilled, origin in weights:
+    ):
         row = published(network, distilled=distilled)
-        rows.append(
-            {
-                'config': _link(by_name[f'retinanet_{config}_coco'], f'`{config}`'),
-                'weights': origin,
-                'their ImageNet top-1': row and f'{row.value:.1f} %',
-            }
-        )
-    return markdown_table(rows)
+        yield {
+            'config': _link(by_name[f'retinanet_{config}_coco'], f'`{config}`'),
+            'weights': weights,
+            'their ImageNet top-1': row and f'{row.value:.1f} %',
+        }
 
 
-def _metrics() -> str:
+def _metrics() -> Iterator[dict[str, Any]]:
     """The compared metrics and their tolerances."""
-    return markdown_table(
-        [
-            {
-                'metric': m.title,
-                'of': f'{m.model}, {m.dataset}',
-                'tolerance of a released file': f'{m.tolerance:.1f}',
-                'tolerance of a run of your own': f'{m.run_tolerance:.1f}',
-            }
-            for m in METRICS.values()
-        ]
-    )
+    for metric in METRICS.values():
+        yield {
+            'metric': metric.title,
+            'of': f'{metric.model}, {metric.dataset}',
+            'tolerance of a released file': f'{metric.tolerance:.1f}',
+            'tolerance of a run of your own': f'{metric.run_tolerance:.1f}',
+        }
 
 
 _TABLES = dict(
@@ -239,3 +215,4 @@ _TABLES = dict(
     retinanet=_retinanet,
     metrics=_metrics,
 )
+_NOTES = dict(downstream=[f'{row.title}: {row.doubt}.' for row in DOWNSTREAM if row.doubt])
