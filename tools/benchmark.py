@@ -73,9 +73,10 @@ from mmiformer.benchmark.networks import OURS, Network
 from mmiformer.benchmark.plotting import Point, plot_latency, short_name
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.wrappers import ExportWrapper
+from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.machine import describe_machine
-from mmiformer.zoo.published import METRICS, published
+from mmiformer.zoo.published import published
 
 TORCH = ('torch', 'torch-compile')
 Row = dict[str, Any]

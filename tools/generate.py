@@ -1,4 +1,4 @@
-"""Writes peers' configs, metafiles and the tables of pages: ``python tools/generate.py [--check]``."""
+"""Writes the configs of peers, metafiles and tables in pages: ``python tools/generate.py [--check]``."""
 
 import argparse
 
@@ -6,9 +6,9 @@ import argparse
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description='Write what is made from mmiformer/zoo/published and mmiformer/zoo.'
+        description='Write the files that are generated from the published figures and the zoo.'
     )
-    parser.add_argument('--check', action='store_true', help='only say whether the files are up to date')
+    parser.add_argument('--check', action='store_true', help='only check that the files are up to date')
     return parser.parse_args()
 
 
@@ -26,19 +26,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """And writes or compares."""
+    """Writes or checks the files."""
     args = parse_args()
-    files = generate(ROOT)
-    changed = [
-        file
-        for file, text in files.items()
-        if not file.is_file() or file.read_bytes() != text.encode('utf-8')
-    ]
+    files = {file: text.encode() for file, text in generate(ROOT).items()}
+    changed = [file for file, data in files.items() if not file.is_file() or file.read_bytes() != data]
     if args.check and changed:
         names = ', '.join(str(file.relative_to(ROOT)) for file in changed)
-        raise UserError(names, 'not as made from mmiformer/zoo/published', 'run python tools/generate.py')
+        raise UserError(names, 'differs from what is generated', 'run python tools/generate.py')
     for file in changed:
-        file.write_bytes(files[file].encode('utf-8'))
+        file.write_bytes(files[file])
         print(f'written: {file.relative_to(ROOT)}')
     print(f'{len(files)} files are up to date')
 

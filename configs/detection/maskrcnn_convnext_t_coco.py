@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# ConvNeXt-T. mmpretrain's network, with a norm behind each map, and its copy of the weights that the authors'
-# detectors start from. Those train three times as long, with drop path 0.4; here it is 0.1, as on ImageNet.
+# ConvNeXt-T; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './maskrcnn_iformer_m_coco.py'
 
 model = dict(

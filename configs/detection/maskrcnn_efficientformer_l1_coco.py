@@ -1,7 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# EfficientFormer-L1. timm's network and copy of the authors' weights, of 1000 epochs with a teacher (their
-# detectors: 300), and a fresh norm behind each map, as there. The authors learn the biases of attention anew;
-# here they are those of the weights, resized.
+# EfficientFormer-L1; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './maskrcnn_iformer_m_coco.py'
 
 model = dict(

@@ -1,7 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# EfficientFormer-L3. timm's network and copy of the authors' weights, of 300 epochs with a teacher, and a
-# fresh norm behind each map, as in their detectors. The authors learn the biases of attention anew; here they
-# are those of the weights, resized.
+# EfficientFormer-L3; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './maskrcnn_iformer_m_coco.py'
 
 model = dict(

@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# PVTv2-B1. timm's network and copy of the authors' weights, with norms of its own behind the maps, drop path
-# as theirs.
+# PVTv2-B1; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './maskrcnn_iformer_m_coco.py'
 
 model = dict(

@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# ResNet-18. mmdet's and mmseg's own network, torchvision's first weights. mmdet's R-50 freezes the stem and
-# the first stage; here they are trained.
+# ResNet-18; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './maskrcnn_iformer_m_coco.py'
 
 model = dict(

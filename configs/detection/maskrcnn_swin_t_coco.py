@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# Swin-T. mmdet's own network, with norms behind the maps, the authors' weights, drop path as in mmdet's 1x
-# config.
+# Swin-T; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './maskrcnn_iformer_m_coco.py'
 
 model = dict(

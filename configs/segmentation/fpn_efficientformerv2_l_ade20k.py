@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# EfficientFormerV2-L. timm's network and copy of the authors' weights, of 450 epochs with a teacher, drop
-# path as theirs. The authors learn the biases of attention anew; here they are those of the weights, resized.
+# EfficientFormerV2-L; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './fpn_iformer_m_ade20k.py'
 
 model = dict(

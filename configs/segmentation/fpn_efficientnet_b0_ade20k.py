@@ -1,5 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# EfficientNet-B0. timm's network and weights; the table does not say which its row started from.
+# EfficientNet-B0; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './fpn_iformer_m_ade20k.py'
 
 model = dict(

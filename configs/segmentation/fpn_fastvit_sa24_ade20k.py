@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# FastViT-SA24. timm's network and copy of the authors' weights, trained without a teacher, and a fresh
-# BatchNorm behind each map, as in their code; their detectors are not released.
+# FastViT-SA24; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './fpn_iformer_m_ade20k.py'
 
 model = dict(

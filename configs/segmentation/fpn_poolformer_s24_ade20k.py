@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# PoolFormer-S24. timm's network and copy of the authors' weights, and a fresh norm behind each map, as in
-# their detectors.
+# PoolFormer-S24; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './fpn_iformer_m_ade20k.py'
 
 model = dict(

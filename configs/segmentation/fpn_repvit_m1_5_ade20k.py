@@ -1,6 +1,5 @@
 # Made from mmiformer/zoo/peers.py by tools/generate.py.
-# RepViT-M1.5. timm's network and copy of the authors' weights, of 300 epochs with a teacher. The authors tap
-# stages 1 to 3 at their ends in segmentation, as is done here, but one block before in detection.
+# RepViT-M1.5; docs/peers.md says where its weights are from, and how the authors' own recipe differs.
 _base_ = './fpn_iformer_m_ade20k.py'
 
 model = dict(

@@ -29,7 +29,9 @@ class Metric:
         tolerance: Largest difference of a released file from its published figure, in percent: figures have
             one digit, and some files are re-runs, as their authors say. Ours (inferred).
         run_tolerance: The same of a training run: seeds differ by about that much. Ours (inferred).
-        main: Whether pictures and summaries show it. Defaults to True.
+        metafile_task: Name of the task in OpenMMLab's metafiles; None for a detail that metafiles, pictures
+            and summaries leave out. Defaults to None.
+        metafile_name: Name of the metric in metafiles. Defaults to the title.
     """
 
     title: str
@@ -40,7 +42,8 @@ class Metric:
     scale: float
     tolerance: float
     run_tolerance: float
-    main: bool = True
+    metafile_task: str | None = None
+    metafile_name: str | None = None
 
     @property
     def label(self) -> str:
@@ -131,6 +134,10 @@ class Task:
         """Fits image sizes and the like of a config, in place; returns the number of iterations to train."""
         raise NotImplementedError
 
+    def training_outputs(self, model: Any, image: Any) -> Any:
+        """All that a model computes from images (N x 3 x H x W) in a training step, before the losses."""
+        return model(image)
+
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
         """Makes the toolbox's own inferencer, with its model and its loading transform replaced.
 
@@ -163,7 +170,7 @@ def register(task: type[Task]) -> type[Task]:
     """Adds a task to :data:`TASKS`; a class decorator."""
     TASKS[task.name] = task()
     METRICS.update(task.metrics)
-    MAIN_METRICS.extend(key for key, metric in task.metrics.items() if metric.main)
+    MAIN_METRICS.extend(key for key, metric in task.metrics.items() if metric.metafile_task)
     return task
 
 

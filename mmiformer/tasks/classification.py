@@ -63,7 +63,13 @@ class Classification(Task):
     """See :class:`Task`."""
 
     name, folder, scope = 'cls', 'classification', 'mmpretrain'
-    metrics = dict(top1=Metric('top-1', 'cls', 'ImageNet-1k', 'classifier', 'accuracy/top1', 1, 0.1, 0.3))
+    metrics = dict(
+        top1=Metric(
+            *('top-1', 'cls', 'ImageNet-1k', 'classifier', 'accuracy/top1', 1, 0.1, 0.3),
+            metafile_task='Image Classification',
+            metafile_name='Top 1 Accuracy',
+        )
+    )
     class_counts = ('model.head', 'model.data_preprocessor')
     input_size = (224, 224)
     images = 1_281_167, 50_000

@@ -22,8 +22,8 @@ class DetectionPainter(Painter):
         return f'{drawn} objects with a score of at least {self.score_thr}'
 
 
-def _metric(title: str, key: str, main: bool = False) -> Metric:
-    return Metric(title, 'det', 'COCO', 'Mask R-CNN 1x', f'coco/{key}', 100, 0.3, 0.5, main)
+def _metric(title: str, key: str, metafile_task: str | None = None) -> Metric:
+    return Metric(title, 'det', 'COCO', 'Mask R-CNN 1x', f'coco/{key}', 100, 0.3, 0.5, metafile_task)
 
 
 @register
@@ -32,10 +32,10 @@ class Detection(Task):
 
     name, folder, scope = 'det', 'detection', 'mmdet'
     metrics = dict(
-        box_ap=_metric('box AP', 'bbox_mAP', main=True),
+        box_ap=_metric('box AP', 'bbox_mAP', 'Object Detection'),
         box_ap50=_metric('box AP50', 'bbox_mAP_50'),
         box_ap75=_metric('box AP75', 'bbox_mAP_75'),
-        mask_ap=_metric('mask AP', 'segm_mAP', main=True),
+        mask_ap=_metric('mask AP', 'segm_mAP', 'Instance Segmentation'),
         mask_ap50=_metric('mask AP50', 'segm_mAP_50'),
         mask_ap75=_metric('mask AP75', 'segm_mAP_75'),
     )
@@ -82,3 +82,15 @@ class Detection(Task):
         cfg.model.test_cfg.rpn.update(nms_pre=500, max_per_img=200)
         cfg.model.test_cfg.rcnn.max_per_img = 20  # Each gets a mask; an image has 5 objects at the most.
         return 340
+
+    def training_outputs(self, model: Any, image: Any) -> Any:
+        """The outputs of all heads, those of a two-stage detector on as many RoIs as are sampled."""
+        if not hasattr(model, 'roi_head'):
+            return model(image)
+        sampler, roi_head = model.train_cfg.rcnn.sampler, model.roi_head
+        positive = int(sampler.num * sampler.pos_fraction)
+        outputs = [model.rpn_head(model.extract_feat(image))]
+        # RoIAlign gives 7x7 to the box head and 14x14 to the mask head.
+        for head, rois, side in ((roi_head.bbox_head, sampler.num, 7), (roi_head.mask_head, positive, 14)):
+            outputs.append(head(image.new_zeros(rois, head.in_channels, side, side)))
+        return outputs

@@ -1,30 +1,30 @@
-"""What the zoo holds: its configs, each with what was published of it and the weights that were released."""
+"""The configs of the zoo, each with its published figures and released weights."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 from mmiformer.apis.configs import FOLDERS, config_files
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.models.backbones import FAMILIES
+from mmiformer.tasks import METRICS
 from mmiformer.zoo.peers import PEERS
-from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, METRICS
-from mmiformer.zoo.published.downstream import SOURCE
+from mmiformer.zoo.published import DOWNSTREAM, DOWNSTREAM_SOURCE, published
 
+# In the order of tables: frameworks by name in configs, those of the downstream table by title, networks by
+# name in configs.
 _FRAMEWORKS = dict(maskrcnn='Mask R-CNN', retinanet='RetinaNet', fpn='Semantic FPN', upernet='UPerNet')
-# Those of the table of downstream tasks.
-_PUBLISHED = ('maskrcnn', 'fpn')
-_DATASETS = dict(in1k='ImageNet-1k', coco='COCO', ade20k='ADE20K')
-_NAME = re.compile(
-    rf'(?:(?P<framework>{"|".join(_FRAMEWORKS)})_)?(?P<network>.+?)(?P<distilled>_distill)?'
-    rf'_(?P<dataset>{"|".join(_DATASETS)})'
-)
-# Of the networks by their names in configs, in the order of tables.
+DOWNSTREAM_FRAMEWORKS = ('Mask R-CNN', 'Semantic FPN')
 _TITLES = {
     **{name: model.title for family in FAMILIES for name, model in family.models.items()},
     'mobilenetv3': 'MobileNetV3-L',
     **{peer.name: peer.title for peer in PEERS},
 }
+_DATASETS = dict(in1k='ImageNet-1k', coco='COCO', ade20k='ADE20K')
+_NAME = re.compile(
+    rf'(?:(?P<framework>{"|".join(_FRAMEWORKS)})_)?(?P<network>{"|".join(_TITLES)})(?P<distilled>_distill)?'
+    rf'_(?P<dataset>{"|".join(_DATASETS)})'
+)
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Entry:
     """A config of the zoo.
 
     Attributes:
-        name: Of the config, without folder and suffix.
-        task: Name of the task.
-        network: Name of the backbone in the names of configs.
-        title: Of the backbone, for people.
-        framework: What is around the backbone; None for classifiers.
-        dataset: What it is trained and tested on.
-        distilled: Whether a classifier was trained with a teacher.
-        published: Percent by metric; empty where nothing was published.
-        source: Of these figures; None where there are none.
+        name: Name of the config, without folder and suffix.
+        task: Key of :data:`~mmiformer.tasks.TASKS`.
+        network: Name of the backbone in configs.
+        title: Name of the backbone in tables.
+        framework: Detector or segmentor around the backbone; None for classifiers.
+        dataset: Name of the data set.
+        distilled: Whether a classifier is trained with a teacher.
+        published: Published accuracies in percent, by metric.
+        source: Source of these figures; None without any.
         weights: The released file of the whole model, if there is one.
     """
 
@@ -50,19 +50,14 @@ class Entry:
     title: str
     framework: str | None
     dataset: str
-    distilled: bool = False
-    published: dict[str, float] = field(default_factory=dict)
-    source: str | None = None
-    weights: Weights | None = None
-
-    @property
-    def peer(self) -> bool:
-        """Whether the published figures are of another recipe than the config's, which is iFormer's."""
-        return self.network in {peer.name for peer in PEERS}
+    distilled: bool
+    published: dict[str, float]
+    source: str | None
+    weights: Weights | None
 
     @property
     def family(self) -> str:
-        """What the backbone is a size of."""
+        """The backbone's family, a key of :data:`~mmiformer.zoo.published.PAPERS`."""
         return self.title.rpartition('-')[0]
 
 
@@ -70,47 +65,34 @@ class Entry:
 def entries() -> tuple[Entry, ...]:
     """The zoo, classifiers first, our networks before others.
 
-    Other configs in the same folders are none of it: examples for data of one's own, heads or networks that
-    no table has.
+    Other configs in the same folders are left out: examples for own data, and heads or networks without a
+    table.
     """
     found = [
         _entry(name, task, match)
         for task, folder in FOLDERS.items()
         for name, file in config_files().items()
-        if file.parent.name == folder and (match := _NAME.fullmatch(name)) and match['network'] in _TITLES
+        if file.parent.name == folder and (match := _NAME.fullmatch(name))
     ]
-    return tuple(sorted(found, key=_order))
-
-
-def _order(entry: Entry) -> tuple[int, int, bool]:
-    frameworks = (None, *_FRAMEWORKS.values())
-    return frameworks.index(entry.framework), list(_TITLES).index(entry.network), entry.distilled
+    frameworks, networks = [None, *_FRAMEWORKS.values()], list(_TITLES)
+    return tuple(
+        sorted(found, key=lambda e: (frameworks.index(e.framework), networks.index(e.network), e.distilled))
+    )
 
 
 def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
-    network, framework, distilled = match['network'], match['framework'], bool(match['distilled'])
-    title = _TITLES[network]
-    figures: dict[str, float | None] = {}
+    network, distilled = match['network'], bool(match['distilled'])
+    title, framework = _TITLES[network], _FRAMEWORKS.get(match['framework'])
+    figures: dict[str, float] = {}
     source = None
-    if task == 'cls':
-        for row in IMAGENET:
-            if (row.name, row.distilled) == (network, distilled):
-                figures, source = dict(top1=row.value), row.source
-    elif framework in _PUBLISHED:
-        table = {row.title: row.figures() for row in DOWNSTREAM}
-        own = (name for name, metric in METRICS.items() if metric.task == task)
-        figures = {metric: table.get(title, {}).get(metric) for metric in own}
-        source = SOURCE
-    published = {metric: value for metric, value in figures.items() if value is not None}
-    return Entry(
-        name=name,
-        task=task,
-        network=network,
-        title=title,
-        framework=framework and _FRAMEWORKS[framework],
-        dataset=_DATASETS[match['dataset']],
-        distilled=distilled,
-        published=published,
-        source=source if published else None,
-        weights=RELEASED.get(name),
-    )
+    if framework is None:
+        row = published(network, distilled=distilled)
+        if row and row.value:
+            figures, source = dict(top1=row.value), row.source
+    elif framework in DOWNSTREAM_FRAMEWORKS:
+        known = next((row.figures() for row in DOWNSTREAM if row.title == title), {})
+        figures = {metric: value for metric, value in known.items() if METRICS[metric].task == task}
+        source = DOWNSTREAM_SOURCE if figures else None
+    dataset = _DATASETS[match['dataset']]
+    weights = RELEASED.get(name)
+    return Entry(name, task, network, title, framework, dataset, distilled, figures, source, weights)

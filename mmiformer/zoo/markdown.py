@@ -1,11 +1,11 @@
-"""Tables of pages."""
+"""Markdown tables."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 
-def markdown_table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in Markdown, a line for each row; None is a dash."""
-    heads = list(heads)
-    lines = [heads, ['---'] * len(heads), *(['-' if c is None else str(c) for c in row] for row in rows)]
+def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of rows with the same keys, which become the heads; None becomes a dash."""
+    heads = list(rows[0])
+    lines = [heads, ['---'] * len(heads), *(['-' if c is None else str(c) for c in r.values()] for r in rows)]
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)

@@ -1,283 +1,224 @@
-"""Filling the published tables with what one measures: which rows, which files, which commands."""
+"""Reproduces the published tables: which rows there are, and how each is trained and evaluated."""
 
 import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mmiformer.apis.configs import config_file
+from mmiformer.apis.configs import MIM, config_file
 from mmiformer.apis.hub import get_config
 from mmiformer.datasets.checks import datasets_of, paths_of
 from mmiformer.engine.resuming import last_checkpoint
-from mmiformer.tasks import TASKS
+from mmiformer.tasks import METRICS, TASKS
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write, sha256_of
 from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo.comparing import Row
-from mmiformer.zoo.entries import Entry, entries
-from mmiformer.zoo.launching import Launch, OnProgress, run_tool
-from mmiformer.zoo.published import DOWNSTREAM, METRICS
+from mmiformer.zoo.entries import DOWNSTREAM_FRAMEWORKS, Entry, entries
+from mmiformer.zoo.launching import OnProgress, run_tool
+from mmiformer.zoo.peers import PEERS
+from mmiformer.zoo.published import DOWNSTREAM
 
-# Whose published results are by other recipes than the configs here.
-_OTHER_RECIPES = 'published of runs by other recipes; trained here by that of iFormer.'
 _NO_CONFIG = 'in no library here: the published row alone.'
+_OTHER_RECIPES = 'published from runs with other recipes; trained here with that of iFormer.'
 _RERUNS = 'the authors say that some released files are re-runs and may differ slightly from the table.'
-_SUFFIXES = ('.pth', '.pt', '.safetensors')
-# Settings that change nothing in what is measured.
-_HARMLESS = (
-    *(f'test_dataloader.{key}=' for key in ('batch_size', 'num_workers', 'persistent_workers')),
-    *('default_hooks.logger', 'env_cfg', 'log_level='),
-)
+# Overrides that do not change what is measured.
+_HARMLESS = re.compile(r'test_dataloader\.(batch_size|\w*workers)=|default_hooks\.logger|env_cfg|log_level=')
 
 
 def rows_of(
     tasks: Sequence[str], patterns: Sequence[str], checkpoints: Path | None
 ) -> list[tuple[Row, Entry | None]]:
-    """The rows of the table: all that is published, and what else is asked for or has a checkpoint.
+    """The rows of the table: everything published, and unpublished configs with a checkpoint.
 
     Args:
         tasks: Names of tasks.
-        patterns: Names of configs, with ``*`` for any part; empty for all.
-        checkpoints: Folder of the weight files; None where all are trained.
+        patterns: Names of configs, with ``*`` for any part, to restrict the table to. Empty for all.
+        checkpoints: Folder of the weight files; None to train.
 
     Returns:
-        Each with its entry, None for a network that no library here has.
+        Rows with their entries, None for a network that has no config.
 
     Raises:
-        UserError: If a pattern fits nothing.
+        UserError: If the patterns match no config.
     """
-    names = [entry.name for entry in entries() if entry.task in tasks]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise UserError(
-                f"--rows '{pattern}'",
-                f'fits no config of the tasks {", ".join(tasks)}',
-                "see configs/, e.g. 'maskrcnn_iformer_*'",
-            )
-    chosen: list[tuple[Row, Entry | None]] = []
-    for task in tasks:
-        own = [entry for entry in entries() if entry.task == task]
-        wanted = [entry for entry in own if _is_wanted(entry, patterns, checkpoints)]
-        rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in wanted]
-        if not patterns:
-            rows += [(row, None) for row in _rows_without_config(task, own)]
-        chosen += rows if task == 'cls' else sorted(rows, key=lambda pair: _place(pair[0]))
-    return chosen
-
-
-def _is_wanted(entry: Entry, patterns: Sequence[str], checkpoints: Path | None) -> bool:
+    chosen = [entry for entry in entries() if entry.task in tasks]
     if patterns:
-        return any(fnmatch.fnmatch(entry.name, pattern) for pattern in patterns)
-    has_weights = checkpoints is not None and find_checkpoint(entry, checkpoints) is not None
-    return bool(entry.published) or has_weights
+        chosen = [e for e in chosen if any(fnmatch.fnmatch(e.name, pattern) for pattern in patterns)]
+    else:
+        chosen = [e for e in chosen if e.published or (checkpoints and find_checkpoint(e, checkpoints))]
+    if not chosen:
+        raise UserError(
+            f'--rows {" ".join(patterns)}',
+            f'matches no config of the tasks {", ".join(tasks)}',
+            "see configs/, e.g. 'maskrcnn_iformer_*'",
+        )
+    rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in chosen]
+    for task in tasks:
+        for line in DOWNSTREAM:
+            figures = {m: v for m, v in line.figures().items() if METRICS[m].task == task}
+            if figures and line.name is None and not patterns:
+                row = Row(line.title, line.title, figures, 'published', remarks=[_NO_CONFIG])
+                rows.append((row, None))
+    return rows
 
 
 def _row_of(entry: Entry) -> Row:
-    remark = ', distilled' if entry.distilled else ''
-    if entry.framework in ('UPerNet', 'RetinaNet'):  # Those that the paper does not have.
-        remark = f' ({entry.framework})'
-    return Row(entry.name, entry.title + remark, dict(entry.published), 'pending')
-
-
-def _rows_without_config(task: str, own: Sequence[Entry]) -> Iterator[Row]:
-    titles = {entry.title for entry in own}
-    for row in DOWNSTREAM:
-        figures = {m: v for m, v in row.figures().items() if v is not None and METRICS[m].task == task}
-        if figures and row.title not in titles:
-            yield Row(row.title, row.title, figures, 'published', remarks=[_NO_CONFIG])
-
-
-def _place(row: Row) -> int:
-    """As in the paper's table; what is not in it comes last."""
-    titles = [table.title for table in DOWNSTREAM]
-    return titles.index(row.title) if row.title in titles and row.published else len(titles)
+    title = entry.title
+    if entry.distilled:
+        title += ', distilled'
+    elif entry.framework and entry.framework not in DOWNSTREAM_FRAMEWORKS:
+        title += f' ({entry.framework})'
+    return Row(entry.name, title, dict(entry.published))
 
 
 def find_checkpoint(entry: Entry, folder: Path) -> Path | None:
-    """The weight file of an entry: the released one by its name, else one of our names.
+    """The weight file of an entry.
 
     Args:
-        entry: Of the zoo.
-        folder: Where to look: for ``iFormer_m_epoch_12.pth``, ``CONFIG.pth``, ``CONFIG.safetensors``, or the
-            work dir ``CONFIG/`` of a training run.
+        entry: An entry of the zoo.
+        folder: Contains the released file, ``CONFIG.pth``, ``CONFIG.safetensors``, or the work dir
+            ``CONFIG/`` of a training run.
     """
     names = [entry.weights.file] if entry.weights else []
-    names += [entry.name + suffix for suffix in _SUFFIXES]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    return last_checkpoint(folder / entry.name)
+    names += [f'{entry.name}.{suffix}' for suffix in ('pth', 'safetensors')]
+    files = (folder / name for name in names)
+    return next((file for file in files if file.is_file()), last_checkpoint(folder / entry.name))
 
 
 def missing_reason(entry: Entry, folder: Path) -> str:
-    """A sentence for a row without a checkpoint."""
+    """Explains how to get the weight file that :func:`find_checkpoint` does not find."""
     if entry.weights:
         return f'{folder / entry.weights.file}: not found; download it from {entry.weights.url}.'
     return (
-        f'{folder / entry.name}.pth: not found, and no weights were released; train it (--train), or put '
-        'your checkpoint or its work dir there.'
+        f'{folder / entry.name}.pth: not found, and no weights were released; put your checkpoint or work '
+        'dir there, or train it (--train).'
     )
 
 
 @dataclass(frozen=True)
 class Job:
-    """The work on one row, as runs of the tools.
+    """Measures one row with the training and test tools.
 
     Attributes:
-        entry: Of the zoo.
+        entry: An entry of the zoo.
         out: Folder of all rows.
-        launch: How processes are started.
-        overrides: Settings of the config to override, as ``key=value``.
-        limit: Number of images to evaluate on; None for all.
+        gpus: Number of processes. Defaults to 1.
+        overrides: Overrides of the config, as ``key=value``. Defaults to none.
+        limit: Number of images to evaluate on. Defaults to all.
     """
 
     entry: Entry
     out: Path
-    launch: Launch = Launch()
+    gpus: int = 1
     overrides: tuple[str, ...] = ()
     limit: int | None = None
 
-    @property
-    def training_folder(self) -> Path:
-        """Work dir of the training run."""
-        return self.out / 'train' / self.entry.name
-
-    @property
-    def folder(self) -> Path:
-        """Of the evaluation."""
-        return self.out / 'rows' / self.entry.name
+    def _folder(self, kind: str) -> Path:
+        return self.out / kind / self.entry.name
 
     def training_command(self) -> list[str]:
-        """What trains; the learning rate follows the batch that the processes make up."""
-        work_dir = ('--work-dir', str(self.training_folder))
-        return self._command('train', *work_dir, '--resume', '--auto-scale-lr')
+        """The command that trains; the learning rate is scaled to the batch size of all processes."""
+        return self._command('train', '--work-dir', self._folder('train'), '--resume', '--auto-scale-lr')
 
     def evaluation_command(self, checkpoint: Path) -> list[str]:
-        """What evaluates a weight file."""
-        folders = ('--work-dir', str(self.folder), '--out', str(self.folder / 'measured.json'))
-        limit = () if self.limit is None else ('--limit', str(self.limit))
-        return self._command('test', str(checkpoint), *folders, *limit)
+        """The command that evaluates a weight file."""
+        limit = () if self.limit is None else ('--limit', self.limit)
+        folder = self._folder('rows')
+        out = folder / 'measured.json'
+        return self._command('test', checkpoint, '--work-dir', folder, '--out', out, *limit)
 
-    def _command(self, tool: str, *arguments: str) -> list[str]:
+    def _command(self, tool: str, *arguments: object) -> list[str]:
         overrides = ('--cfg-options', *self.overrides) if self.overrides else ()
-        return self.launch.command(tool, str(config_file(self.entry.name)), *arguments, *overrides)
+        command = [MIM / 'tools' / f'{tool}.py', config_file(self.entry.name), *arguments, *overrides]
+        if self.gpus > 1:
+            torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={self.gpus}']
+            command = [*torchrun, *command, '--launcher', 'pytorch']
+        return [sys.executable, '-u', *map(str, command)]
 
-    def _settings(self, cfg: Config) -> dict[str, Any]:
-        text = repr(cfg.to_dict())
-        return dict(config=hashlib.sha256(text.encode()).hexdigest(), overrides=list(self.overrides))
+    def measure(self, row: Row, checkpoints: Path | None, progress: OnProgress) -> None:
+        """Fills a row with measured figures, or with the reason why there are none.
 
-    def train(self, progress: OnProgress) -> str | None:
-        """Trains, or goes on where training was stopped.
+        Resumes an interrupted training, and keeps the result of an earlier evaluation of the same weights
+        with the same config, overrides, data and versions.
 
         Args:
-            progress: Is told of iterations done and of all.
-
-        Returns:
-            None if it succeeded, else why not, in a sentence.
+            row: The row of the table.
+            checkpoints: Folder of the weight files; None to train.
+            progress: Called with the iterations that the tools log.
         """
-        folder, key = self.training_folder, self._settings(get_config(self.entry.name))
+        cfg = get_config(self.entry.name)
+        config = hashlib.sha256(repr(cfg.to_dict()).encode()).hexdigest()
+        settings = dict(config=config, overrides=list(self.overrides))
+        try:
+            if checkpoints is None:
+                checkpoint = self._train(settings, progress)
+            else:
+                checkpoint = find_checkpoint(self.entry, checkpoints)
+            if checkpoint is not None:
+                self._evaluate(row, checkpoint, dict(settings, data=_data_state(cfg)), progress)
+            else:
+                row.status = 'missing'
+                row.remarks.append(missing_reason(self.entry, checkpoints or self._folder('train')))
+        except UserError as error:
+            row.status = 'failed'
+            row.remarks.append(str(error))
+
+    def _train(self, settings: dict[str, Any], progress: OnProgress) -> Path | None:
+        folder, key = self._folder('train'), self._folder('train') / 'key.json'
+        if last_checkpoint(folder) and _read(key) != settings:
+            raise UserError(folder, 'was trained with other settings', 'remove it, or choose another --out')
         folder.mkdir(parents=True, exist_ok=True)
-        if last_checkpoint(folder) and _read(folder / 'key.json') != key:
-            return f'{folder}: was trained with other settings; remove it, or choose another --out.'
-        atomic_write(folder / 'key.json', json.dumps(key))
-        reason = run_tool(self.training_command(), folder / 'log.txt', progress)
-        if reason is None and last_checkpoint(folder) is None:
-            reason = f'{folder}: training left no checkpoint there.'
-        return reason
+        atomic_write(key, json.dumps(settings))
+        run_tool(self.training_command(), folder / 'log.txt', progress)
+        return last_checkpoint(folder)
 
-    def evaluate(self, row: Row, checkpoint: Path, progress: OnProgress) -> None:
-        """Fills the row with what is measured, or with why it is not.
-
-        What was measured before from the same file, with the same config, data, settings and versions, is
-        taken as it is.
-
-        Args:
-            row: The table's.
-            checkpoint: The weight file.
-            progress: Is told of batches done and of all.
-        """
-        cfg, digest = get_config(self.entry.name), sha256_of(checkpoint)
-        row.details.update(file=checkpoint.name, sha256=digest)
+    def _evaluate(self, row: Row, checkpoint: Path, settings: dict[str, Any], progress: OnProgress) -> None:
+        row.details.update(file=checkpoint.name, sha256=sha256_of(checkpoint))
         row.released = self.entry.weights is not None and checkpoint.name == self.entry.weights.file
-        known = self.entry.weights.sha256 if self.entry.weights and row.released else None
-        if known and digest != known:
-            row.remarks.append(
-                f'{checkpoint.name}: its SHA-256 is {digest[:8]}..., that of the released file, as a '
-                f'third party reports, {known[:8]}...; fetch it again if it is meant to be that.'
-            )
         versions = describe_machine(MODULES)['versions']
-        state = dict(limit=self.limit, data=_state_of(cfg), versions=versions)
-        key = dict(self._settings(cfg), weights=digest, **state)
-        measured = self.folder / 'measured.json'
-        if _read(self.folder / 'key.json') != key or _read(measured) is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        settings.update(weights=row.details['sha256'], limit=self.limit, versions=versions)
+        folder = self._folder('rows')
+        key, measured, log = (folder / name for name in ('key.json', 'measured.json', 'log.txt'))
+        if _read(key) != settings or not measured.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
             measured.unlink(missing_ok=True)
-            atomic_write(self.folder / 'key.json', json.dumps(key))
-            reason = run_tool(self.evaluation_command(checkpoint), self.folder / 'log.txt', progress)
-            if reason:
-                row.status = 'failed'
-                row.remarks.append(reason)
-                return
-        self._read_result(row, _read(measured) or {}, _unfinished(checkpoint, cfg))
-
-    def _read_result(self, row: Row, result: dict[str, Any], unfinished: str | None) -> None:
-        for name, metric in METRICS.items():
-            if metric.task == self.entry.task and metric.key in result.get('metrics', {}):
+            atomic_write(key, json.dumps(settings))
+            run_tool(self.evaluation_command(checkpoint), log, progress)
+        result = _read(measured)
+        for name, metric in TASKS[self.entry.task].metrics.items():
+            if metric.key in result['metrics']:
                 row.measured[name] = round(float(result['metrics'][metric.key]) * metric.scale, 4)
         if not row.measured:
-            row.status = 'failed'
-            row.remarks.append(
-                'its evaluation gave no figures, as mmdet does where nothing at all is detected; see '
-                f'{self.folder / "log.txt"}.'
-            )
-            return
+            raise UserError(log, 'the evaluation gave no metrics, as mmdet does if nothing is detected')
         row.status = 'measured'
         images, expected = result['images'], TASKS[self.entry.task].images[1]
-        row.details.update(images=images, seconds=round(result['seconds'], 1), machine=result['machine'])
-        changed = [option for option in self.overrides if not option.startswith(_HARMLESS)]
-        obstacles = [
-            f'measured on {images} of {expected:,} images' if images != expected else None,
-            f'settings overridden ({", ".join(changed)})' if changed else None,
-            unfinished,
-        ]
-        row.comparable = not any(obstacles)
-        row.remarks += [f'{obstacle}: not to be compared.' for obstacle in obstacles if obstacle]
-        if not row.published:
-            row.remarks.append('nothing is published of it.')
-        elif self.entry.framework and self.entry.peer:
-            row.remarks.append(_OTHER_RECIPES)
-        elif self.entry.framework and row.released:
-            row.remarks.append(_RERUNS)
-        far = [METRICS[metric].title for metric in row.metrics() if row.within(metric) is False]
-        if far:
-            row.remarks.append(f'further away than the tolerance in {", ".join(far)}.')
+        row.details.update(images=images, seconds=round(result['seconds']), machine=result['machine'])
+        changed = [option for option in self.overrides if not _HARMLESS.match(option)]
+        row.comparable = images == expected and not changed
+        if images != expected:
+            row.remarks.append(f'measured on {images} of {expected:,} images: not comparable.')
+        if changed:
+            row.remarks.append(f'settings overridden ({", ".join(changed)}): not comparable.')
+        if row.published and self.entry.framework:
+            if self.entry.network in {peer.name for peer in PEERS}:
+                row.remarks.append(_OTHER_RECIPES)
+            elif row.released:
+                row.remarks.append(_RERUNS)
 
 
 def _read(file: Path) -> Any:
-    """Content of a JSON file; None where there is none, or where a run was stopped while it wrote."""
-    try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return None
+    return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else None
 
 
-def _state_of(cfg: Config) -> list[list[Any]]:
-    """Size and time of the files and folders that are evaluated on, which change as a file is added."""
+def _data_state(cfg: Config) -> list[list[Any]]:
+    """Modification times of the test data's files and folders, which change when a file is added."""
     paths = [Path(path) for dataset in datasets_of(cfg, 'test') for path in paths_of(dataset)]
-    stats = [(path, path.stat()) for path in paths if path.exists()]
-    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-
-
-def _unfinished(checkpoint: Path, cfg: Config) -> str | None:
-    """That a file of mmengine's, by its name, is from before the end of training."""
-    for name, last in (('epoch', cfg.train_cfg.get('max_epochs')), ('iter', cfg.train_cfg.get('max_iters'))):
-        found = re.fullmatch(rf'{name}_(\d+)\.pth', checkpoint.name)
-        if found and last and int(found[1]) < last:
-            return f'trained to {name} {found[1]} of {last}'
-    return None
+    return [[str(path.absolute()), path.stat().st_mtime_ns] for path in paths if path.exists()]

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[2] / 'configs'
 BY_NAME = {entry.name: entry for entry in entries()}
 
 
-def test_every_config_is_an_entry_but_the_examples_for_own_data():
+def test_every_config_but_the_examples_for_own_data_is_an_entry():
     files = {file.stem for file in FOLDER.glob('[!_]*/*.py')}
     assert set(config_files()) == files
     assert files - set(BY_NAME) == {n for n in files if n.endswith(('_bccd', '_camvid', '_cells'))}
@@ -58,8 +58,8 @@ def test_every_published_row_has_its_config():
     assert ours <= {(e.network, e.distilled) for e in BY_NAME.values() if e.task == 'cls'}
 
 
-def test_released_weights_are_those_of_facts_and_of_the_configs():
-    """facts: eight classifiers, three detectors, three segmentors."""
+def test_released_weights():
+    """The release has eight classifiers, three detectors and three segmentors."""
     assert sorted(w.file for w in RELEASED.values()) == sorted(
         [f'iFormer_{arch}.pth' for arch in 'tsmlh']
         + [f'iFormer_{arch}_distill.pth' for arch in ('m', 'l', 'l2')]
@@ -73,7 +73,7 @@ def test_released_weights_are_those_of_facts_and_of_the_configs():
             assert init.checkpoint in classifiers, name
 
 
-def test_an_unknown_name_is_told_with_near_ones():
+def test_an_unknown_name_is_an_error_with_similar_names():
     with pytest.raises(UserError, match='did you mean maskrcnn_iformer_m_coco'):
         config_file('maskrcnn_iformer_mm_coco')
     with pytest.raises(UserError, match="config 'x'"):

@@ -12,8 +12,8 @@ from mmiformer.zoo.published import DOWNSTREAM
 timm = pytest.importorskip('timm')
 FOLDER = Path(__file__).parents[2] / 'configs'
 PATHS = list(configs())
-# Millions of parameters behind the last map, which the published count includes: the classifier, a second one
-# of a distilled network (EfficientFormer), the convolution before it (EfficientNet, FastViT).
+# Millions of parameters after the last map, which the published number includes: the classifier, a second one
+# for distillation (EfficientFormer), the convolution before it (EfficientNet, FastViT).
 CLASSIFIER = dict(
     efficientnet_b0=1.69,
     resnet18=0.51,
@@ -46,7 +46,7 @@ def build(cfg: Config) -> torch.nn.Module:
         return MODELS.build(model).to('meta')
 
 
-def test_every_row_of_the_table_has_a_peer_but_ours_and_the_one_that_no_library_has():
+def test_every_foreign_row_of_the_table_but_one_is_a_peer():
     rows = [row.title for row in DOWNSTREAM if row.family != 'iFormer']
     assert [title for title in rows if title not in {peer.title for peer in PEERS}] == ['EfficientMod-S']
     assert [peer.title for peer in sorted(PEERS, key=lambda p: rows.index(p.title))] == [
@@ -54,7 +54,7 @@ def test_every_row_of_the_table_has_a_peer_but_ours_and_the_one_that_no_library_
     ]
 
 
-def test_the_committed_configs_are_those_of_the_description():
+def test_committed_configs_equal_the_generated_ones():
     committed = {
         str(file.relative_to(FOLDER)): file.read_text()
         for file in FOLDER.glob('*/*.py')
@@ -64,7 +64,7 @@ def test_the_committed_configs_are_those_of_the_description():
 
 
 @pytest.mark.parametrize('path', PATHS)
-def test_differs_from_iformer_in_the_backbone_alone(path):
+def test_configs_differ_from_iformer_in_the_backbone_only(path):
     ours = 'maskrcnn_iformer_m_coco' if path.startswith('detection') else 'fpn_iformer_m_ade20k'
     peer, iformer = (read(p).to_dict() for p in (path, f'{path.split("/")[0]}/{ours}.py'))
     backbone = peer['model'].pop('backbone')
@@ -77,7 +77,7 @@ def test_differs_from_iformer_in_the_backbone_alone(path):
 
 
 @pytest.mark.parametrize('path', PATHS)
-def test_four_maps_of_an_image_of_odd_size(path):
+def test_feature_maps_of_an_odd_image_size(path):
     cfg = read(path)
     model = build(cfg).eval()
     height, width = 97, 131
@@ -91,7 +91,7 @@ def test_four_maps_of_an_image_of_odd_size(path):
 
 
 @pytest.mark.parametrize('peer', PEERS, ids=lambda peer: peer.name)
-def test_as_many_parameters_as_published(peer):
+def test_parameters_equal_the_published_number(peer):
     backbone = build(read(f'detection/maskrcnn_{peer.name}_coco.py')).backbone
     found = sum(p.numel() for n, p in backbone.named_parameters() if 'out_norms' not in n) / 1e6
     published = next(row.parameters for row in DOWNSTREAM if row.title == peer.title)
@@ -102,8 +102,8 @@ def test_as_many_parameters_as_published(peer):
 
 
 @pytest.mark.parametrize('peer', [p for p in PEERS if 'model_name' in p.backbone], ids=lambda p: p.name)
-def test_timms_weights_are_there_by_timms_own_account_and_fill_the_network(peer, monkeypatch):
-    """Their names and shapes are those of timm's whole network; a missing one is an error."""
+def test_timm_weights_exist_and_fill_the_backbone(peer, monkeypatch):
+    """With the names and shapes of timm's complete network; a missing tensor is an error."""
     name, url = peer.backbone['model_name'], peer.backbone['init_cfg']['checkpoint']
     hub = url.removeprefix('https://huggingface.co/').removesuffix('/resolve/main/model.safetensors')
     tag = timm.models.get_pretrained_cfg(hub.removeprefix('timm/'), allow_unregistered=False)
@@ -118,7 +118,7 @@ def test_timms_weights_are_there_by_timms_own_account_and_fill_the_network(peer,
     backbone.init_weights()
 
 
-def test_the_other_weights_are_those_of_mmdets_own_configs():
+def test_other_weights_are_those_of_mmdet_and_torchvision():
     mmdet = pytest.importorskip('mmdet')
     models = pytest.importorskip('torchvision.models')
     peers = {peer.name: peer.backbone for peer in PEERS}
