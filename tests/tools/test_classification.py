@@ -166,7 +166,7 @@ def test_a_missing_class_and_a_broken_image_stop_the_run_by_name(demo_run, run_t
     try:
         code, _, err = run_tool('train', *arguments)
         assert code == 1 and err.count('\n') == 1
-        assert 'imagenet/val: 5 class folders, without n02793495' in err
+        assert 'imagenet/val: has 5 class folders, but the dataset declares 6 classes' in err
     finally:
         hidden.rename(folder)
     image = min(Path('data/demo/imagenet/train/n02708093').glob('*.JPEG'))

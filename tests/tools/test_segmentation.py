@@ -265,7 +265,7 @@ def test_wrong_masks_stop_the_run_by_their_name(run_tool, seg_config, workplace,
         cv2.imwrite(str(victim), np.full_like(labels, 151))
         assert 'label 151' in sentence(1)
         cv2.imwrite(str(victim), np.zeros((*labels.shape, 3), np.uint8))
-        assert '3 channels' in sentence(0)
+        assert 'mode RGB, expected one channel' in sentence(0)
         victim.unlink()
         assert '1 of 360 images have none' in sentence(0)
     finally:
