@@ -87,21 +87,15 @@ class LoadCheckedSegMap(BaseTransform):
     Adds ``gt_seg_map``, uint8 of H x W: the index of each pixel's class, or 255 where the pixel is ignored.
     Masks may be greyscale or palette images.
 
-    Args:
-        backend_args: Arguments of mmengine's file backend. Defaults to None.
-
     Raises:
         UserError: If the file is missing or broken, has colours instead of labels, has another size than
             its image, or holds a label that the dataset does not declare.
     """
 
-    def __init__(self, backend_args: dict[str, Any] | None = None) -> None:
-        self.backend_args = backend_args
-
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads ``results['seg_map_path']`` into ``results['gt_seg_map']``."""
         path, table, shape = results['seg_map_path'], results['label_table'], tuple(results['ori_shape'])
-        data = _read(path, self.backend_args)
+        data = _read(path)
         try:
             with open_image(io.BytesIO(data)) as image:
                 labels, mode = np.array(image), image.mode
@@ -166,7 +160,7 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
-def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
+def _read(path: str, backend_args: dict[str, Any] | None = None) -> bytes:
     check_regular(path)
     try:
         data = mmengine.fileio.get(path, backend_args=backend_args)

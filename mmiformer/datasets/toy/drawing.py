@@ -13,7 +13,7 @@ import numpy as np
 
 from mmiformer.datasets.toy.shapes import DISTRACTORS, FULL, Pen, Shape
 
-MIN_VISIBLE = 0.35  # of an item's pixels, that others must not cover
+_MIN_VISIBLE = 0.35  # of an item's pixels, that others must not cover
 # Width and height.
 SIZES = ((256, 192), (256, 208), (256, 224), (240, 240), (256, 256), (224, 256), (208, 256), (192, 256))
 
@@ -158,7 +158,7 @@ def scatter(
             mask = body >= 0.5
             left = np.bincount(owner[~mask & (owner >= 0)], minlength=len(areas))
             # Only where the others stay visible: an object without annotation would be a wrong negative.
-            if all(left >= np.multiply(areas, MIN_VISIBLE)):
+            if all(left >= np.multiply(areas, _MIN_VISIBLE)):
                 owner[mask] = len(areas)
                 placed.append((centre, radius))
                 names.append(str(name))
