@@ -49,7 +49,7 @@ def main() -> None:
     # The inverse square root: with the plain inverse, rare classes spread over their surroundings.
     weights = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
     weights /= (weights * shares).sum()
-    print(f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} of the pixels unlabelled')
+    print(f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled')
     print(f'{"class":<24}  pixels  images  weight')
     for name, share, number, weight in zip(names, shares, images[: len(names)], weights, strict=True):
         print(f'{name:<24} {share:7.2%} {number:7} {weight:7.2f}')

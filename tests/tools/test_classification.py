@@ -67,7 +67,7 @@ def demo_run(run_tool, cls_config, workplace, runs) -> Callable[[str], tuple[str
 @pytest.mark.parametrize('name', ['iformer_t_in1k', 'iformer_t_distill_in1k'])
 def test_demo_trains_evaluates_draws_and_tests(demo_run, run_tool, cls_config, name):
     out, run = demo_run(name)
-    assert 'n02708093 analog clock' in out and 'accuracy of naming one class only' in out
+    assert 'data/demo/imagenet: 900 training and 180 validation images of analog clock, barn' in out
     for picture in ('curves.png', 'predictions.png'):
         assert cv2.imread(str(run / picture)).std() > 5
     records = losses(run)

@@ -37,7 +37,7 @@ def train(run_tool, config: str, work_dir: str, *options: str) -> tuple[str, Pat
 @pytest.mark.parametrize('name', CONFIGS)
 def test_demo_trains_evaluates_and_draws(run_tool, seg_config, workplace, name):
     out, run = train(run_tool, seg_config(f'{name}_ade20k'), f'run_{name}')
-    assert 'unlabelled' in out and 'most frequent class' in out, 'the data is described'
+    assert 'data/demo/ade: 360 training and 60 validation images of sky, tree' in out
     for picture in ('curves.png', 'predictions.png'):
         assert cv2.imread(str(run / picture)).std() > 5
     scalars = [json.loads(x) for x in next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()]
