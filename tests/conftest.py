@@ -8,7 +8,7 @@ import sharing
 import torch
 
 import mmiformer  # noqa: F401  Before mmdet: it makes torchvision importable beside a CPU torch.
-from mmiformer.datasets.toy import folder
+from mmiformer.datasets.toy.folder import ToyData
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,7 +63,7 @@ def workplace(tmp_path_factory) -> Iterator[Path]:
     if 'PYTEST_XDIST_WORKER' in os.environ:
         session = session.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder, 'make', sharing.drawn_once(session / 'drawn', made, folder.make))
+        patch.setattr(ToyData, 'make', sharing.drawn_once(session / 'drawn', made, ToyData.make))
         yield made
 
 

@@ -9,32 +9,33 @@ from pathlib import Path
 
 import yapf.yapflib.yapf_api
 
+from mmiformer.datasets.toy.folder import ToyData
+
 Draw = Callable[..., Path]
 
 
 def drawn_once(drawn: Path, workplace: Path, make: Draw) -> Draw:
-    """A ``mmiformer.datasets.toy.folder.make`` that draws the miniature data once for all processes.
+    """A ``ToyData.make`` that draws the miniature data once for all processes.
 
-    To draw it takes half a minute for the three tasks. Each process has a copy, since tests break its files.
+    Drawing takes half a minute for the three tasks. Each process has a copy, since tests break its files.
 
     Args:
         drawn: Folder that all processes of the session share; it need not exist.
-        workplace: Where runs are started. Data elsewhere is drawn as ever.
+        workplace: Where runs are started. Data elsewhere is drawn as usual.
         make: What draws.
     """
 
     @functools.wraps(make)
-    def made(root: Path | str, write: Callable, generator: int | str, *numbers: int) -> Path:
-        root = Path(root)
+    def made(toy: ToyData, root: Path, **numbers: int) -> Path:
         if workplace in root.absolute().parents and not root.exists():
             drawn.mkdir(exist_ok=True)
-            first = drawn / '-'.join(map(str, (generator, *numbers)))
+            first = drawn / '-'.join(map(str, (toy.folder, *numbers.values())))
             with first.with_suffix('.lock').open('w') as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # Until it is closed.
-                make(first, write, generator, *numbers)
+                make(toy, first, **numbers)
             root.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(first, root)
-        return make(root, write, generator, *numbers)  # Finds it.
+        return make(toy, root, **numbers)  # Finds it.
 
     return made
 

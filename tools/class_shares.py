@@ -8,8 +8,8 @@ from mmengine.config import DictAction
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description='Check every mask of a segmentation data set and count its pixels: what each class has, '
-        'weights that balance them, and what naming the most frequent class everywhere would score.'
+        description='Check every mask of a segmentation data set and count its pixels: the share of each '
+        'class, weights that balance them, and the mIoU of predicting the most frequent class everywhere.'
     )
     parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
@@ -22,9 +22,7 @@ if __name__ == '__main__':
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
-from rich.console import Console
 from rich.progress import track
-from rich.table import Column, Table
 
 import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
@@ -38,29 +36,26 @@ def main() -> None:
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
     if task_of(cfg, args.config).name != 'seg':
-        raise UserError(f'{args.config}: expected a segmentation config.')
+        raise UserError(args.config, 'is not a segmentation config', 'name one')
     check_files(cfg, (args.split,))
     steps = [dict(type='LoadCheckedImage'), dict(type='LoadCheckedSegMap')]
     dataset = ConcatDataset(build_datasets(cfg, args.split, pipeline=steps))
-    classes = dataset.metainfo['classes']
     numbers = track(range(len(dataset)), f'Reading {len(dataset)} masks', transient=True)
     counts = np.array([np.bincount(dataset[i]['gt_seg_map'].ravel(), minlength=256) for i in numbers])
 
-    pixels = counts.sum(0)
-    shares = pixels[: len(classes)] / pixels[: len(classes)].sum()
-    # The inverse square root: the plain inverse has rare classes spill over into everything beside them.
+    names = [name.strip() for name in dataset.metainfo['classes']]
+    pixels, images = counts.sum(0), (counts > 0).sum(0)
+    shares = pixels[: len(names)] / pixels[: len(names)].sum()
+    # The inverse square root: with the plain inverse, rare classes spread over their surroundings.
     weights = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
     weights /= (weights * shares).sum()
-    title = f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled'
-    columns = (Column(name, justify='right') for name in ('pixels', 'images', 'weight'))
-    table = Table('class', *columns, title=title)
-    for i, name in enumerate(classes):
-        table.add_row(name.strip(), f'{shares[i]:.2%}', str((counts[:, i] > 0).sum()), f'{weights[i]:.2f}')
-    Console().print(table)
+    print(f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled')
+    print(f'{"class":<24}  pixels  images  weight')
+    for name, share, number, weight in zip(names, shares, images[: len(names)], weights, strict=True):
+        print(f'{name:<24} {share:7.2%} {number:7} {weight:7.2f}')
     print(f'class_weight=[{", ".join(f"{w:.2f}" for w in weights)}]')
-    most = int(shares.argmax())
     print(
-        f"mIoU of naming '{classes[most].strip()}' everywhere: {shares[most] / (shares > 0).sum():.2%} "
+        f"mIoU of predicting '{names[shares.argmax()]}' everywhere: {shares.max() / (shares > 0).sum():.2%} "
         f'over the {(shares > 0).sum()} classes that occur'
     )
 

@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description='Draw what a model sees in an image.')
+    parser = argparse.ArgumentParser(description='Draw the predictions of a model for an image.')
     parser.add_argument('image', help='image file')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='path or https address of the weights')
@@ -38,7 +38,7 @@ def main() -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
     out = Path(args.out or f'{Path(args.image).stem}_prediction.png')
     if out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
-        raise UserError(f'{out}: expected a name that ends in .png or .jpg.')
+        raise UserError(out, 'expected a name that ends in .png or .jpg', 'change --out')
 
     model = optimize_for_inference(build_model(cfg, args.checkpoint, device), args.compile)
     sample = predict(model, cfg, args.image)

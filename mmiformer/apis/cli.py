@@ -20,7 +20,7 @@ from mmiformer.apis.aliases import rename_types
 from mmiformer.apis.configs import allow_own_bases
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
-from mmiformer.datasets.toy import apply_demo
+from mmiformer.datasets.toy.apply import apply_demo
 from mmiformer.engine import distributed
 from mmiformer.utils.configs import walk
 from mmiformer.utils.dist import first_process_first

@@ -10,38 +10,35 @@ import mmengine.fileio
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.files import check_regular
 
-IGNORED, UNDECLARED = 255, -1  # in a label table; 255 is what mmseg's losses and metrics leave out
-# In lower case.
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
-# What is taken for an image. Pillow would hand some of the others, such as PostScript, to another program.
+IGNORED, UNDECLARED = 255, -1  # in a label table; mmseg's losses and metrics ignore 255
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # in lower case
+# What is read as an image. Pillow would pass some of the others, such as PostScript, to another program.
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # What Pillow and OpenCV raise at data that they cannot decode.
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
-_JPEG_START, _SCAN_START, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 
 
 @TRANSFORMS.register_module()
 class LoadCheckedImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that raises, with the file's name, where pixels would be wrong.
+    """mmcv's ``LoadImageFromFile``, with errors that name the file where pixels would be wrong.
 
-    mmcv's own fails on a broken file without its name, OpenCV fills the missing part of a truncated JPEG
-    with grey and goes on, and both decoders misread some rare kinds. Arguments and result are the same:
-    ``img`` as H x W x 3 BGR, ``img_shape``, ``ori_shape``. Only the first of several frames is read, and
-    transparency is ignored.
+    mmcv's own does not name a broken file, and OpenCV fills the missing part of a truncated JPEG with grey.
+    Arguments and results are the same: ``img`` as H x W x 3 BGR, ``img_shape``, ``ori_shape``. Only the
+    first of several frames is read, and transparency is ignored.
 
     Args:
-        max_ratio: Of the longer to the shorter side, at most. A longer strip would be resized to nothing or,
-            where the shorter side is what is resized, to gigabytes. Defaults to 100.
+        max_ratio: Largest ratio of the longer to the shorter side. A longer strip would be resized to
+            nothing or, where the shorter side is resized, to gigabytes. Defaults to 100.
 
     Raises:
-        UserError: If the file is missing or no file; if it is no whole image of :data:`FORMATS`; if it
-            declares more pixels than twice Pillow's ``MAX_IMAGE_PIXELS``, or is too long a strip; if its
-            kind is one that decoders misread; if its size is not that of its annotations.
+        UserError: If the file is missing, is not a complete image of :data:`FORMATS`, has more pixels than
+            twice Pillow's ``MAX_IMAGE_PIXELS`` or a larger ``max_ratio``, holds a kind of pixels that
+            decoders misread, or has another size than its annotations say.
     """
 
     def __init__(self, *args: Any, max_ratio: float = 100, **kwargs: Any) -> None:
@@ -49,31 +46,31 @@ class LoadCheckedImage(LoadImageFromFile):
         self.max_ratio = max_ratio
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Reads ``results['img_path']`` into ``results['img']``.
-
-        Where ``results`` holds ``width`` and ``height``, as mmdet's data sets have it, they are compared.
-        """
+        """Reads ``results['img_path']``; its size must be ``width`` and ``height``, if these are given."""
         path = results['img_path']
         data = _read(path, self.backend_args)
-        if data.startswith(_JPEG_START) and not has_jpeg_end(data):
-            raise UserError(path, f'truncated JPEG ({len(data)} bytes)', 'fetch or copy the image again')
-        image, why = None, f'{len(data)} bytes' if data else 'empty'
+        if data.startswith(b'\xff\xd8') and not has_jpeg_end(data):
+            raise UserError(path, f'truncated JPEG ({len(data)} bytes)', 'download or copy the image again')
+        image, fault = None, f'{len(data)} bytes'
         try:
             with open_image(io.BytesIO(data)) as header:
-                backend = self._backend_for(path, header)
-            image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
-        except UserError:
-            raise
+                mode, (width, height) = header.mode, header.size
+            if max(width, height) > self.max_ratio * min(width, height):
+                fault = f'{width}x{height} pixels, one side above {self.max_ratio} times the other'
+            elif mode in ('F', 'LAB') and self.color_type != 'unchanged':
+                fault = f"pixels of Pillow's mode {mode}, which decoders read differently"
+            else:  # Pillow makes all 16-bit greys above 255 white.
+                backend = 'cv2' if mode.startswith('I') else self.imdecode_backend
+                image = mmcv.imfrombytes(data, flag=self.color_type, backend=backend)
         except BROKEN as error:
-            why += f', {first_line(error)}' if data else ''
+            fault += f', {first_line(error)}'
         if image is None:
-            raise UserError(path, f'not a readable image ({why})', 'fetch it again or remove it')
+            raise UserError(path, f'not a readable image ({fault})', 'replace or remove it')
         declared = results.get('height'), results.get('width')
         if None not in declared and image.shape[:2] != declared:
-            turned = ' as its EXIF data turn it' if image.shape[1::-1] == declared else ''
             raise UserError(
                 path,
-                f'{image.shape[1]}x{image.shape[0]} pixels{turned}, but its annotations are of '
+                f'{image.shape[1]}x{image.shape[0]} pixels (after EXIF rotation), but its annotations are of '
                 f'{declared[1]}x{declared[0]}',
                 'restore the image, or scale the boxes and correct the size',
             )
@@ -81,116 +78,62 @@ class LoadCheckedImage(LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _backend_for(self, path: str, image: Image.Image) -> str:
-        """Returns the decoder to take, or raises if the header shows something that it would misread."""
-        kind, mode, (width, height) = image.format, image.mode, image.size
-        if max(width, height) > self.max_ratio * min(width, height):
-            raise UserError(
-                path,
-                f'{width}x{height} pixels, one side above {self.max_ratio} times the other, the '
-                'max_ratio of LoadCheckedImage',
-                'cut the image into pieces, or remove it',
-            )
-        if self.color_type == 'unchanged':  # Raw numbers are wanted.
-            return self.imdecode_backend
-        faults = {
-            'floating-point numbers of unknown range': mode == 'F',
-            'colours as Lab, which decoders read differently': mode == 'LAB',
-        }
-        if 'ignore' not in self.color_type:  # ImageNet is read as the networks' authors read it.
-            cmyk = kind in ('JPEG', 'MPO') and mode == 'CMYK' and 'adobe' not in image.info
-            turned = kind in ('AVIF', 'WEBP') and self.imdecode_backend == 'cv2' and _orientation(image) > 1
-            faults["CMYK without Adobe's mark, so that black and white may be swapped"] = cmyk
-            faults[f'EXIF data that turn it, which not every version of OpenCV does for {kind}'] = turned
-        for fault, found in faults.items():
-            if found:
-                raise UserError(path, f'holds {fault}', 'save it upright, as RGB of 8 bits a channel')
-        if mode.startswith('I'):  # 16 bits of grey, of which Pillow would make all above 255 white.
-            return 'cv2'
-        if kind == 'TIFF' and mode == 'RGBA' and self.imdecode_backend == 'cv2':
-            return 'pillow'  # OpenCV would lay it on black, but nothing else with transparent parts.
-        return self.imdecode_backend
-
 
 @TRANSFORMS.register_module()
 class LoadCheckedSegMap(BaseTransform):
-    """Loads the mask of an image for mmseg; raises, with the file's name, at labels that cannot be right.
+    """Loads the mask of an image for mmseg, with errors that name the file.
 
-    Takes the place of mmseg's ``LoadAnnotations``, for the datasets of
-    :mod:`mmiformer.datasets.segmentation`. Adds ``gt_seg_map``, uint8 of H x W: the index of each pixel's
-    class, or 255 where nothing is to be learnt. Masks may be greyscale or palette images.
-
-    Args:
-        backend_args: Of mmengine's file backend. Defaults to None.
+    It replaces mmseg's ``LoadAnnotations`` and needs a dataset of :mod:`mmiformer.datasets.segmentation`.
+    Adds ``gt_seg_map``, uint8 of H x W: the index of each pixel's class, or 255 where the pixel is ignored.
+    Masks may be greyscale or palette images.
 
     Raises:
-        UserError: If the file is missing or broken, has colours instead of labels, is of another size than
-            its image, or holds a label that the dataset does not declare; if the dataset names no masks.
+        UserError: If the file is missing or broken, has colours instead of labels, has another size than
+            its image, or holds a label that the dataset does not declare.
     """
-
-    def __init__(self, backend_args: dict[str, Any] | None = None) -> None:
-        self.backend_args = backend_args
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads ``results['seg_map_path']`` into ``results['gt_seg_map']``."""
-        if 'seg_map_path' not in results or 'label_table' not in results:
-            raise UserError(
-                results['img_path'],
-                'its dataset names no mask for LoadCheckedSegMap',
-                'take a dataset of mmiformer.datasets.segmentation, and set data_prefix.seg_map_path to '
-                'the folder of masks',
-            )
-        path = results['seg_map_path']
-        data = _read(path, self.backend_args)
+        path, table, shape = results['seg_map_path'], results['label_table'], tuple(results['ori_shape'])
+        data = _read(path)
         try:
             with open_image(io.BytesIO(data)) as image:
-                labels = np.array(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image)
+                labels, mode = np.array(image), image.mode
         except BROKEN as error:
             raise UserError(path, f'not a readable mask ({first_line(error)})', 'restore the file') from error
-        if labels.dtype == bool:  # One bit a pixel.
-            labels = labels.astype(np.uint8)
-        if labels.ndim != 2:
+        if labels.ndim != 2 or labels.dtype.kind not in 'biu':
             raise UserError(
                 path,
-                f'an image with {labels.shape[2]} channels, expected a mask with one channel that '
-                'holds the number of a class in each pixel',
-                'convert its colours to numbers',
+                f"has pixels of Pillow's mode {mode}, expected one channel of whole numbers",
+                "write the number of each pixel's class as an 8-bit greyscale image",
             )
-        if labels.dtype.kind not in 'iu' or labels.min() < 0:
+        if labels.shape != shape:
             raise UserError(
                 path,
-                f'holds {labels.dtype} numbers from {labels.min()} on, expected whole numbers from 0 on',
-                'write the labels as 8 or 16 bits without sign',
-            )
-        if labels.shape != tuple(results['ori_shape']):
-            wanted, found = results['ori_shape'], labels.shape
-            raise UserError(
-                path,
-                f'{found[1]}x{found[0]} pixels, but its image {results["img_path"]} has '
-                f'{wanted[1]}x{wanted[0]}',
+                f'{labels.shape[1]}x{labels.shape[0]} pixels, but its image {results["img_path"]} has '
+                f'{shape[1]}x{shape[0]}',
                 'a mask must have the size of its image',
             )
-        table = results['label_table']
-        highest = int(labels.max())
-        mapped = table[labels] if highest < len(table) else np.array([UNDECLARED])
-        if mapped.min() == UNDECLARED:
+        # A negative number becomes a high one, and a high one the last entry, which is undeclared.
+        indices = table.take(labels.astype(np.uint32), mode='clip')
+        undeclared = labels[indices == UNDECLARED]
+        if undeclared.size:
             declared = np.flatnonzero(table[:255] != UNDECLARED)
-            wrong = highest if highest >= len(table) else int(labels[mapped == UNDECLARED].max())
             raise UserError(
                 path,
-                f'holds the label {wrong}, but the dataset declares {declared[0]} to {declared[-1]}',
-                "correct the mask, or the dataset's classes (or its void labels)",
+                f'has label {undeclared.max()}, but the dataset declares {declared[0]} to {declared[-1]}',
+                "correct the mask, or the dataset's classes or void labels",
             )
-        results['gt_seg_map'] = mapped.astype(np.uint8)
+        results['gt_seg_map'] = indices.astype(np.uint8)
         results['seg_fields'].append('gt_seg_map')
         return results
 
 
 def has_jpeg_end(data: bytes) -> bool:
-    """Whether a JPEG's last bytes, or all of them, hold the mark of its end."""
-    # Inside a scan 0xff is followed by 0 or a restart mark, so an end mark after the last start of a scan is
-    # the file's own and not a thumbnail's.
-    return data.rfind(_JPEG_END) > data.rfind(_SCAN_START)
+    """Whether the last bytes of a JPEG, or all of them, contain its end marker."""
+    # In a scan 0xff is followed by 0 or a restart marker, so an end marker after the start of the last scan
+    # is not that of a thumbnail.
+    return data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')
 
 
 def open_image(file: BinaryIO | Path) -> Image.Image:
@@ -199,37 +142,30 @@ def open_image(file: BinaryIO | Path) -> Image.Image:
     Raises:
         OSError, ValueError, SyntaxError, Image.DecompressionBombError: See :data:`BROKEN`.
     """
-    unknown = UnidentifiedImageError(f'expected one of {", ".join(FORMATS)}')
     try:
         image = Image.open(file)
+        if image.format in FORMATS:
+            return image
     except UnidentifiedImageError:
-        raise unknown from None
-    if image.format not in FORMATS:
-        raise unknown
-    return image
+        pass
+    raise UnidentifiedImageError(f'expected one of {", ".join(FORMATS)}')
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in which OpenCV loads an image: turned as its EXIF data say."""
-    return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
-
-
-def _orientation(image: Image.Image) -> int:
-    """How an image is to be turned: 1, upright, to 8."""
+    """Width and height after EXIF rotation, as OpenCV loads an image."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # At broken EXIF data, which OpenCV passes over, Pillow raises nearly anything.
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    except Exception:  # Pillow raises nearly anything at broken EXIF data, which OpenCV ignores.
+        orientation = None
+    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
-def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
+def _read(path: str, backend_args: dict[str, Any] | None = None) -> bytes:
     check_regular(path)
     try:
         data = mmengine.fileio.get(path, backend_args=backend_args)
-    except (OSError, ValueError, LookupError, ImportError) as error:  # Also of names that no file can have.
-        reason = getattr(error, 'strerror', None) or first_line(error)
-        raise UserError(path, f'cannot be read ({reason})', 'restore the file') from error
-    if data is None:  # A key that an LMDB lacks.
-        raise UserError(path, f'not in {backend_args}', 'the names in both must be the same')
+    except (OSError, ValueError) as error:  # ValueError: at names that no file can have.
+        raise UserError(path, f'cannot be read ({first_line(error)})', 'restore the file') from error
+    if data is None:
+        raise UserError(path, f'not in the database of {backend_args}', 'the keys must be the paths')
     return data

@@ -20,17 +20,6 @@ class UserError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says first, for a sentence."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def unreadable(error: OSError | UnicodeError, path: str) -> UserError:
-    """What to raise for a list or folder that the system cannot read.
-
-    Args:
-        error: The system's.
-        path: What was read, where the error names nothing.
-    """
-    # A loop of links is named by all its forty rounds.
-    name, reason = getattr(error, 'filename', None) or path, getattr(error, 'strerror', None)
-    return UserError(f'{str(name):.200}', f'cannot be read ({reason or first_line(error)})', 'restore it')
+    """The first line of an error's message; of an operating system's error the reason alone."""
+    lines = [getattr(error, 'strerror', None) or '', *str(error).splitlines(), type(error).__name__]
+    return next(line.strip() for line in lines if line.strip())

@@ -127,7 +127,7 @@ FAULTS = {
     'one category id twice': (lambda c: c['categories'][1].update(id=3), 'has the category id 3 2 times'),
     'one category name twice': (
         lambda c: c['categories'].append(dict(id=8, name='kite')),
-        "has several categories 'kite'",
+        'categories kite, clock, kite are not',
     ),
     'a category without a name': (
         lambda c: c['categories'][1].pop('name'),

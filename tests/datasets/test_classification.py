@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import cv2
@@ -32,48 +31,45 @@ def build(root, split: str = 'val', kind: str = KIND, classes: tuple | None = CL
     )
 
 
-def test_labels_follow_the_names_and_not_the_alphabet(data):
+def test_labels_follow_the_declared_classes(data):
     dataset = build(data)
     found = {d['img_path'].split('/')[-2]: d['gt_label'] for d in map(dataset.get_data_info, range(6))}
     assert found == {'cat': 0, 'ant': 1, 'bee': 2}
 
 
-def test_a_class_without_folder_is_named_and_shifts_no_label(data):
+def test_a_missing_class_folder_is_named(data):
     shutil.rmtree(data / 'val' / 'ant')
     # mmpretrain's own takes the two that are left for classes 0 and 1.
     theirs = DATASETS.build(dict(type='CustomDataset', data_root=str(data), data_prefix='val', pipeline=[]))
     assert {theirs.get_data_info(i)['gt_label'] for i in range(len(theirs))} == {0, 1}
-    with pytest.raises(UserError, match='val: 2 class folders, without ant, but .* declares 3'):
+    with pytest.raises(UserError, match='val: has 2 class folders, but .* declares 3 .*unknown: ant'):
         build(data)
-    # Where classes have other names than their folders, the other split knows.
-    with pytest.raises(UserError, match='val: 2 class folders, without ant, but'):
-        build(data, kind=IMAGENET, classes=('Formica', 'Apis', 'Felis'))
 
 
-def test_folders_of_no_class_and_empty_ones_are_named(data):
+def test_unknown_and_empty_class_folders_are_named(data):
     (data / 'val' / 'ant' / '0.jpg').rename(data / 'val' / 'ant' / '0.txt')
     (data / 'val' / 'ant' / '1.jpg').unlink()
     with pytest.raises(UserError, match=r'val/ant: holds no image \(.*\.jpg'):
         build(data)
     (data / 'val' / 'thumbnails').mkdir()
-    with pytest.raises(UserError, match='4 class folders, with the unknown thumbnails, but'):
+    with pytest.raises(UserError, match='4 class folders, but .* missing or unknown: thumbnails'):
         build(data)
     (data / 'val' / 'thumbnails').rmdir()
     (data / 'val' / 'ant').rename(data / 'val' / 'Ant')
-    with pytest.raises(UserError, match='3 class folders, without ant, with the unknown Ant'):
+    with pytest.raises(UserError, match='3 class folders, but .* missing or unknown: Ant, ant'):
         build(data)
     with pytest.raises(UserError, match='its dataset declares no classes; set metainfo'):
         build(data, classes=None)
 
 
-def test_imagenet_takes_the_folders_in_alphabetical_order(data):
+def test_imagenet_folders_are_numbered_in_alphabetical_order(data):
     dataset = build(data, kind=IMAGENET, classes=('Formica', 'Apis', 'Felis'))
     found = {d['img_path'].split('/')[-2]: d['gt_label'] for d in map(dataset.get_data_info, range(6))}
     assert found == {'ant': 0, 'bee': 1, 'cat': 2}
 
 
-def test_imagenet_wants_a_thousand_folders(data):
-    with pytest.raises(UserError, match='val: 3 class folders, but the dataset declares 1000'):
+def test_imagenet_needs_a_thousand_folders(data):
+    with pytest.raises(UserError, match='val: has 3 class folders, but the dataset declares 1000'):
         build(data, kind=IMAGENET, classes=None)
 
 
@@ -86,41 +82,19 @@ def test_labels_in_an_annotation_file(data):
         (data / 'val.txt').write_text(f'cat/0.jpg 2\n{wrong}\n')
         with pytest.raises(UserError, match=rf"val\.txt: line 2 is '{wrong}', expected .* 0 to 2"):
             build(data, ann_file='val.txt')
-    (data / 'val.txt').write_text('')
-    with pytest.raises(UserError, match=r'val\.txt: is empty'):
-        build(data, ann_file='val.txt')
     with pytest.raises(UserError, match=r'val\.txt: its dataset declares no classes'):
         build(data, ann_file='val.txt', classes=None)
 
 
-def test_what_the_system_cannot_read_is_named(data):
-    (data / 'val' / 'ant' / 'loop').symlink_to('../ant')
-    with pytest.raises(
-        UserError, match=r'val/ant/loop.*: cannot be read \(Too many levels of symbolic links'
-    ):
-        build(data)
-    (data / 'val.txt').write_bytes(b'cat/\xff.jpg 2')
-    with pytest.raises(UserError, match=r"val\.txt: cannot be read \('utf-8' codec"):
-        build(data, ann_file='val.txt')
-    (data / 'val.txt').unlink()
-    os.mkfifo(data / 'val.txt')
-    with pytest.raises(UserError, match=r'val\.txt: is a folder, a pipe'):
-        build(data, ann_file='val.txt')
-
-
-def test_files_that_are_no_images_are_told(data, monkeypatch):
-    told: list[str] = []
-    monkeypatch.setattr('mmiformer.datasets.classification.print_log', lambda text, **_: told.append(text))
-    assert len(build(data)) == 6 and not told
+def test_other_suffixes_are_not_used(data):
     (data / 'val' / 'ant' / '0.jpg').rename(data / 'val' / 'ant' / '0.WEBP')
-    assert len(build(data)) == 6 and not told
+    assert len(build(data)) == 6
     (data / 'val' / 'ant' / '0.WEBP').rename(data / 'val' / 'ant' / '0.heic')
     assert len(build(data)) == 5
-    assert len(told) == 1 and '1 files are no images' in told[0] and 'ant/0.heic' in told[0]
 
 
-def test_images_out_of_an_lmdb(data):
-    """As docs/classification.md has it: paths are keys, and an annotation file lists them."""
+def test_images_from_an_lmdb(data):
+    """As in docs/classification.md: paths are keys, and an annotation file lists them."""
     lmdb = pytest.importorskip('lmdb')
     files = sorted((data / 'train').rglob('*.jpg'))
     with lmdb.open(str(data / 'train.lmdb'), map_size=2**20) as env, env.begin(write=True) as writer:

@@ -1,4 +1,4 @@
-"""Images of every kind and fault: the picture that was meant, or a sentence that names the file."""
+"""Images of every kind and fault: the right pixels, or an error that names the file."""
 
 import io
 import os
@@ -70,7 +70,7 @@ WHOLE = {
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('kind', WHOLE)
-def test_a_truncated_image_is_named_or_what_is_left_is_all_of_it(kind, backend, tmp_path_factory):
+def test_a_truncated_image_is_named_or_complete(kind, backend, tmp_path_factory):
     path, data = tmp_path_factory.mktemp('cut') / 'picture', WHOLE[kind]
     path.write_bytes(data)
     whole = read(path, backend)
@@ -120,7 +120,6 @@ KINDS = {
     '1 bit, TIFF': (encoded('TIFF', ONE_BIT, compression='group4'), np.array(ONE_BIT.convert('RGB'))),
     'RGBA, PNG': (encoded('PNG', with_alpha(RGB)), PIXELS),
     'RGBA, WebP': (encoded('WEBP', with_alpha(RGB), lossless=True, exact=True), PIXELS),
-    'RGBA, TIFF': (encoded('TIFF', with_alpha(RGB)), PIXELS),
     'animated GIF': (
         encoded('GIF', save_all=True, append_images=ANOTHER),
         np.array(Image.open(io.BytesIO(encoded('GIF'))).convert('RGB')),
@@ -140,7 +139,7 @@ KINDS = {
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_kind_shows_the_picture_that_was_saved(file, kind, backend):
+def test_every_kind_keeps_its_pixels(file, kind, backend):
     data, expected = KINDS[kind]
     file.write_bytes(data)
     found = read(file, backend)
@@ -148,7 +147,7 @@ def test_every_kind_shows_the_picture_that_was_saved(file, kind, backend):
     assert abs(found - expected.astype(float)).max() <= (2.5 if 'CMYK' in kind else 0)
 
 
-def test_raw_numbers_are_for_whom_asks_for_them(file):
+def test_unchanged_returns_raw_numbers(file):
     file.write_bytes(by_opencv('.png', GREY_16))
     assert np.array_equal(read(file, color_type='unchanged')[..., ::-1], GREY_16)
 
@@ -160,7 +159,7 @@ def turned(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_exif_turns_an_image_as_viewers_do(file, orientation):
+def test_exif_rotation_is_applied(file, orientation):
     shown = {
         1: PIXELS,
         2: PIXELS[:, ::-1],
@@ -179,19 +178,6 @@ def test_exif_turns_an_image_as_viewers_do(file, orientation):
     file.write_bytes(encoded('JPEG', exif=turned(orientation), quality=100))
     found = read(file)
     assert found.shape == shown.shape and abs(found - shown.astype(float)).mean() < 3
-    file.write_bytes(encoded('WEBP', exif=turned(orientation), lossless=True))
-    if orientation == 1:
-        assert np.array_equal(read(file), shown)
-    else:
-        with pytest.raises(UserError, match='picture: holds EXIF data that turn it'):
-            read(file)
-    assert np.array_equal(read(file, 'pillow'), PIXELS)
-
-
-def unmarked_cmyk() -> bytes:
-    data = encoded('JPEG', RGB.convert('CMYK'))
-    start = data.index(b'\xff\xee')
-    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big') :]
 
 
 def lab() -> Image.Image:
@@ -200,26 +186,29 @@ def lab() -> Image.Image:
 
 
 REFUSED = {
-    'empty': (b'', r'not a readable image \(empty\)'),
+    'empty': (b'', r'not a readable image \(0 bytes, expected one of'),
     'text': (b'plain text', r'not a readable image \(10 bytes, expected one of AVIF, BMP'),
     'eight bytes': (b'\x89PNG\r\n\x1a\n', 'not a readable image'),
     'bomb': (png_of(100_000, 100_000), r'not a readable image .*10000000000 pixels\) exceeds limit'),
     'too few pixels': (png_of(40, 30), 'not a readable image'),
-    'wide strip': (png_of(20_000, 10), '20000x10 pixels, one side above 100 times the other'),
-    'high strip': (png_of(10, 20_000), '10x20000 pixels, one side above 100 times'),
+    'wide strip': (
+        png_of(20_000, 10),
+        r'not a readable image \(20000x10 pixels, one side above 100 times',
+    ),
+    'high strip': (png_of(10, 20_000), r'not a readable image \(10x20000 pixels, one side above 100 times'),
     'float': (
         encoded('TIFF', Image.fromarray(GREY.astype(np.float32) / 255)),
-        'holds floating-point numbers',
+        'not a readable image .* mode F',
     ),
     'float RGB': (by_opencv('.tiff', PIXELS.astype(np.float32) / 255), 'not a readable image'),
     '32 bits': (encoded('TIFF', Image.fromarray(GREY.astype(np.int32) * 1000)), 'not a readable image'),
-    'Lab': (encoded('TIFF', lab()), 'holds colours as Lab'),
+    'Lab': (encoded('TIFF', lab()), 'not a readable image .* mode LAB'),
 }
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('kind', REFUSED)
-def test_what_decoders_would_misread_is_named(file, kind, backend):
+def test_unreadable_images_are_named(file, kind, backend):
     data, words = REFUSED[kind]
     file.write_bytes(data)
     with pytest.raises(UserError, match=f'picture: {words}') as error:
@@ -227,18 +216,9 @@ def test_what_decoders_would_misread_is_named(file, kind, backend):
     assert str(error.value).startswith(f'{file}: ') and '\n' not in str(error.value)
 
 
-def test_cmyk_that_may_be_inverted_is_named_and_read_for_imagenet_as_its_authors_did(file):
-    file.write_bytes(unmarked_cmyk())
-    with pytest.raises(
-        UserError, match="picture: holds CMYK without Adobe's mark, so that black and white may"
-    ):
-        read(file)
-    assert np.array_equal(read(file, 'pillow'), np.array(Image.open(file).convert('RGB')))
-
-
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_no_program_is_started_for_an_image(file, backend, monkeypatch):
-    """Pillow has Ghostscript run what a PostScript file says."""
+def test_postscript_is_never_run(file, backend, monkeypatch):
+    """Pillow runs PostScript with Ghostscript."""
     monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *_: pytest.fail('PostScript was run'))
     file.write_bytes(encoded('EPS'))
     for call in (lambda: read(file, backend), lambda: open_image(file).load()):
@@ -246,7 +226,7 @@ def test_no_program_is_started_for_an_image(file, backend, monkeypatch):
             call()
 
 
-def test_what_is_no_file_is_named_and_waits_for_nobody(tmp_path):
+def test_folders_pipes_and_invalid_names_are_refused(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     for name, words in (
         ('', 'is a folder, a pipe or a device'),
@@ -255,14 +235,13 @@ def test_what_is_no_file_is_named_and_waits_for_nobody(tmp_path):
         ('a\0b.jpg', r'cannot be read \(embedded null byte'),
         ('a\ud800.jpg', r'cannot be read \(.*surrogates not allowed'),
         ('x' * 300, r'cannot be read \(File name too long'),
-        ('foo://bar.jpg', r'cannot be read'),
     ):
         with pytest.raises(UserError, match=words) as error:
-            read(tmp_path / name if '://' not in name else name)
-        assert str(tmp_path / name if '://' not in name else name) in str(error.value)
+            read(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
 
 
-def test_any_name_that_a_file_can_have(tmp_path):
+def test_odd_file_names_are_read(tmp_path):
     for name in ('a b.png', 'Größe 图.png', 'two\nlines.png', '-rf.png', 'quo\'te".png'):
         (tmp_path / name).write_bytes(WHOLE['PNG'])
         assert np.array_equal(read(tmp_path / name), PIXELS)
@@ -272,10 +251,10 @@ def test_an_image_must_have_the_size_of_its_annotations(file):
     load = LoadCheckedImage()
     file.write_bytes(WHOLE['PNG'])
     assert load(dict(img_path=str(file), width=60, height=40))['img_shape'] == (40, 60)
-    with pytest.raises(UserError, match='picture: 60x40 pixels, but its annotations are of 61x40; restore'):
+    with pytest.raises(UserError, match='picture: 60x40 pixels .* but its annotations are of 61x40'):
         load(dict(img_path=str(file), width=61, height=40))
     file.write_bytes(encoded('JPEG', exif=turned(6)))
-    with pytest.raises(UserError, match='40x60 pixels as its EXIF data turn it, but .* of 60x40'):
+    with pytest.raises(UserError, match='40x60 pixels .after EXIF rotation., but .* of 60x40'):
         load(dict(img_path=str(file), width=60, height=40))
 
 
@@ -288,7 +267,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return load(dict(results, label_table=np.arange(256, dtype=np.int16)))['gt_seg_map']
 
 
-def test_a_truncated_mask_is_named_or_what_is_left_is_all_of_it(tmp_path_factory):
+def test_a_truncated_mask_is_named_or_complete(tmp_path_factory):
     path, labels = tmp_path_factory.mktemp('cut') / 'mask.png', GREY % 7
     data = encoded('PNG', Image.fromarray(labels))
 
@@ -304,10 +283,8 @@ def test_a_truncated_mask_is_named_or_what_is_left_is_all_of_it(tmp_path_factory
     check()
 
 
-def test_masks_are_read_as_viewers_show_them_and_none_runs_or_waits(tmp_path, monkeypatch):
-    labels, file = GREY % 7, tmp_path / 'mask.png'
-    file.write_bytes(encoded('PNG', Image.fromarray(labels), exif=turned(6)))
-    assert np.array_equal(read_mask(file, (60, 40)), np.rot90(labels, -1))
+def test_hostile_masks_are_refused(tmp_path, monkeypatch):
+    file = tmp_path / 'mask.png'
     monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *_: pytest.fail('PostScript was run'))
     for data in (encoded('EPS', RGB.convert('L')), png_of(100_000, 100_000), png_of(60, 40)):
         file.write_bytes(data)
@@ -375,7 +352,7 @@ def test_extreme_shapes_are_trained_and_predicted_or_named(root, tmp_path, monke
 
 
 def test_an_image_too_small_for_the_network_is_named(root, tmp_path, monkeypatch):
-    """As a config without resizing has it."""
+    """In a config without resizing."""
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(root / 'configs' / CONFIGS['segmentation']))
     cfg.model.backbone.pop('init_cfg', None)
@@ -386,7 +363,7 @@ def test_an_image_too_small_for_the_network_is_named(root, tmp_path, monkeypatch
         predict(build_model(cfg, None), cfg, 'small.png')
 
 
-def test_pictures_are_drawn_upon_what_the_network_sees(root, tmp_path):
+def test_pictures_show_what_the_network_sees(root, tmp_path):
     init_default_scope('mmpretrain')
     (tmp_path / 'a.png').write_bytes(encoded('PNG', exif=turned(6)))
     for task, expected in (

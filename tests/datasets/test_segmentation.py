@@ -52,7 +52,7 @@ def test_labels_are_classes_and_void_is_ignored(data):
         assert (found[raw == label] == index).all() and (raw == label).any()
 
 
-def test_ades_coding_is_read_as_mmseg_reads_it(data, tmp_path):
+def test_ade_masks_are_read_as_by_mmseg(data, tmp_path):
     """0 is unlabelled, 1..150 are classes; also where only some classes are wanted."""
     labels = np.arange(151, dtype=np.uint8)[:, None].repeat(60, 1)
     write(mask_of(data), labels)
@@ -80,21 +80,24 @@ def test_masks_of_one_bit_and_a_16_bit_void(data):
     write(mask_of(data), mask)
     assert np.array_equal(read(data), mask)
     write(mask_of(data), np.where(mask, 65535, 2).astype(np.uint16))
-    assert np.array_equal(read(dict(data, void=65535)), np.where(mask, 255, 2))
+    assert np.array_equal(read(dict(data, void=[65535])), np.where(mask, 255, 2))
 
 
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
         (lambda p: write(p, np.zeros((40, 59), np.uint8)), '59x40 pixels, but its image .*a.jpg has 60x40'),
-        (lambda p: write(p, np.full((40, 60), 4, np.uint8)), 'holds the label 4, but .* declares 0 to 3'),
-        (lambda p: write(p, np.full((40, 60), 254, np.uint8)), 'holds the label 254'),
+        (lambda p: write(p, np.full((40, 60), 4, np.uint8)), 'has label 4, but .* declares 0 to 3'),
+        (lambda p: write(p, np.full((40, 60), 254, np.uint8)), 'has label 254'),
         # 258 is 2 in eight bits: mmseg would train on it.
-        (lambda p: write(p, np.full((40, 60), 258, np.uint16)), 'holds the label 258'),
-        (lambda p: write(p, np.zeros((40, 60, 3), np.uint8)), '3 channels, expected a mask with one'),
+        (lambda p: write(p, np.full((40, 60), 258, np.uint16)), 'has label 258'),
+        (lambda p: write(p, np.zeros((40, 60, 3), np.uint8)), 'mode RGB, expected one channel'),
         # mmseg would take the first for class 1.
-        (lambda p: write(p, np.full((40, 60), -255, np.int32)), 'int32 numbers from -255 on'),
-        (lambda p: write(p, np.full((40, 60), 0.5, np.float32)), 'float32 numbers from 0.5 on'),
+        (lambda p: write(p, np.full((40, 60), -255, np.int32)), 'has label -255'),
+        (
+            lambda p: write(p, np.full((40, 60), 0.5, np.float32)),
+            'mode F, expected one channel',
+        ),
         (lambda p: p.write_bytes(p.read_bytes()[:60]), 'not a readable mask'),
         (lambda p: p.write_bytes(b''), 'not a readable mask'),
     ],
@@ -109,32 +112,22 @@ def test_wrong_masks_are_named(data, spoil, words):
 def test_a_label_above_150_in_ades_coding(data):
     write(mask_of(data), np.full((40, 60), 151, np.uint8))
     ade = dict(data, type='mmiformer.datasets.segmentation.CheckedADE20KDataset', metainfo=None, void=[])
-    with pytest.raises(UserError, match='holds the label 151, but the dataset declares 0 to 150'):
+    with pytest.raises(UserError, match='has label 151, but the dataset declares 0 to 150'):
         read(ade)
 
 
-def test_missing_files_are_told_before_the_first_step(data, tmp_path, monkeypatch):
-    told: list[str] = []
-    monkeypatch.setattr('mmiformer.datasets.segmentation.print_log', lambda text, **_: told.append(text))
+def test_missing_files_are_found_before_the_first_step(data, tmp_path, monkeypatch):
+    logged: list[str] = []
+    monkeypatch.setattr('mmiformer.datasets.segmentation.print_log', lambda text, **_: logged.append(text))
     (tmp_path / 'img' / 'b.jpg').rename(tmp_path / 'img' / 'b.jpeg')
     assert len(DATASETS.build(data)) == 1
-    assert len(told) == 1 and '1 masks have no image' in told[0] and "'.jpg'" in told[0]
+    assert len(logged) == 1 and '1 masks have no image' in logged[0] and "'.jpg'" in logged[0]
     mask_of(data).unlink()
-    with pytest.raises(UserError, match=r'a\.png: not found, the mask of a\.jpg \(1 of 1 images'):
+    with pytest.raises(UserError, match=r'a\.png: mask not found \(1 of 1 images'):
         DATASETS.build(data)
     (tmp_path / 'img' / 'a.jpg').unlink()
     with pytest.raises(UserError, match="img: holds no image that ends in '.jpg'"):
         DATASETS.build(data)
-
-
-def test_what_the_system_cannot_read_is_named(data, tmp_path):
-    (tmp_path / 'img' / 'loop').symlink_to('../img')
-    with pytest.raises(UserError, match=r'img/loop.*: cannot be read \(Too many levels of symbolic links'):
-        DATASETS.build(data)
-    (tmp_path / 'img' / 'loop').unlink()
-    (tmp_path / 'val.txt').write_bytes(b'a\xff')
-    with pytest.raises(UserError, match=r"val\.txt: cannot be read \('utf-8' codec"):
-        DATASETS.build(dict(data, ann_file='val.txt'))
 
 
 def test_masks_below_a_linked_folder_are_found_as_images_are(data, tmp_path):
@@ -144,24 +137,7 @@ def test_masks_below_a_linked_folder_are_found_as_images_are(data, tmp_path):
     assert len(DATASETS.build(dict(data, data_prefix=dict(img_path='img2', seg_map_path='ann2')))) == 2
 
 
-def test_a_dataset_that_names_no_masks(data, tmp_path):
-    stock = {k: v for k, v in data.items() if k != 'void'} | dict(type='BaseSegDataset')
-    for wrong in (dict(data, data_prefix=dict(img_path='img')), stock):
-        with pytest.raises(UserError, match=r'a.jpg: its dataset names no mask .* data_prefix.seg_map_path'):
-            read(wrong)
-    cfg = Config(dict(train_dataloader=dict(dataset=dict(data, data_prefix=dict(img_path='img', x=None)))))
-    check_files(cfg, ('train',))
-
-
-def test_more_classes_or_colours_than_can_be(data):
-    classes = tuple(map(str, range(256)))
-    with pytest.raises(UserError, match='classes: 256 names, expected 255 at most'):
-        read(dict(data, metainfo=dict(classes=classes)))
-    with pytest.raises(UserError, match='3 classes, but a palette of 2 colours'):
-        read(dict(data, metainfo=dict(classes=CLASSES, palette=[[0, 0, 0], [1, 1, 1]])))
-
-
-def test_a_mask_that_vanished_later_is_named(data):
+def test_a_mask_that_is_removed_later_is_named(data):
     dataset = DATASETS.build(data)
     mask_of(data).unlink()
     with pytest.raises(UserError, match=r'a\.png: cannot be read \(No such file'):

@@ -122,7 +122,7 @@ def test_a_launched_training_runs_on_cpus_and_one_process_speaks(launched, found
     run = workplace / f'two_{task}'
     for name in ('curves.png', 'predictions.png'):
         assert len(re.findall(rf'^\w+ +\S*{name}$', printed, re.M)) == 1 and (run / name).exists()
-    assert len(re.findall('^images ', printed, re.M)) == 1, 'the demo data is described once'
+    assert len(re.findall('^data/demo/', printed, re.M)) == 1, 'the demo data is described once'
     log = next(run.glob('*/*.log')).read_text()
     for line in ('2 processes run on CPUs over gloo', 'Iter(train) [2/2]', 'Iter(val) [1/1]    '):
         assert log.count(line) == printed.count(line) >= 1

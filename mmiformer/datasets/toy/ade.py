@@ -1,12 +1,12 @@
 """A miniature semantic segmentation data set in ADE20K's own layout, drawn from a seed.
 
-What makes an area of the ground is its *texture*, what makes a thing upon it its *shape*: all grounds
-take their colours from one distribution, all things from another, and any class may lie anywhere, so
-that a mIoU above that of colour and position shows that a network learned something. Distractors,
-which look like things, are unlabelled.
+Areas of the ground differ in *texture*, things in *shape*: all grounds take their colours from one
+distribution, all things from another, and any class may lie anywhere, so that a mIoU above that of
+colour and position shows that a network learned something. Distractors, which resemble things, are
+unlabelled.
 
 Files: ``images/training/ADE_train_00000001.jpg``..., ``images/validation/ADE_val_00000001.jpg``..., and
-their labels below ``annotations`` as PNG of one 8-bit channel: those of :data:`LABELS`, 0 where unlabelled.
+their masks below ``annotations``, PNG of one 8-bit channel: values of :data:`LABELS`, 0 where unlabelled.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from mmiformer.datasets.toy import folder
 from mmiformer.datasets.toy.drawing import SIZES, colour, noise, ramp, scatter, tint, turned
-from mmiformer.datasets.toy.folder import SPLITS
-from mmiformer.datasets.toy.shapes import FULL, Shape, boat, clock, house, tree
+from mmiformer.datasets.toy.folder import Images, ToyData, write_image
+from mmiformer.datasets.toy.shapes import FULL, boat, clock, house, tree
 
 _FOLDERS = {'train': 'training', 'val': 'validation'}
 
@@ -43,24 +41,18 @@ def _facets(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return 1.7 * rng.uniform(-1, 1, nearest.max() + 1)[nearest]
 
 
-# name -> (ADE20K's label, the texture as a field of H x W of about -1 to 1)
-_GROUNDS: dict[str, tuple[int, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {
-    'sky': (3, lambda rng, size: ramp(turned(size, rng.uniform(0, FULL))[0])),  # A gradient.
-    'sea': (27, _waves),
-    'rock': (35, _facets),
-    'sand': (47, lambda rng, size: noise(rng, size, 4, 1.3)),  # Speckle.
+# ADE20K's labels, in ascending order: mmseg numbers classes in this order.
+LABELS: dict[str, int] = dict(sky=3, tree=5, house=26, sea=27, rock=35, sand=47, boat=77, clock=149)
+CLASSES: tuple[str, ...] = tuple(LABELS)
+# Name -> texture, a field of H x W of about -1 to 1.
+_GROUNDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
+    'sky': lambda rng, size: ramp(turned(size, rng.uniform(0, FULL))[0]),  # A gradient.
+    'sea': _waves,
+    'rock': _facets,
+    'sand': lambda rng, size: noise(rng, size, 4, 1.3),  # Speckle.
 }
-# name -> (ADE20K's label, drawing function, relative size)
-_THINGS: dict[str, tuple[int, Shape, float]] = {
-    'tree': (5, tree, 1.9),
-    'house': (26, house, 1.6),
-    'boat': (77, boat, 1.8),
-    'clock': (149, clock, 1.4),
-}
-
-_labels = {name: row[0] for name, row in _GROUNDS.items()} | {name: row[0] for name, row in _THINGS.items()}
-LABELS: dict[str, int] = dict(sorted(_labels.items(), key=lambda item: item[1]))
-CLASSES: tuple[str, ...] = tuple(LABELS)  # in the order of the labels, as in mmseg
+# Name -> (drawing function, relative size).
+_THINGS = {'tree': (tree, 1.9), 'house': (house, 1.6), 'boat': (boat, 1.8), 'clock': (clock, 1.4)}
 
 
 def _regions(rng: np.random.Generator, size: tuple[int, int], number: int) -> np.ndarray:
@@ -75,65 +67,33 @@ def _regions(rng: np.random.Generator, size: tuple[int, int], number: int) -> np
     return (shares / shares.sum(0)).astype(np.float32)
 
 
-def _draw(seed: int, split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """One image (uint8, H x W x 3, BGR) and its labels (uint8, H x W, 0 where unlabelled).
-
-    The random numbers depend on the arguments alone, not on the images drawn before.
-    """
-    rng = np.random.default_rng([seed, split, index])
+def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One image (uint8, H x W x 3, BGR), and its labels (uint8, H x W, 0 where unlabelled)."""
     size = SIZES[rng.integers(len(SIZES))]
     grounds = rng.permutation(list(_GROUNDS))[: rng.integers(2, 5)]
     things = rng.permutation(list(_THINGS))[: rng.integers(1, 4)]
     wanted = rng.permutation([*things, *[''] * rng.integers(1, 3)])
-
     shares = _regions(rng, size, len(grounds))
     image = np.zeros((size[1], size[0], 3), np.float32)
     for share, name in zip(shares, grounds, strict=True):
-        # Strong, and lighter and darker more than of another hue: a network has only minutes to see it.
+        # Textures differ strongly, in brightness more than in hue: a network trains on them for minutes only.
         swing = rng.choice((-1, 1)) * rng.uniform(45, 60) * rng.uniform(0.8, 1.2, 3)
         base = 64 + colour(rng) / 2  # leaves room for the swing
-        image += share[..., None] * tint(rng, base, swing, _GROUNDS[name][1](rng, size))
+        image += share[..., None] * tint(rng, base, swing, _GROUNDS[name](rng, size))
     labels = np.array([LABELS[name] for name in grounds], np.uint8)[shares.argmax(0)]
-    owner, names, _ = scatter(rng, image, wanted, {name: row[1:] for name, row in _THINGS.items()})
+    owner, names = scatter(rng, image, wanted, _THINGS)
     for number, name in enumerate(names):
-        labels[owner == number] = LABELS[name] if name else 0
+        labels[owner == number] = LABELS.get(name, 0)
     return np.clip(image, 0, 255).round().astype(np.uint8), labels
 
 
-def _write(root: Path, parameters: dict) -> None:
-    for split, index in folder.each_image(parameters):
-        image, labels = _draw(parameters['seed'], SPLITS.index(split), index)
+def _write(root: Path, images: Images) -> None:
+    for split, index, rng in images:
+        image, labels = _draw(rng)
         stem = f'{_FOLDERS[split]}/ADE_{split}_{index + 1:08d}'
-        folder.write_image(root / 'images' / f'{stem}.jpg', image)
-        folder.write_image(root / 'annotations' / f'{stem}.png', labels)
+        write_image(root / 'images' / f'{stem}.jpg', image)
+        write_image(root / 'annotations' / f'{stem}.png', labels)
 
 
-def describe(root: Path | str) -> str:
-    """Describes the label files below ``root``: a plain table with one column a split.
-
-    The last row is the mIoU of naming the split's most frequent class everywhere, over the classes that
-    occur and without the unlabelled pixels.
-    """
-    columns = []
-    for split, name in _FOLDERS.items():
-        masks = [np.array(Image.open(path)) for path in Path(root, 'annotations', name).glob('*.png')]
-        counts = np.array([np.bincount(mask.ravel(), minlength=256) for mask in masks])  # images x labels
-        shares = counts.sum(0) / counts.sum()
-        images = (counts > 0).sum(0)
-        guess = shares[1:].max() / shares[1:].sum() / (shares[1:] > 0).sum()
-        columns.append(
-            {
-                '': split,
-                'images': f'{len(masks)}',
-                'share of pixels / images with the class': '',
-                **{f'  {key}': f'{shares[label]:.1%} / {images[label]}' for key, label in LABELS.items()},
-                'unlabelled': f'{shares[0]:.1%}',
-                'classes an image': f'{images[1:].sum() / len(masks):.1f}',
-                'mIoU of naming the most frequent class only': f'{guess:.3f}',
-            }
-        )
-    return folder.table(columns)
-
-
-TOY_DATA = folder.ToyData('ade', CLASSES, _write, describe, 'ade 1')
+TOY_DATA = ToyData('ade', 1, CLASSES, _write)
 make_ade = TOY_DATA.make

@@ -1,4 +1,4 @@
-"""Turning a full config into one that a bare CPU finishes in minutes, without touching the network."""
+"""Turning a config into one that trains in minutes on a CPU, without changing the network."""
 
 from pathlib import Path
 from pkgutil import resolve_name
@@ -7,35 +7,30 @@ from mmengine.config import Config, ConfigDict
 
 from mmiformer.tasks import task_of
 from mmiformer.utils.configs import walk
-from mmiformer.utils.errors import UserError
 
 
-def apply_demo(cfg: Config, root: Path = Path('data/demo')) -> str:
-    """Points a config, in place, at the miniature data of its task; makes the data if need be.
+def apply_demo(cfg: Config) -> str:
+    """Points a config, in place, at the miniature data of its task, which is drawn below ``data/demo``.
 
-    Changed are data, class count, image size, schedule, learning rate and the number of sampled RoIs,
-    BatchNorm learns and nothing is loaded into the backbone; never a layer or a width. A teacher, whose
-    weights would have to be fetched, makes room for a small untrained one.
+    This changes data, class count, image size, schedule, learning rate and the number of sampled RoIs, lets
+    BatchNorm learn and removes pretrained weights, but never changes a layer or a width. A small untrained
+    teacher replaces one whose weights would have to be downloaded.
 
     Args:
-        cfg: A config of ours; it is changed.
-        root: Folder for the data. Defaults to ``data/demo``, beside the data sets of the configs.
+        cfg: A config of mmiformer; it is changed.
 
     Returns:
-        A description of the data, for people.
+        A sentence about the data, to print.
 
     Raises:
-        UserError: If the config is of no known task, or the data cannot be made.
+        UserError: If the task of the config is unknown, or the folder holds other data.
     """
     task = task_of(cfg, '--demo')
     toy = resolve_name(task.toy_data)
-    try:
-        data = toy.make(root / toy.folder)
-    except OSError as error:
-        raise UserError(f'--demo: the data cannot be made in {root.absolute()} ({error}).') from error
+    data = toy.make(Path('data/demo', toy.folder))
     for name in ('train', 'val', 'test'):
         loader, training = cfg[f'{name}_dataloader'], name == 'train'
-        # Images this small load faster than processes start; also kind to machines with few cores.
+        # Images this small load faster than processes start.
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset = ConfigDict(
             task.toy_dataset(data, training),
@@ -48,13 +43,13 @@ def apply_demo(cfg: Config, root: Path = Path('data/demo')) -> str:
     for _, part in walk(cfg.model):
         if 'num_classes' in part:
             part.num_classes = len(toy.classes)
-        if 'norm_eval' in part:  # Else it does not learn from scratch.
+        if 'norm_eval' in part:
             part.norm_eval = False
         if isinstance(part.get('init_cfg'), dict) and part.init_cfg.get('type') == 'Pretrained':
             del part['init_cfg']
     cfg.load_from = None
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations // 2)
-    # Also in place of SGD, which takes longer from scratch.
+    # SGD takes longer from scratch.
     cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.toy_lr, fused=True)
     cfg.optim_wrapper.optimizer.pop('momentum', None)
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
@@ -68,4 +63,5 @@ def apply_demo(cfg: Config, root: Path = Path('data/demo')) -> str:
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook', by_epoch=False, interval=iterations // 2, max_keep_ckpts=2
     )
-    return toy.describe(data)
+    numbers = f'{toy.num_train} training and {toy.num_val} validation images'
+    return f'{data}: {numbers} of {", ".join(toy.classes)}'

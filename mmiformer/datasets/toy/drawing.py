@@ -1,8 +1,8 @@
-"""What the miniature data sets are drawn from: colours, textures, and the laying out of shapes.
+"""Colours, textures and the placement of shapes in the miniature data sets.
 
-Fills, grounds and distractors of every data set take their colours from one distribution. Random
-numbers are drawn in a fixed order, which the data sets' bytes depend on: a change here that alters
-them needs a higher version in each module's ``TOY_DATA``.
+Fills, grounds and distractors of every data set take their colours from one distribution. The drawn
+images depend on the order of the random numbers: a change here that alters them needs a higher version
+in each module's ``TOY_DATA``.
 """
 
 import math
@@ -13,19 +13,19 @@ import numpy as np
 
 from mmiformer.datasets.toy.shapes import DISTRACTORS, FULL, Pen, Shape
 
-MIN_VISIBLE = 0.35  # of an item's pixels, what others may leave to be seen
+_MIN_VISIBLE = 0.35  # of an item's pixels, that others must not cover
 # Width and height.
 SIZES = ((256, 192), (256, 208), (256, 224), (240, 240), (256, 256), (224, 256), (208, 256), (192, 256))
 
 
 def colour(rng: np.random.Generator) -> np.ndarray:
-    """A BGR colour in grey levels, from the one distribution for objects, grounds and clutter."""
+    """A random BGR colour, in grey levels."""
     colour = rng.uniform(20, 235, 3)
     return (colour.mean() + 0.8 * (colour - colour.mean())).astype(np.float32)
 
 
 def turned(size: tuple[int, int], angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every pixel's coordinates in pixels along ``angle`` (radians, clockwise) and across: 2 x H x W."""
+    """Coordinates of all pixels along ``angle`` (radians, clockwise) and across it: 2 x H x W."""
     width, height = size
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
@@ -82,24 +82,23 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-def grey(colour: np.ndarray) -> np.ndarray:
-    """The grey levels of BGR colours: ... x 3 to ...."""
+def _grey(colour: np.ndarray) -> np.ndarray:
     return colour @ np.array([0.114, 0.587, 0.299], np.float32)
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, body: np.ndarray, lines: np.ndarray) -> None:
-    """Lays an item upon the image (in place), with a soft shadow around it."""
+    """Paints an item onto the image (in place), with a soft shadow around it."""
     left, top, width, height = cv2.boundingRect((body > 0).astype(np.uint8))
     reach = 9  # pixels around the item that its shadow may touch
     window = np.s_[max(0, top - reach) : top + height + reach, max(0, left - reach) : left + width + reach]
     image, body, lines = image[window], body[window], lines[window]
     size = (image.shape[1], image.shape[0])
-    under = grey(image[body > 0.5].mean(0))
+    under = _grey(image[body > 0.5].mean(0))
     base = colour(rng)
-    while abs(grey(base) - under) < 35:  # seen against what lies below, lighter or darker
+    while abs(_grey(base) - under) < 35:  # visible against what lies below
         base = colour(rng)
     fill = texture(rng, size, base)
-    tone = base * 0.3 if grey(base) > 115 else base + 0.7 * (255 - base)
+    tone = base * 0.3 if _grey(base) > 115 else base + 0.7 * (255 - base)
     fill += lines[..., None] * (tone - fill) * 0.85
     x, y = rng.uniform(-3, 3, 2)
     shadow = cv2.warpAffine(body, np.array([[1, 0, x], [0, 1, y]], np.float32), size)
@@ -111,7 +110,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, body: np.ndarray, lines:
 def _place(
     rng: np.random.Generator, size: tuple[int, int], radius: float, others: list[tuple[np.ndarray, float]]
 ) -> np.ndarray:
-    """A centre (x, y): apart from the others' circles or, in some cases, overlapping one."""
+    """A centre (x, y): apart from the circles of the others or, sometimes, overlapping one."""
     margin = min(radius * 0.9, min(size) / 2 - 1)
     centres = rng.uniform((margin, margin), np.subtract(size, margin), (40, 2))
     if not others:
@@ -127,19 +126,18 @@ def scatter(
     image: np.ndarray,
     wanted: Iterable[str],
     shapes: Mapping[str, tuple[Shape, float]],
-) -> tuple[np.ndarray, list[str], list[int]]:
-    """Lays items upon the image (in place), each above those before it.
+) -> tuple[np.ndarray, list[str]]:
+    """Paints items onto the image (in place), each above those before it.
 
     Args:
         rng: Source of the random numbers.
         image: float32 of H x W x 3, BGR in grey levels.
-        wanted: A key of ``shapes`` for each item, or '' for a distractor.
-        shapes: The drawing function and the relative size of every name.
+        wanted: For each item a key of ``shapes``, or '' for a distractor.
+        shapes: Drawing function and relative size by name.
 
     Returns:
-        ``owner``, int16 of H x W: the number of the item that a pixel shows, -1 for none; the items'
-        names; and the pixels that each of them covered when it was drawn. Items for which there was
-        no place are left out.
+        The number of the item that each pixel shows, -1 for none (int16 of H x W), and the items' names.
+        Items that did not fit are left out.
     """
     size = (image.shape[1], image.shape[0])
     owner = np.full(image.shape[:2], -1, np.int16)
@@ -159,13 +157,12 @@ def scatter(
             body, lines = pen.layers()
             mask = body >= 0.5
             left = np.bincount(owner[~mask & (owner >= 0)], minlength=len(areas))
-            # Drawn only where nothing gets hidden further: an object left in the picture without
-            # its annotation would be a wrong negative.
-            if all(left >= np.multiply(areas, MIN_VISIBLE)):
+            # Only where the others stay visible: an object without annotation would be a wrong negative.
+            if all(left >= np.multiply(areas, _MIN_VISIBLE)):
                 owner[mask] = len(areas)
                 placed.append((centre, radius))
                 names.append(str(name))
                 areas.append(int(mask.sum()))
                 _paint(rng, image, body, lines)
                 break
-    return owner, names, areas
+    return owner, names

@@ -1,9 +1,8 @@
-"""Writing a miniature data set to disk: whole or not at all, and never over files of others."""
+"""Writes a miniature data set to disk once, and never over files of others."""
 
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,107 +11,66 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mmiformer.utils.errors import UserError
+
 MARKER = 'mmiformer_demo.json'  # holds the parameters of the data set beside it
 SPLITS = ('train', 'val')
-
-
-def make(
-    root: Path | str,
-    write: Callable[[Path, dict], None],
-    generator: int | str,
-    seed: int,
-    num_train: int,
-    num_val: int,
-) -> Path:
-    """Writes a data set below ``root`` unless it is there already, and returns ``root`` as a path.
-
-    It is written next to ``root`` and renamed at the end: an interrupted run leaves what was there
-    before, and of two simultaneous ones the first to finish wins. Demo data made with other
-    arguments is replaced. For the arguments see :class:`ToyData`.
-
-    Raises:
-        FileExistsError: ``root`` holds something other than demo data.
-        ValueError: a number is out of range.
-    """
-    root = Path(root)
-    if seed < 0 or num_train < 1 or num_val < 1:
-        raise ValueError(
-            f'need seed >= 0 and at least one image a split, got {seed=}, {num_train=}, {num_val=}'
-        )
-    parameters = {'seed': seed, 'num_train': num_train, 'num_val': num_val, 'generator': generator}
-    if _is_made(root, parameters):
-        return root
-    ours = root.is_dir() and ((root / MARKER).is_file() or not any(root.iterdir()))
-    if root.exists() and not ours:
-        raise FileExistsError(f'{root} holds something other than demo data; give another folder')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as scratch:
-        made = Path(scratch, 'made')
-        write(made, parameters)
-        (made / MARKER).write_text(json.dumps(parameters))
-        if _is_made(root, parameters):
-            return root
-        try:
-            if root.exists():
-                os.rename(root, Path(scratch, 'former'))
-            os.rename(made, root)
-        except OSError:
-            if not _is_made(root, parameters):
-                raise
-    return root
+Images = Iterable[tuple[str, int, np.random.Generator]]
 
 
 @dataclass(frozen=True)
 class ToyData:
-    """A data set that is drawn on the spot.
+    """A data set that is drawn instead of downloaded.
 
     Attributes:
-        folder: Usual name of its folder.
-        classes: Names of its classes, in the order of their labels.
-        write: Writes it into a folder, which it creates, for the parameters ``seed``, ``num_train``,
-            ``num_val`` and ``generator``.
-        describe: Counts what a folder holds: a plain table with one column a split.
-        generator: Tells apart what is made from equal numbers: other layouts, other versions.
-        num_train: Usual number of training images. Defaults to 360.
-        num_val: Usual number of validation images. Defaults to 60.
+        folder: Default name of its folder.
+        version: Increases when the drawn files change.
+        classes: Names of the classes, in the order of their labels.
+        write: Draws images into a new folder. It gets the split, the index from 0 and a random number
+            generator of each image, so that an image does not depend on those before it.
+        num_train: Number of training images. Defaults to 360.
+        num_val: Number of validation images. Defaults to 60.
     """
 
     folder: str
+    version: int
     classes: tuple[str, ...]
-    write: Callable[[Path, dict], None]
-    describe: Callable[[Path | str], str]
-    generator: int | str
+    write: Callable[[Path, Images], None]
     num_train: int = 360
     num_val: int = 60
 
     def make(
-        self, root: Path | str, seed: int = 0, num_train: int | None = None, num_val: int | None = None
+        self, root: Path, seed: int = 0, num_train: int | None = None, num_val: int | None = None
     ) -> Path:
-        """Draws it below ``root`` unless it is there; equal arguments give equal files; see :func:`make`."""
-        numbers = [self.num_train if num_train is None else num_train]
-        numbers += [self.num_val if num_val is None else num_val]
-        return make(root, self.write, self.generator, seed, *numbers)
+        """Draws the data set unless it exists. Equal arguments give equal files.
 
+        Demo data made with other arguments is replaced. An interrupted run leaves the folder as it was.
 
-def _is_made(root: Path, parameters: dict) -> bool:
-    try:
-        return json.loads((root / MARKER).read_text()) == parameters
-    except (OSError, ValueError):
-        return False
-
-
-def each_image(parameters: dict) -> Iterator[tuple[str, int]]:
-    """Split and index, from 0, of every image to draw; shows the progress on the error stream."""
-    images = [(split, i) for split in SPLITS for i in range(parameters[f'num_{split}'])]
-    yield from track(images, 'Drawing the demo images', console=Console(stderr=True), transient=True)
+        Raises:
+            UserError: If ``root`` holds something other than demo data.
+        """
+        counts = {'train': num_train or self.num_train, 'val': num_val or self.num_val}
+        text = json.dumps(dict(seed=seed, generator=f'{self.folder} {self.version}', **counts))
+        marker = root / MARKER
+        if marker.is_file():
+            if marker.read_text() == text:
+                return root
+        elif root.exists() and any(root.iterdir()):
+            raise UserError(root, 'holds something other than demo data', 'use another folder')
+        root.parent.mkdir(parents=True, exist_ok=True)
+        indices = [(split, i) for split in SPLITS for i in range(counts[split])]
+        progress = track(indices, 'Drawing the demo images', console=Console(stderr=True), transient=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as scratch:
+            made = Path(scratch, 'made')
+            self.write(made, ((s, i, np.random.default_rng([seed, SPLITS.index(s), i])) for s, i in progress))
+            (made / MARKER).write_text(text)
+            if root.exists():
+                root.rename(Path(scratch, 'former'))
+            made.rename(root)
+        return root
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Writes uint8 of H x W x 3 (BGR) or H x W, in the format of the path's suffix; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-
-
-def table(columns: list[dict[str, str]]) -> str:
-    """Rows of key and values, one value a column; all columns have the keys of the first."""
-    return '\n'.join(f'{key:<46}' + ''.join(f'{column[key]:>20}' for column in columns) for key in columns[0])

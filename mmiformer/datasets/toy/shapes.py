@@ -1,7 +1,7 @@
-"""A pen, and the shapes that the miniature data sets draw with it.
+"""The shapes in the miniature data sets, and the pen that draws them.
 
-Random numbers are drawn in a fixed order, which the data sets' bytes depend on: a change here that
-alters them needs a higher version in the modules' ``TOY_DATA``.
+The drawn images depend on the order of the random numbers: a change here that alters them needs a higher
+version in each module's ``TOY_DATA``.
 """
 
 import math
@@ -21,7 +21,7 @@ _SHIFT = 4  # fractional bits of OpenCV's integer coordinates
 class Pen:
     """Draws one item, given in [-1, 1] x [-1, 1] with y downwards, into two full-frame layers.
 
-    ``body`` is what the item covers, ``ink`` the lines upon it: uint8, H * _SCALE x W * _SCALE.
+    ``body`` is what the item covers, ``ink`` its inner lines: uint8, H * _SCALE x W * _SCALE.
     """
 
     def __init__(self, size: tuple[int, int], centre: np.ndarray, radius: float, angle: float) -> None:
@@ -37,18 +37,18 @@ class Pen:
         pixels = np.asarray(points, float) @ self._rotation * self._radius + self._centre
         return np.round(pixels * (1 << _SHIFT)).astype(np.int32)
 
-    def fill(self, points: ArrayLike, value: int = 255, layer: str = 'body') -> None:
-        """Fills the polygon of ``points`` (N x 2); ``value=0`` cuts it out."""
-        cv2.fillPoly(getattr(self, layer), [self._pixels(points)], value, cv2.LINE_AA, _SHIFT)
+    def fill(self, points: ArrayLike, value: int = 255) -> None:
+        """Fills the polygon of ``points`` (N x 2) in the body; ``value=0`` cuts it out."""
+        cv2.fillPoly(self.body, [self._pixels(points)], value, cv2.LINE_AA, _SHIFT)
 
     def line(self, points: ArrayLike, width: float, layer: str = 'ink') -> None:
-        """Draws a path through ``points`` (N x 2), ``width`` in the unit of the points."""
+        """Draws a path through ``points`` (N x 2); ``width`` has the unit of the points."""
         width = max(_SCALE, round(width * self._radius))  # at least one pixel of the image
-        path = [self._pixels(points)]
-        cv2.polylines(getattr(self, layer), path, False, 255, width, cv2.LINE_AA, _SHIFT)
+        target, path = self.body if layer == 'body' else self.ink, [self._pixels(points)]
+        cv2.polylines(target, path, False, 255, width, cv2.LINE_AA, _SHIFT)
 
     def layers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage of the body and of its lines with the rim, float32 of H x W in 0..1."""
+        """Coverage of the body, and of its lines and rim: float32 of H x W in 0..1."""
         rim_width = max(3, round(0.09 * self._radius) | 1)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim_width, rim_width))
         rim = cv2.subtract(self.body, cv2.erode(self.body, kernel))
@@ -61,9 +61,7 @@ class Pen:
 Shape = Callable[[Pen, np.random.Generator], None]
 
 
-def arc(
-    radius: float, start: float = 0.0, stop: float = FULL, centre: tuple[float, float] = (0.0, 0.0)
-) -> np.ndarray:
+def arc(radius: float, start: float = 0, stop: float = FULL, centre: ArrayLike = (0, 0)) -> np.ndarray:
     """Points on a circle, from angle ``start`` to ``stop`` in radians, clockwise on screen."""
     return polar(radius, np.linspace(start, stop, 49)) + centre
 
@@ -80,7 +78,7 @@ def clock(pen: Pen, rng: np.random.Generator) -> None:
     for angle in np.arange(12) * FULL / 12:
         pen.line(polar([0.7, 0.85], np.full(2, angle)), 0.07)
     hour = rng.uniform(0, FULL)
-    minute = hour + rng.uniform(0.25, 0.75) * FULL  # hands that lie on each other would make no clock
+    minute = hour + rng.uniform(0.25, 0.75) * FULL  # hands that coincide would look like one
     for angle, length, width in ((hour, 0.42, 0.13), (minute, 0.62, 0.09)):
         pen.line(polar([0, length], np.full(2, angle)), width)
 
@@ -178,17 +176,9 @@ def hourglass(pen: Pen, rng: np.random.Generator) -> None:
     pen.line([(0, -0.1), (0, 0.4)], 0.07)
 
 
-def _disc(pen: Pen, rng: np.random.Generator) -> None:
-    pen.fill(arc(0.9))
-
-
 def _open_ring(pen: Pen, rng: np.random.Generator) -> None:
     start, gap = rng.uniform(0, FULL), rng.uniform(1.2, 2.0)
     pen.fill(np.concatenate([arc(0.95, start, start + FULL - gap), arc(0.5, start + FULL - gap, start)]))
-
-
-def _half_disc(pen: Pen, rng: np.random.Generator) -> None:
-    pen.fill(arc(1, math.pi, FULL, (0, 0.4)))
 
 
 def _polygon(pen: Pen, rng: np.random.Generator) -> None:
@@ -211,5 +201,12 @@ def _bars(pen: Pen, rng: np.random.Generator) -> None:
         pen.fill([(-0.86, -0.16), (0.86, -0.16), (0.86, 0.16), (-0.86, 0.16)])
 
 
-# What may lie about, of no class.
-DISTRACTORS: tuple[Shape, ...] = (_disc, _open_ring, _half_disc, _polygon, _star, _bars)
+# Items of no class.
+DISTRACTORS: tuple[Shape, ...] = (
+    lambda pen, rng: pen.fill(arc(0.9)),  # A disc.
+    _open_ring,
+    lambda pen, rng: pen.fill(arc(1, math.pi, FULL, (0, 0.4))),  # Half a disc.
+    _polygon,
+    _star,
+    _bars,
+)

@@ -1,9 +1,7 @@
-"""The embedded detection data: its layout, its honesty, and that colour alone does not solve it."""
+"""The drawn detection data: its layout, its balance, and what colour alone finds."""
 
 import contextlib
 import io
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmiformer.datasets.toy import coco as demo
-from mmiformer.datasets.toy.drawing import MIN_VISIBLE
 
 NUM = {'train': 80, 'val': 30}
 
@@ -53,12 +50,12 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     images = [name for name in first if name.endswith('.jpg')]
     assert len(images) == 6
     assert all(first[name] != other[name] for name in images)
-    assert all(first[name] == longer[name] for name in images)  # an image knows nothing of the rest
+    assert all(first[name] == longer[name] for name in images)  # images do not depend on each other
     assert len({first[name] for name in images}) == 6  # train and val share no image
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_layout_is_cocos(root: Path, split: str) -> None:
+def test_layout_is_that_of_coco(root: Path, split: str) -> None:
     coco = load(root, split)
     assert len(coco.imgs) == NUM[split]
     assert coco.imgs[1]['file_name'] == '000000000001.jpg'
@@ -82,7 +79,6 @@ def test_mask_box_and_area_agree(root: Path, split: str) -> None:
             box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
             assert annotation['bbox'] == box
             assert annotation['area'] == mask.sum() == rle.area(annotation['segmentation'])
-            assert MIN_VISIBLE - 1e-3 <= annotation['visible'] <= 1
             covered += mask
         assert covered.max() <= 1  # a pixel shows one object
 
@@ -90,15 +86,14 @@ def test_mask_box_and_area_agree(root: Path, split: str) -> None:
 def test_donuts_have_their_holes(root: Path) -> None:
     coco = load(root, 'train')
     for annotation in coco.loadAnns(coco.getAnnIds(catIds=demo.CATEGORY_IDS['donut'])):
-        if annotation['visible'] == 1:
-            x, y, width, height = annotation['bbox']
-            mask = coco.annToMask(annotation)
-            if abs(width - height) <= 2:  # not cut by the image's border
-                assert mask[int(y + height / 2), int(x + width / 2)] == 0
+        x, y, width, height = annotation['bbox']
+        mask = coco.annToMask(annotation)
+        if abs(width - height) <= 2:  # not cut by the image's border
+            assert mask[int(y + height / 2), int(x + width / 2)] == 0
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_figures_that_make_ap_mean_something(root: Path, split: str) -> None:
+def test_classes_are_balanced_and_sizes_vary(root: Path, split: str) -> None:
     coco = load(root, split)
     objects = list(coco.anns.values())
     images = coco.imgs
@@ -107,8 +102,6 @@ def test_figures_that_make_ap_mean_something(root: Path, split: str) -> None:
     assert 0.02 < np.median(shares) < 0.1
     counts = [len(coco.getAnnIds(catIds=i)) for i in demo.CATEGORY_IDS.values()]
     assert max(counts) < 2 * min(counts)
-    assert np.mean([a['visible'] < demo.OCCLUDED_BELOW for a in objects]) > 0.1
-    assert np.mean([image['distractors'] for image in images.values()]) > 1
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
@@ -119,36 +112,11 @@ def test_every_object_is_textured(root: Path, split: str) -> None:
             mask = coco.annToMask(annotation)
             values = grey[mask > 0].astype(float)
             assert values.std() > 15
-            # Not by outline and lines alone: the fill itself varies.
-            assert demo.spread(values) > demo.MIN_TEXTURE
-            assert demo.spread(values) == pytest.approx(annotation['texture'], rel=0.3)
+            # The median ignores outline and lines: the fill itself varies.
+            assert np.median(abs(values - np.median(values))) > 3
 
 
-def test_flat_fill_with_lines_is_no_texture() -> None:
-    grey = np.full(100, 90.0)
-    grey[:40] = 250
-    assert demo.spread(grey) == 0
-
-
-def test_describe_counts_the_files(root: Path, tmp_path: Path) -> None:
-    text = demo.describe(root)
-    rows = {line[:46].strip(): line[46:].split() for line in text.splitlines()}
-    assert rows['images'] == ['80', '30']
-    for name, category_id in demo.CATEGORY_IDS.items():
-        counts = [len(load(root, s).getAnnIds(catIds=category_id)) for s in ('train', 'val')]
-        assert rows[name] == [str(count) for count in counts]
-    # Computed from the files: other files, other figures.
-    shutil.copytree(root / 'annotations', tmp_path / 'annotations')
-    path = tmp_path / 'annotations' / 'instances_val2017.json'
-    data = json.loads(path.read_text())
-    for annotation in data['annotations']:
-        annotation.update(visible=1.0, texture=0.0)
-    path.write_text(json.dumps(data))
-    rows = {line[:46].strip(): line[46:].split() for line in demo.describe(tmp_path).splitlines()}
-    assert rows['objects partly occluded'][1] == rows['objects textured'][1] == '0%'
-
-
-# -- What colour alone finds: the baseline that the demo's AP has to be read against ------------
+# -- What colour alone finds: the baseline for the demo's AP --------------------------------------
 
 
 def colour_bins(picture: np.ndarray, space: str) -> np.ndarray:
@@ -211,11 +179,11 @@ def box_ap50(root: Path, found: list[dict]) -> float:
     return float(evaluation.stats[1])
 
 
-def test_colour_alone_does_not_solve_it(root: Path) -> None:
+def test_colour_alone_scores_low(root: Path) -> None:
     truth = load(root, 'val')
     exact = [{**a, 'score': 1.0} for a in truth.anns.values()]
     exact = [{k: a[k] for k in ('image_id', 'category_id', 'bbox', 'score')} for a in exact]
-    assert box_ap50(root, exact) == pytest.approx(1)  # the ruler measures
+    assert box_ap50(root, exact) == pytest.approx(1)  # the measure is right
     scores = {
         (space, threshold): box_ap50(root, found)
         for space in ('bgr', 'hue')
