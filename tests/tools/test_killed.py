@@ -1,4 +1,4 @@
-"""Training that is killed again and again ends as if it had never been."""
+"""A training that is killed repeatedly ends like one that is not."""
 
 import importlib.metadata
 import json
@@ -143,24 +143,24 @@ def whole(request, root, workplace, tmp_path_factory) -> Whole:
     return made
 
 
-def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(whole, request):
     kills = request.config.getoption('kills')
     run = whole.folder.with_name('killed')
     chance = random.Random(kills)
     groups, while_writing = [], 0
     while len(groups) < kills:
         seen, left = last_step(run), set(parts_in(run))
-        goes_on = lambda: last_step(run) > seen  # noqa: B023, E731  Called at once.
+        progressed = lambda: last_step(run) > seen  # noqa: B023, E731  Called at once.
         half_written = lambda: {p for p in parts_in(run) if p.suffix == '.pth'} - left  # noqa: B023, E731
         process = whole.start(run)
         moment = len(groups) % 3
         if moment == 0:  # Within some steps.
-            wait(process, goes_on)
+            wait(process, progressed)
             wait(process, lambda: last_step(run) > seen + 3, chance.uniform(0, whole.step))  # noqa: B023
         elif moment == 1:  # While a checkpoint is written.
             stop_during(process, half_written)
         else:  # While it starts.
-            wait(process, goes_on, chance.uniform(0, whole.before))
+            wait(process, progressed, chance.uniform(0, whole.before))
         groups.append(process.pid)
         assert process.is_alive(), whole.log.read_text()[-3000:]
         os.kill(process.pid, signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
             assert Path(pointer.read_text()) in files and len(files) <= 2
     whole.finish(whole.start(run))
     print(f'{whole.task}: {kills} kills in {whole.steps} steps, {while_writing} of them while writing')
-    assert not parts_in(run) and len(written(run)) == 1, 'nothing is left lying about'
+    assert not parts_in(run) and len(written(run)) == 1, 'no other files are left'
     whole.ends_like(run)
     deadline = time.monotonic() + 30
     while any(map(alive, groups)) and time.monotonic() < deadline:
@@ -183,7 +183,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
     assert not any(map(alive, groups)), 'data workers ended as well'
 
 
-def test_its_config_repeats_a_run(whole, root, workplace):
+def test_the_config_of_a_run_repeats_it(whole, root, workplace):
     run = whole.folder.with_name('again')
     arguments = (whole.folder / 'config.py', '--work-dir', run)
     whole.finish(forked_training.start(arguments, workplace, whole.log))
