@@ -142,7 +142,7 @@ def training_state(checkpoint: Checkpoint, file: str, work_dir: Path) -> dict[st
     counts = {key: meta[key] for key in _COUNTS if type(meta.get(key)) is int and meta[key] >= 0}
     if not counts.keys() >= {'epoch', 'iter'}:
         raise UserError(file, 'meta has no epoch and iter', 'use a checkpoint of a training')
-    info = {}
+    info: dict[str, Any] = {}
     for key, value in dict(hub.get('runtime_info', {})).items():
         if str(key).startswith('best_score') and isinstance(value, int | float):
             info[key] = value

@@ -77,6 +77,7 @@ class SeededSampler(Sampler):
     """
 
     def __init__(self, dataset: Sized, sampler: dict[str, Any], seed: int | None = None) -> None:
+        self.dataset = dataset  # mmdet's batch sampler by aspect ratio looks for it here.
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
         self.seed = self.sampler.seed if seed is None else seed
         self.epoch = self._skipped = 0

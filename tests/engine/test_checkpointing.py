@@ -115,10 +115,14 @@ def test_older_checkpoints_are_removed():
     runner(max_keep_ckpts=2, save_best='score', rule='greater').train()
     assert names() == ['best_score_iter_4.pth', 'iter_3.pth', 'iter_4.pth']
     assert Path('run/last_checkpoint').read_text() == str(Path('run/iter_4.pth').absolute())
-    held = torch.load('run/iter_4.pth', weights_only=False)
-    assert (held['meta']['processes'], held['meta']['batch_size'], held['meta']['iter']) == (1, 2, 4)
-    assert held['message_hub']['runtime_info']['keep_ckpt_ids'] == [3, 4]
-    assert held['message_hub']['runtime_info']['best_score'] == 4
+    checkpoint = torch.load('run/iter_4.pth', weights_only=False)
+    assert (
+        checkpoint['meta']['processes'],
+        checkpoint['meta']['batch_size'],
+        checkpoint['meta']['iter'],
+    ) == (1, 2, 4)
+    assert checkpoint['message_hub']['runtime_info']['keep_ckpt_ids'] == [3, 4]
+    assert checkpoint['message_hub']['runtime_info']['best_score'] == 4
 
 
 @pytest.mark.parametrize('failing', ['iter_2.pth', 'best_score_iter_2.pth'])
@@ -172,8 +176,8 @@ def test_resume_uses_the_latest_intact_checkpoint():
     assert latest() is None
     runner(max_keep_ckpts=3).train()
     assert latest() == 'iter_4.pth'
-    whole = Path('run/iter_4.pth').read_bytes()
-    Path('run/iter_4.pth').write_bytes(whole[: len(whole) // 2])
+    content = Path('run/iter_4.pth').read_bytes()
+    Path('run/iter_4.pth').write_bytes(content[: len(content) // 2])
     assert latest() == 'iter_3.pth'
     Path('run/last_checkpoint').write_text('')
     assert latest() == 'iter_3.pth'
@@ -202,9 +206,9 @@ def test_a_file_has_the_old_or_the_new_content():
 def edit(change: Callable[[dict], object]) -> None:
     """Changes what the last checkpoint holds."""
     file = Path('run/iter_2.pth')
-    held = torch.load(file, weights_only=False)
-    change(held)
-    torch.save(held, file)
+    checkpoint = torch.load(file, weights_only=False)
+    change(checkpoint)
+    torch.save(checkpoint, file)
 
 
 BEST = dict(max_keep_ckpts=1, save_best='score', rule='greater')
@@ -220,7 +224,7 @@ def test_a_best_checkpoint_elsewhere_is_not_removed(elsewhere, monkeypatch):
     with pytest.raises(Stopped):
         runner(stop_after=2, **BEST).train()
     target = str(Path('run', elsewhere).absolute())
-    edit(lambda held: held['message_hub']['runtime_info'].update(best_ckpt=target))
+    edit(lambda checkpoint: checkpoint['message_hub']['runtime_info'].update(best_ckpt=target))
     runner(resume=True, **BEST).train()
     assert 'best_score_iter_4.pth' in names()
     for folder in ('private', 'run/private'):
@@ -233,24 +237,33 @@ def test_a_config_text_in_a_checkpoint_is_not_executed():
         runner(stop_after=2).train()
     Path('evil.py').write_text("open('mark', 'w')")
     text = "custom_imports = dict(imports=['evil'])\nimport os\nos.mkdir('mark')"
-    edit(lambda held: held['meta'].update(config=text, cfg=text))
+    edit(lambda checkpoint: checkpoint['meta'].update(config=text, cfg=text))
     resumed = runner(resume=True)
     resumed.train()
     assert resumed.iter == 4 and not Path('mark').exists()
 
 
 EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
-    'no epoch': (lambda held: held['meta'].pop('epoch'), 'meta has no epoch and iter'),
-    'a step that is a text': (lambda held: held['meta'].update(iter='2'), 'meta has no epoch and iter'),
-    'no hub': (lambda held: held.update(message_hub=[]), 'holds weights only'),
-    'no meta': (lambda held: held.update(meta=None), 'holds weights only'),
-    'no optimiser': (lambda held: held.pop('optimizer'), 'holds weights only'),
-    'no groups': (lambda held: held['optimizer'].update(param_groups=[]), 'does not fit this run'),
-    'other parameters': (
-        lambda held: held['optimizer']['param_groups'][0].update(params=[1, 2]),
+    'no epoch': (lambda checkpoint: checkpoint['meta'].pop('epoch'), 'meta has no epoch and iter'),
+    'a step that is a text': (
+        lambda checkpoint: checkpoint['meta'].update(iter='2'),
+        'meta has no epoch and iter',
+    ),
+    'no hub': (lambda checkpoint: checkpoint.update(message_hub=[]), 'holds weights only'),
+    'no meta': (lambda checkpoint: checkpoint.update(meta=None), 'holds weights only'),
+    'no optimiser': (lambda checkpoint: checkpoint.pop('optimizer'), 'holds weights only'),
+    'no groups': (
+        lambda checkpoint: checkpoint['optimizer'].update(param_groups=[]),
         'does not fit this run',
     ),
-    'another model': (lambda held: held['state_dict'].update(other=torch.ones(1)), 'does not fit the Line'),
+    'other parameters': (
+        lambda checkpoint: checkpoint['optimizer']['param_groups'][0].update(params=[1, 2]),
+        'does not fit this run',
+    ),
+    'another model': (
+        lambda checkpoint: checkpoint['state_dict'].update(other=torch.ones(1)),
+        'does not fit the Line',
+    ),
 }
 
 
@@ -271,6 +284,6 @@ def test_paths_in_place_of_numbers_are_ignored():
         runner(stop_after=2, **BEST).train()
     Path('precious.pth').touch()
     ids = ['/../../precious']
-    edit(lambda held: held['message_hub']['runtime_info'].update(keep_ckpt_ids=ids))
+    edit(lambda checkpoint: checkpoint['message_hub']['runtime_info'].update(keep_ckpt_ids=ids))
     runner(resume=True, **BEST).train()
     assert Path('precious.pth').exists()

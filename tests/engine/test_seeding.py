@@ -54,14 +54,14 @@ def draws(cfg: Config, epochs: tuple[int, ...] = (0, 1), seed: int = 3) -> list[
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
 def test_augmentation_does_not_depend_on_workers_or_earlier_epochs(sampler):
-    alone = draws(config(sampler))
+    expected = draws(config(sampler))
     np.random.seed(99)  # Must not matter.
-    assert draws(config(sampler)) == alone
-    assert draws(config(sampler, workers=2)) == alone
-    assert draws(config(sampler), seed=4) != alone
+    assert draws(config(sampler)) == expected
+    assert draws(config(sampler, workers=2)) == expected
+    assert draws(config(sampler), seed=4) != expected
     if sampler == 'DefaultSampler':
-        assert draws(config(sampler), epochs=(1,)) == alone[12:], 'begun in the second epoch'
-        assert len({d[1] for d in alone}) == len({d[2] for d in alone}) == 24, 'no two alike'
+        assert draws(config(sampler), epochs=(1,)) == expected[12:], 'started in the second epoch'
+        assert len({d[1] for d in expected}) == len({d[2] for d in expected}) == 24, 'all are different'
 
 
 def test_wrapped_data_sets_are_seeded_too():

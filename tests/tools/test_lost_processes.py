@@ -135,7 +135,7 @@ def test_the_other_process_ends_with_an_error(root, at_work, tmp_path, task, lau
         if fault == 'fails':
             assert re.search(r'data/demo/.*/train.*: not a readable image', errors[rank])
     else:
-        assert said.count('Traceback') == 1 and 'ChildFailedError' in said, "torchrun's own report alone"
+        assert said.count('Traceback') == 1 and 'ChildFailedError' in said, "only torchrun's own report"
         # Unless torchrun ends the other process first.
         assert all(re.search(f'rank {other} of 2: lost .*--resume', error) for error in errors)
 

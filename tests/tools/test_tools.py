@@ -65,10 +65,10 @@ def test_demo_changes_data_and_schedule_never_the_network(demo_run, config):
 
 def test_resume_continues_after_the_checkpoint(demo_run, run_tool, config, workplace):
     shutil.copytree(demo_run, workplace / 'resumed', dirs_exist_ok=True)
-    held = {file: file.read_bytes() for file in (workplace / 'resumed').iterdir() if file.is_file()}
-    anew = ['train', config, '--demo', '--work-dir', 'resumed', '--cfg-options', *SHORT]
-    assert 'resumed/iter_2.pth: is a checkpoint of an earlier run' in errors(run_tool(*anew))
-    assert all(file.read_bytes() == before for file, before in held.items()), 'nothing is overwritten'
+    before = {file: file.read_bytes() for file in (workplace / 'resumed').iterdir() if file.is_file()}
+    again = ['train', config, '--demo', '--work-dir', 'resumed', '--cfg-options', *SHORT]
+    assert 'resumed/iter_2.pth: is a checkpoint of an earlier run' in errors(run_tool(*again))
+    assert all(file.read_bytes() == content for file, content in before.items()), 'nothing is overwritten'
     longer = [o for o in SHORT if 'max_iters' not in o] + [
         'train_cfg.max_iters=3',
         'train_cfg.val_interval=9',
@@ -99,8 +99,8 @@ def test_nan_stops_the_run_before_a_checkpoint_is_saved(run_tool, config, workpl
     module = build_model(load_config(config, demo=True), None).get_submodule(named[1])
     assert type(module).__name__ == named[2] and 'train2017' in sentence
     assert [file.name for file in (workplace / 'nan').glob('*.pth')] == ['iter_1.pth']
-    held = torch.load(workplace / 'nan/iter_1.pth', weights_only=False)['state_dict']
-    assert all(bool(value.isfinite().all()) for value in held.values())
+    weights = torch.load(workplace / 'nan/iter_1.pth', weights_only=False)['state_dict']
+    assert all(bool(value.isfinite().all()) for value in weights.values())
     code, _, err = run_tool('train', config, '--demo', '--work-dir', 'nan2', '--allow-nan', *options)
     assert code == 0, err[-3000:]
     log = next((workplace / 'nan2').glob('*/*.log')).read_text()
@@ -128,7 +128,7 @@ def test_test_and_demo_use_the_checkpoint(demo_run, run_tool, config, workplace)
 
 
 def official_detector(tmp_path: Path, config: str) -> tuple[Path, dict]:
-    """A whole Mask R-CNN checkpoint as the authors': their backbone names, mmdet's neck and heads."""
+    """A complete Mask R-CNN checkpoint like the authors': their backbone names, mmdet's neck and heads."""
     from mmengine.registry import MODELS, init_default_scope
 
     cfg = load_config(config.replace('_t_', '_m_'))
@@ -142,7 +142,7 @@ def official_detector(tmp_path: Path, config: str) -> tuple[Path, dict]:
     return tmp_path / 'iFormer_m_epoch_12.pth', weights
 
 
-def test_a_whole_official_detector_loads_with_nothing_missing_or_left(tmp_path, config, run_tool):
+def test_a_complete_official_detector_loads_exactly(tmp_path, config, run_tool):
     file, weights = official_detector(tmp_path, config)
     model = build_model(load_config(config.replace('_t_', '_m_')), str(file))  # Strict.
     loaded = model.state_dict()
@@ -156,7 +156,7 @@ def test_a_whole_official_detector_loads_with_nothing_missing_or_left(tmp_path, 
     assert code == 0 and "the authors' names" in out and 'arch: m' in out
     again = build_model(load_config(config.replace('_t_', '_m_')), str(tmp_path / 'ours.pth')).state_dict()
     assert all(torch.equal(again[k], v) for k, v in loaded.items())
-    # Folded, the whole detector still computes the same.
+    # Folded, the detector still computes the same.
     from mmiformer.deploy import fold
 
     image = torch.randn(1, 3, 64, 96)
