@@ -1,6 +1,6 @@
-"""Memory stays where it is over many images and epochs.
+"""Memory does not grow over many images and epochs.
 
-Takes 40 minutes, so only ``pytest tests/test_soak.py --soak 2000`` runs it, with so many images a task.
+Takes 40 minutes, so only ``pytest tests/test_soak.py --soak 2000`` runs it, with 2000 images for each task.
 Figures are printed, curves are drawn into ``work_dirs/soak``.
 """
 
@@ -15,12 +15,12 @@ from launching import CONFIGS, environment
 from matplotlib import pyplot as plt
 
 EPOCHS = 3
-# The first part of a run is for everything to have happened once: each worker, a validation, a checkpoint.
-# The second is held against the last, by medians: of many images, for chance to choose small and large ones.
+# The first part of a run is a warm-up: it includes the start of workers, a validation and a checkpoint. The
+# median of the second part is compared with the last one's, over many images since sizes are random.
 PARTS = dict(predict=5, train=EPOCHS)
 MOST_GROWTH = 0.02
-# Has glibc give every larger block back at once. By default it keeps them, and where image sizes change the
-# holes between them add up to far more than what is in use: see docs/trust.md.
+# Makes glibc return larger blocks at once. By default it keeps them, and if image sizes change, the holes
+# between them add up to far more than what is in use: see docs/trust.md.
 GIVE_BACK = dict(MALLOC_MMAP_THRESHOLD_=65536)
 
 
@@ -36,7 +36,7 @@ def test_resident_memory_is_flat(request, root, workplace, capfd, kind, task):
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f'{kind}_{task}.json'
     number = images if kind == 'predict' else EPOCHS
-    with capfd.disabled():  # Its progress bar is to be seen.
+    with capfd.disabled():  # Shows its progress bar.
         subprocess.run(
             [sys.executable, root / 'tests/soaking.py', kind, root / CONFIGS[task], str(number), out],
             env=environment(**GIVE_BACK) if kind == 'predict' else environment(),

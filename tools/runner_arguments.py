@@ -10,7 +10,7 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file, e.g. configs/detection/maskrcnn_iformer_m_coco.py')
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures')
     parser.add_argument(
-        '--demo', action='store_true', help='use miniature data, drawn on the spot; nothing is downloaded'
+        '--demo', action='store_true', help='use miniature data that is drawn on the spot, without downloads'
     )
     parser.add_argument(
         '--cfg-options',
@@ -22,5 +22,5 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='distributed launcher'
     )
-    # torchrun of old passes the rank on the command line.
+    # torch.distributed.launch, the predecessor of torchrun, passes the rank on the command line.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
         '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
     )
     parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
-    parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images alone')
+    parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images only')
     parser.add_argument('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
     return parser.parse_args()
 
@@ -45,18 +45,16 @@ from mmiformer.utils.machine import MODULES, describe_machine
 
 
 def main() -> None:
-    """Fills the model from the checkpoint, and evaluates it."""
+    """Loads the checkpoint and evaluates it."""
     args = parse_args()
     cfg = cli.prepare(args, splits=('test',))
     if args.limit is not None:
         limit_images(cfg, args.limit)
     if args.out:
-        if Path(args.out).is_dir():
-            raise UserError(f'--out {args.out}: is a folder, expected the name of a JSON file.')
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     cfg.load_from = None
     cfg.resume = False
-    if not is_main_process():  # mmengine has every process write the metrics, into one file and at once.
+    if not is_main_process():  # With mmengine every process writes the metrics, to the same file.
         cfg.default_hooks.logger = None
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
@@ -65,7 +63,7 @@ def main() -> None:
             raise UserError(
                 '--tta',
                 f'{args.config} has no tta_model and tta_pipeline, as the segmentation configs have',
-                'leave --tta away',
+                'remove --tta',
             )
         for dataset in datasets_of(cfg, 'test'):
             dataset.pipeline = cfg.tta_pipeline
@@ -73,10 +71,10 @@ def main() -> None:
 
     runner = Runner.from_cfg(cfg)
     model = runner.model
-    while hasattr(model, 'module'):  # Wrappers for several processes and for test-time augmentation.
+    while hasattr(model, 'module'):  # Wrappers of several processes and of test-time augmentation.
         model = model.module
     load_weights(model, args.checkpoint)
-    # The wrapper for several processes is of no use here: gradients are all that it shares.
+    # Without the wrapper of several processes, which only averages gradients.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     runner.model = optimize_for_inference(model, args.compile)
     runner.logger.info(describe_operators(runner.model))

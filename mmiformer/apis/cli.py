@@ -5,7 +5,6 @@ import errno
 import importlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +61,6 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _fail(sentence: str) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # A launcher's, which comes next, needs no second sentence.
     print(f'error: {" ".join(sentence.split())}', file=sys.stderr)  # Names of files may hold line breaks.
     sys.exit(1)
 

@@ -1,5 +1,6 @@
 """Stopping at the first NaN or infinity, with the name of the module that it came from."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,125 +10,171 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmiformer.engine.nan_source import all_finite, find_origin, loss_parts, rng_state, tensors_in
-from mmiformer.utils.errors import UserError, first_line
+from mmiformer.engine.seeding import seed_step
+from mmiformer.utils.errors import UserError
 
 
 @HOOKS.register_module()
 class CheckFiniteHook(Hook):
-    """Checks every step's losses before they are used, and the gradients before the optimiser uses them.
+    """Checks the losses of each step before the backward pass, and the gradients before the optimiser step.
 
-    So the weights and the checkpoints stay good. Where something is not finite, the step is done again,
-    with the same random numbers, to find the module. Weights are looked at once more before they are
-    saved. Gradients that overflow under ``--amp`` never get here: its scaler leaves their step out.
-
-    Several processes find it out together: the losses of a step are summed over them.
+    The weights and checkpoints therefore stay good. When a loss is not finite, the forward pass is repeated
+    to find the first module that returns NaN or infinity. The processes of a distributed run stop together,
+    because their losses are summed. Checkpoints are checked before they are saved. Gradients that overflow
+    under ``--amp`` are skipped by its scaler and are no error.
 
     Args:
-        stop: False only warns: once of steps, once of checkpoints. Defaults to True.
+        stop: Whether to raise; otherwise the hook logs a warning for the first bad step and for each bad
+            checkpoint. Defaults to True.
 
     Raises:
         UserError: At the first number that is not finite, if ``stop``.
     """
 
-    priority = 'LOW'  # What is saved is looked at when the hook of averaged weights has added its own.
+    priority = 'LOW'  # EMAHook adds its weights to a checkpoint first.
 
     def __init__(self, stop: bool = True) -> None:
         self.stop = stop
-        self._told = False  # The same in all processes: whether they sum their losses depends on it.
-        self._told_in_saving = False  # Which rank 0 does alone.
-        self._call: tuple[Any, dict[str, Any], Any] | None = None
+        self._warned = False
+        self._batch: tuple[Any, dict[str, Any]] | None = None  # Arguments of the model's forward pass.
 
     def before_train(self, runner: Runner) -> None:
-        """Watches the model and its optimisers."""
+        """Adds the checks to the model and its optimisers."""
         self._runner = runner
         self._model: BaseModel = runner.model.module if is_model_wrapper(runner.model) else runner.model
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         self._handles = [
-            self._model.register_forward_pre_hook(self._keep, with_kwargs=True),
             self._model.register_forward_hook(self._check_losses, with_kwargs=True),
             *(w.optimizer.register_step_pre_hook(self._check_gradients) for w in wrappers),
         ]
 
     def after_train(self, runner: Runner) -> None:
-        """Lets go of them."""
+        """Removes the checks."""
         for handle in self._handles:
             handle.remove()
 
     def after_train_iter(self, *_: Any, **__: Any) -> None:
-        """Lets go of the batch."""
-        self._call = None
+        """Releases the batch."""
+        self._batch = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Checks all that a checkpoint saves: no run could resume from what is not finite."""
-        told = self._told or self._told_in_saving
-        if not told and not all(map(all_finite, tensors_in(checkpoint))):
-            self._told_in_saving = True
+        """Checks all tensors of a checkpoint."""
+        if not all_finite(checkpoint):
             weights = checkpoint['state_dict']
             bad = [name for name, value in weights.items() if not all_finite(value)]
-            self._tell(
-                f'{bad[0] if bad else "the state of the optimiser"} is not finite, and is '
-                f'{"not to be saved" if self.stop else "saved all the same"}'
-            )
-
-    def _keep(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs.get('mode') == 'loss' and not self._told:
-            self._call = (args, kwargs, rng_state())
+            self._report(f'{bad[0] if bad else "the state of the optimiser"} in the checkpoint is not finite')
 
     def _check_losses(self, model: nn.Module, args: Any, kwargs: dict[str, Any], losses: Any) -> None:
-        if kwargs.get('mode') != 'loss' or self._told:
+        if kwargs.get('mode') != 'loss' or self._warned:
             return
-        parts = {name: part.detach() for name, part in loss_parts(losses).items()}
-        total = sum(parts.values(), torch.zeros(()))
-        all_reduce(total)
+        self._batch = args, kwargs
+        with torch.no_grad():
+            parts = {
+                name: sum(part.float().mean() for part in (value if isinstance(value, list) else [value]))
+                for name, value in losses.items()
+                if 'loss' in name  # As BaseModel.parse_losses picks them.
+            }
+            total = sum(parts.values(), torch.zeros(()))
+            all_reduce(total)
         if not all_finite(total):
+            self._warned = True
             bad = [f'{name} is {float(part)}' for name, part in parts.items() if not all_finite(part)]
-            self._tell(f'{", ".join(bad) or "a loss of another process is not finite"}{self._origin()}')
+            problem = ', '.join(bad) or 'a loss of another process is not finite'
+            self._report(f'{problem}{self._origin(args, kwargs)}{self._images()}')
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self._told:
+        parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+        if self._warned or nn.utils.get_total_norm([p.grad for p in parameters]).isfinite():
             return
-        gradients = [
-            p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None
-        ]
-        if not nn.utils.get_total_norm(gradients).isfinite() and not all(map(all_finite, gradients)):
-            self._tell(f'gradients are not finite{self._origin(backward=True)}')
+        bad = [name for name, p in self._model.named_parameters() if not all_finite(p.grad)]
+        if bad:  # Otherwise the norm alone overflows.
+            self._warned = True
+            images = self._images()
+            self._report(f'gradients of {len(bad)} parameters are not finite, last in {bad[-1]}{images}')
 
-    def _origin(self, backward: bool = False) -> str:
-        """Where it came from, as the end of a sentence."""
-        self._told = True  # What is done again is not looked at.
-        if self._call is None:  # A train_step of the model's own, or one that computes no loss.
-            return ''
-        args, kwargs, chance = self._call
-        samples = kwargs.get('data_samples')
-        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
-        images = [str(path) for path in paths if path]
-        of = f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
-        try:
-            # Also of a bad batch: the other processes do it, and their modules may wait for this one's.
-            found = find_origin(self._model, args, kwargs, chance, backward)
-        except Exception as error:  # As of reentrant checkpointing of activations.
-            return f', and the module could not be found ({first_line(error)}){of}'
-        if not all(map(all_finite, tensors_in((args, kwargs)))):
-            return f', and so is the batch itself{of}'
-        if found is None:
-            return f', but all was when the last batch was done again{of}'
-        where, module = found
+    def _origin(self, args: Any, kwargs: dict[str, Any]) -> str:
+        seed_step(self._runner)
+        # All processes do this, since modules such as SyncBN exchange values.
+        module = first_nonfinite_module(self._model, args, kwargs)
+        if not all_finite((args, kwargs)):
+            return ', because the batch itself is not finite'
+        if module is None:
+            return ', but every module was finite when the step was repeated'
         name = next(name for name, other in self._model.named_modules() if other is module)
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        bad = next((f', whose {key} is not' for key, tensor in own if not all_finite(tensor)), '')
-        way = ' on the way back' if backward else ''
-        return f', first {where} {name or "the model"} ({type(module).__name__}){way}{bad}{of}'
+        bad = next((f', whose {key} is not finite' for key, tensor in own if not all_finite(tensor)), '')
+        return f', first in {name or "the model"} ({type(module).__name__}){bad}'
 
-    def _tell(self, what: str) -> None:
+    def _images(self) -> str:
+        samples = self._batch[1].get('data_samples') if self._batch else None
+        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
+        images = [str(path) for path in paths if path]
+        return f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
+
+    def _report(self, problem: str) -> None:
         runner = self._runner
-        text = f'step {runner.iter + 1}: {what}'
         if self.stop:
             raise UserError(
-                f'{text}; lower the learning rate, or look at the images, and go on with --resume from the '
-                f'last checkpoint in {runner.work_dir}, or regardless with --allow-nan.'
+                f'step {runner.iter + 1}',
+                problem,
+                f'lower the learning rate or check the images, then continue from the last checkpoint in '
+                f'{runner.work_dir} with --resume, or ignore this with --allow-nan',
             )
-        runner.logger.warning(f'{text}; training goes on, and this is said once (--allow-nan).')
+        runner.logger.warning(f'step {runner.iter + 1}: {problem}; training continues (--allow-nan).')
+
+
+def first_nonfinite_module(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> nn.Module | None:
+    """Repeats a forward pass to find the first module with finite inputs and an output that is not.
+
+    Args:
+        model: Any model; its parameters and buffers do not change.
+        args: Positional arguments of the forward pass.
+        kwargs: Keyword arguments of the forward pass.
+
+    Returns:
+        The module, the innermost one where modules are nested, or None if all outputs are finite.
+    """
+    finite_inputs: list[bool] = []  # Of the modules that are running.
+    found: list[nn.Module] = []
+
+    def enter(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        finite_inputs.append(all_finite((args, kwargs)))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if finite_inputs.pop() and not all_finite(output):
+            found.append(module)
+
+    handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in model.modules()]
+    handles += [module.register_forward_hook(leave) for module in model.modules()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, buffers, args, kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def all_finite(value: Any) -> bool:
+    """Whether the tensors in a value hold no NaN and no infinity.
+
+    Args:
+        value: A tensor, a data sample, or nested lists, tuples and dicts of them; anything else is finite.
+    """
+    # The sum takes a tenth of the time; of large numbers it may overflow.
+    return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in _tensors_in(value))
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | BaseDataElement | list | tuple):
+        for part in value if isinstance(value, list | tuple) else list(value.values()):
+            yield from _tensors_in(part)
+    elif isinstance(getattr(value, 'tensor', None), torch.Tensor):  # mmdet's boxes.
+        yield value.tensor

@@ -1,36 +1,75 @@
-"""A picture of what the model finds, at each evaluation."""
+"""A picture of predictions beside the ground truth, at each evaluation."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmiformer.engine.curves import draw_predictions
+from mmiformer.tasks import task_of
 from mmiformer.utils.errors import first_line
+from mmiformer.utils.files import replacing
 
 
 class DrawPredictionsHook(Hook):
-    """Draws truth and prediction of some validation images after each evaluation, over the last picture.
+    """Draws ground truth and predictions of some validation images after each evaluation.
 
     Args:
-        out: Picture to write.
+        out: Picture to write, over the one of the previous evaluation.
     """
 
-    priority = 'ABOVE_NORMAL'  # Before EMAHook takes the averaged weights, which were evaluated, away.
+    priority = 'ABOVE_NORMAL'  # Before EMAHook restores the weights that are not averaged.
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Draws, and says where."""
-        part = self.out.with_name(f'.{self.out.name}')
+        """Draws, and logs the path; an error is logged and does not stop the training."""
         try:
-            draw_predictions(runner.model, runner.val_dataloader.dataset, runner.cfg, part)
-            part.replace(self.out)  # Whole at any moment, since people look at it.
-        except Exception as error:  # A picture is not worth a training.
+            with replacing(self.out) as part:
+                draw_predictions(runner.model, runner.val_dataloader.dataset, runner.cfg, part)
+        except Exception as error:
             runner.logger.warning(f'{self.out}: no predictions drawn ({first_line(error)}).')
         else:
             runner.logger.info(f'Predictions are drawn in {self.out}')
+
+
+def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path) -> None:
+    """Draws ground truth and predictions of up to eight images of a data set.
+
+    Args:
+        model: The trained model; its mode is restored.
+        dataset: Data set with a test pipeline that loads annotations.
+        cfg: The config.
+        out: Picture to write.
+    """
+    painter = task_of(cfg).painter(cfg, dataset.metainfo)
+    training = model.training
+    model.eval()
+    count = min(8, len(dataset))
+    indices = np.linspace(0, len(dataset) - 1, count).astype(int)  # Neighbours may be frames of one video.
+    with torch.no_grad():
+        samples = [model.test_step(pseudo_collate([dataset[index]]))[0] for index in indices.tolist()]
+    model.train(training)
+    rows, legend = -(-count // painter.columns), painter.legend(samples)
+    height = 2.6 * rows + 0.8
+    figure = Figure(figsize=(12, height))
+    panels = figure.subplots(rows, painter.columns, squeeze=False)
+    for axes in panels.flat:
+        axes.axis('off')
+    for sample, axes in zip(samples, panels.flat, strict=False):
+        # Read by the data set's own transform, whatever its file backend is.
+        image = dataset.pipeline.transforms[0](dict(img_path=sample.img_path))['img'][..., ::-1]
+        painter.panel(axes, image, sample)
+    figure.tight_layout(rect=(0, 0.5 / height, 1, 1) if legend else None)
+    if legend:
+        figure.legend(**legend)
+    figure.savefig(out, dpi=110)

@@ -1,4 +1,4 @@
-"""What a run was: enough to tell it apart, and to do it again."""
+"""What a run was, to reproduce it later."""
 
 import json
 import shlex
@@ -8,37 +8,49 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 import mmiformer
 from mmiformer.utils.files import atomic_write
 from mmiformer.utils.machine import MODULES, describe_machine
 
 
-def write_record(cfg: Config, folder: Path) -> None:
-    """Writes FOLDER/run.json: command line, versions, commit, machine, seed, and what was resumed.
+class RecordHook(Hook):
+    """Writes ``config.py`` into the work dir, and ``run.json`` into the folder of the log.
+
+    The latter has the command line, versions, commit, machine, seed, and the checkpoint that was resumed.
 
     Args:
-        cfg: The config as the runner got it.
-        folder: Of the run's log.
+        cfg: The config of the run as if it had started from the beginning.
     """
-    record = dict(
-        command=shlex.join(sys.argv),
-        folder=str(Path.cwd()),
-        started=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        commit=commit(),
-        seed=cfg.randomness.seed,
-        processes=get_world_size(),
-        resumed=cfg.load_from if cfg.get('resume') else None,
-        **describe_machine(MODULES),
-    )
-    atomic_write(folder / 'run.json', json.dumps(record, indent=2) + '\n')
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Writes both, after a checkpoint that does not fit has stopped the run."""
+        # mmengine may have written its own copy of a config.py to the same place.
+        atomic_write(Path(runner.work_dir, 'config.py'), self.cfg.pretty_text)
+        record = dict(
+            command=shlex.join(sys.argv),
+            folder=str(Path.cwd()),
+            started=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            commit=_commit(),
+            seed=runner.seed,
+            processes=runner.world_size,
+            resumed=runner.cfg.load_from if runner.cfg.get('resume') else None,
+            **describe_machine(MODULES),
+        )
+        atomic_write(Path(runner.log_dir, 'run.json'), json.dumps(record, indent=2) + '\n')
 
 
-def commit() -> str | None:
-    """Commit of mmiformer's checkout, with ``-dirty`` where it was changed; None without a checkout."""
+def _commit() -> str | None:
+    """Commit of mmiformer's checkout, with ``-dirty`` if it has changes; None without a checkout."""
     try:
-        _git('ls-files', '--error-unmatch', '__init__.py')  # An environment may lie in a checkout of others.
+        _git('ls-files', '--error-unmatch', '__init__.py')  # An environment may lie in another checkout.
         return _git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*')
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -46,5 +58,6 @@ def commit() -> str | None:
 
 def _git(*arguments: str) -> str:
     folder = Path(mmiformer.__file__).parent
-    done = subprocess.run(['git', *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return subprocess.check_output(
+        ['git', *arguments], cwd=folder, text=True, stderr=subprocess.DEVNULL
+    ).strip()

@@ -1,7 +1,7 @@
-"""Random numbers that depend on seed and step alone, so that a resumed run goes on as if never stopped.
+"""Random numbers that depend on the seed and the step alone, so that a resumed run repeats them exactly.
 
-mmengine seeds the generators once and does not save their states. Here every training sample is augmented
-with random numbers of its own, whichever worker loads it, and every step begins with its own.
+mmengine seeds the generators once and does not save their states. Here each training sample and each step has
+a seed of its own, whichever worker loads the sample.
 """
 
 import itertools
@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
-from mmengine.runner import IterBasedTrainLoop, Runner
-from mmengine.runner.loops import _InfiniteDataloaderIterator
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from mmengine.runner import Runner
+from torch.utils.data import Sampler
 
 from mmiformer.datasets.checks import datasets_of
 
 
 def reseed_each_step(cfg: Config) -> None:
-    """Seeds every sample and step of a config's training by its number; calling it twice is harmless.
+    """Adds seeds for each sample and step to the training of a config; calling it twice is harmless.
 
-    A loader without a sampler keeps torch's order, and its samples mmengine's random numbers.
+    A loader without a sampler keeps torch's order and mmengine's random numbers.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
@@ -44,18 +43,18 @@ def reseed_each_step(cfg: Config) -> None:
 
 
 class SeededIndex(int):
-    """Index of a sample that carries the seed of its augmentation.
+    """Index of a sample with the seed of its augmentation.
 
-    The wrappers of data sets compute with indices; what they subtract or wrap around keeps the seed.
+    Wrappers of data sets such as ``RepeatDataset`` compute with indices, which keeps the seed.
     """
 
     seed: int
 
     def __new__(cls, index: int, seed: int) -> 'SeededIndex':
         """Makes an index with a seed."""
-        made = super().__new__(cls, index)
-        made.seed = seed
-        return made
+        seeded = super().__new__(cls, index)
+        seeded.seed = seed
+        return seeded
 
     def __sub__(self, other: int) -> 'SeededIndex':
         return SeededIndex(int(self) - other, self.seed)
@@ -69,113 +68,75 @@ class SeededIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Another sampler's indices, each with a seed made of the run's, the process's rank, and its number.
+    """Wraps a sampler and adds a seed to each index, made of the run's seed, the rank and a running number.
 
     Args:
         dataset: The data set.
-        sampler: Config of the other sampler.
-        seed: The run's seed, which mmengine's runner gives. Defaults to that of the other sampler.
+        sampler: Config of the wrapped sampler.
+        seed: Seed of the run, set by mmengine's runner. Defaults to the wrapped sampler's.
     """
 
     def __init__(self, dataset: Sized, sampler: dict[str, Any], seed: int | None = None) -> None:
-        self.dataset = dataset
-        self._cfg = sampler
+        self.dataset = dataset  # mmdet's batch sampler by aspect ratio looks for it here.
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
         self.seed = self.sampler.seed if seed is None else seed
-        self.epoch = self._passed = 0
+        self.epoch = self._skipped = 0
+        if isinstance(self.sampler, InfiniteSampler):
+            self.skip = self._skip
 
     def __iter__(self) -> Iterator[SeededIndex]:
         numbered = enumerate(self.sampler, self.epoch * len(self.sampler))
-        passed, self._passed = self._passed, 0
-        for number, index in itertools.islice(numbered, passed, None):
-            yield SeededIndex(index, _seed(self.seed, get_rank(), number))
+        for number, index in itertools.islice(numbered, self._skipped, None):
+            yield SeededIndex(index, _combine(self.seed, get_rank(), number))
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the pass over the data, which order and seeds depend on."""
+        """Sets the epoch, which determines order and seeds."""
         self.epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
 
-    def start_at(self, epoch: int, passed: int) -> None:
-        """Starts the next pass over the data as this epoch, without its first samples."""
-        # Anew: InfiniteSampler goes on where a loader's workers left it.
-        default = dict(dataset=self.dataset, seed=self.seed)
-        self.sampler = DATA_SAMPLERS.build(self._cfg, default_args=default)
-        self.set_epoch(epoch)
-        self._passed = passed
+    def _skip(self, num_samples: int) -> None:
+        # OneDL's mmengine calls skip() when it resumes and otherwise loads all batches up to the checkpoint.
+        self._skipped = num_samples
 
 
 @TRANSFORMS.register_module()
 class SeedSample(BaseTransform):
-    """Seeds Python's, numpy's and torch's random numbers for the transforms that follow.
+    """Seeds the random numbers of Python, numpy and torch for the transforms that follow.
 
-    A sample that came without :class:`SeededIndex`, such as the other pictures of a mosaic, goes on with
-    the numbers as they are.
+    Samples without a :class:`SeededIndex`, such as the other images of a mosaic, leave them as they are.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Changes nothing in ``results``."""
+        """Returns ``results`` with a plain ``sample_idx``."""
         index = results.get('sample_idx')
         if isinstance(index, SeededIndex):
             random.seed(index.seed)
             np.random.seed(index.seed)
-            torch.default_generator.manual_seed(index.seed)  # Leaves the GPUs' alone: several times faster.
+            torch.default_generator.manual_seed(index.seed)  # Several times faster than torch.manual_seed.
             results['sample_idx'] = int(index)
         return results
 
 
 @HOOKS.register_module()
 class SeedStepHook(Hook):
-    """Seeds Python's, numpy's and torch's random numbers before each step: for mixup, drop path, dropout."""
-
-    def before_train(self, runner: Runner) -> None:
-        """Skips the samples that a resumed run has trained on; mmengine may load them first."""
-        loop = runner.train_loop
-        loader = loop.dataloader
-        sampler = getattr(loader.batch_sampler, 'sampler', None)
-        skipping = isinstance(loop, IterBasedTrainLoop) and not getattr(loop, 'fast_forward_on_resume', False)
-        # Others may order or batch the images in their own way, and are passed over one by one.
-        if (
-            isinstance(sampler, SeededSampler)
-            and isinstance(sampler.sampler, (InfiniteSampler, DefaultSampler))
-            and type(loader.batch_sampler) is BatchSampler
-            and skipping
-            and loop.iter
-        ):
-            endless = isinstance(sampler.sampler, InfiniteSampler)
-            epoch, batches = (0, loop.iter) if endless else divmod(loop.iter, len(loader))
-            sampler.start_at(epoch, batches * loader.batch_size)
-            loop.dataloader_iterator = _PassedOver(loader, loop.iter, epoch)
+    """Seeds the random numbers before each step, for mixup, drop path and dropout."""
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds by the run's seed, the process's rank, and the step."""
-        seed = _seed(runner.seed, runner.rank, runner.iter, 1)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        """Seeds with the run's seed, the rank and the iteration."""
+        seed_step(runner)
 
 
-class _PassedOver(_InfiniteDataloaderIterator):
-    """Batches of a loader that starts behind those which a resumed loop is about to pass over."""
-
-    def __init__(self, loader: DataLoader, passed: int, epoch: int) -> None:
-        super().__init__(loader)
-        self._epoch = epoch
-        self._left = passed
-
-    def skip_iter(self, num_iters: int) -> None:
-        """What OneDL's mmengine calls for it; the original one takes the batches one by one."""
-        self._left -= num_iters
-
-    def __next__(self) -> Any:
-        if self._left:
-            self._left -= 1
-            return None
-        return super().__next__()
+def seed_step(runner: Runner) -> None:
+    """Seeds Python, numpy and torch for the current iteration of a runner."""
+    seed = _combine(runner.seed, runner.rank, runner.iter, 1)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
-def _seed(*parts: int) -> int:
+def _combine(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -12,7 +12,7 @@ def runner():
     return SimpleNamespace(model=None, val_dataloader=loader, cfg=None, logger=logging.getLogger('run'))
 
 
-def test_each_evaluation_replaces_the_picture_and_names_it(runner, tmp_path, monkeypatch, caplog):
+def test_each_evaluation_replaces_the_picture(runner, tmp_path, monkeypatch, caplog):
     drawn = iter(('first', 'second'))
     monkeypatch.setattr(predictions, 'draw_predictions', lambda *args: args[-1].write_text(next(drawn)))
     picture = tmp_path / 'predictions.png'
@@ -24,7 +24,7 @@ def test_each_evaluation_replaces_the_picture_and_names_it(runner, tmp_path, mon
     assert caplog.text.count(str(picture)) == 2 and list(tmp_path.iterdir()) == [picture]
 
 
-def test_a_picture_that_cannot_be_drawn_does_not_stop_the_run(runner, tmp_path, monkeypatch, caplog):
+def test_an_error_in_drawing_does_not_stop_the_run(runner, tmp_path, monkeypatch, caplog):
     def fail(*args):
         raise OSError('no space left')
 

@@ -20,7 +20,12 @@ def _here(tmp_path, monkeypatch) -> None:
 
 def save(name: str, seed: int = 7) -> None:
     torch.save(
-        dict(state_dict={'w': torch.ones(1)}, message_hub={}, meta=dict(seed=seed, epoch=1, iter=2)),
+        dict(
+            state_dict={'w': torch.ones(1)},
+            message_hub={},
+            optimizer={},
+            meta=dict(seed=seed, epoch=1, iter=2),
+        ),
         Path('run', name),
     )
 
@@ -29,21 +34,21 @@ def config(**settings: object) -> Config:
     return Config(dict(work_dir='run', model=dict(), **settings))
 
 
-def test_a_run_does_not_begin_where_another_ones_checkpoints_are():
+def test_a_run_does_not_start_in_the_work_dir_of_another():
     assert file_to_resume(config(), None) is None
     assert file_to_resume(config(), 'auto') == 'auto'
     Path('run/best_epoch_3.pth').touch()
     Path('run/weights.pth').touch()
     assert file_to_resume(config(), None) is None
     Path('run/iter_10.pth').touch()
-    with pytest.raises(UserError, match=r'run/iter_10\.pth: is .* former run; .* --resume, .* --work-dir'):
+    with pytest.raises(
+        UserError, match=r'run/iter_10\.pth: is a checkpoint of an earlier run; .* --resume, .* --work-dir'
+    ):
         file_to_resume(config(), None)
     assert file_to_resume(config(), 'other.pth') == 'other.pth'
-    with pytest.raises(UserError, match='--resume: the name is empty'):
-        file_to_resume(config(), '')
 
 
-def test_mmengines_own_wish_to_resume_is_heard():
+def test_resume_of_the_config_is_used():
     for settings, expected in (
         (dict(resume=True), 'auto'),
         (dict(resume=True, load_from=None), 'auto'),
@@ -56,7 +61,7 @@ def test_mmengines_own_wish_to_resume_is_heard():
     assert file_to_resume(config(resume=True, load_from='a.pth'), 'b.pth') == 'b.pth'
 
 
-def test_the_latest_is_found_in_a_copied_folder_that_lost_its_times():
+def test_the_latest_checkpoint_of_a_copied_folder_is_found():
     for name, time in (('epoch_9.pth', 3), ('epoch_11.pth', 1), ('epoch_10.pth', 2)):
         save(name)
         os.utime(Path('run', name), (time, time))
@@ -69,31 +74,29 @@ def test_the_latest_is_found_in_a_copied_folder_that_lost_its_times():
     Path('elsewhere/epoch_10.pth').touch()
     mark = Path('run/last_checkpoint')
     mark.write_text(str(Path('elsewhere/epoch_10.pth').absolute()))
-    assert last_checkpoint(Path('run')) == Path('run/epoch_10.pth'), (
-        'of this run, not of the one it was copied from'
-    )
-    assert latest_intact(Path('run')) == 'run/epoch_10.pth'
+    assert last_checkpoint(Path('run')) == Path('run/epoch_10.pth'), 'of this run, not of the original'
+    assert latest_intact(Path('run')) == ('run/epoch_10.pth', 7)
     Path('run/epoch_10.pth').unlink()
     assert last_checkpoint(Path('run')) == Path('elsewhere/epoch_10.pth').absolute()
     for text in (b'\xff\xfe', b'x' * 300, b'a\0b', b''):
         mark.write_bytes(text)
         assert last_checkpoint(Path('run')) is None
-        assert latest_intact(Path('run')) == 'run/epoch_11.pth'
+        assert latest_intact(Path('run')) == ('run/epoch_11.pth', 7)
     mark.unlink()
     mark.mkdir()
-    assert latest_intact(Path('run')) == 'run/epoch_11.pth'
+    assert latest_intact(Path('run')) == ('run/epoch_11.pth', 7)
 
 
-def test_a_run_goes_on_with_the_seed_that_it_began_with(capsys):
+def test_a_resumed_run_keeps_its_seed(capsys):
     save('iter_2.pth')
-    for own, told in ((None, False), (7, False), (0, True)):
+    for own, warned in ((None, False), (7, False), (0, True)):
         cfg = config(randomness=dict(seed=own, deterministic=True))
         resume(cfg, 'auto')
         assert cfg.randomness == dict(seed=7, deterministic=True) and cfg.load_from == 'run/iter_2.pth'
-        assert ('goes on with seed 7, as it began, not 0' in capsys.readouterr().out) == told
+        assert ('continues with the original seed 7, not 0' in capsys.readouterr().out) == warned
 
 
-def test_one_run_works_in_a_folder_until_it_ends_however_it_does():
+def test_a_folder_is_locked_until_its_run_ends():
     other = [
         sys.executable,
         '-c',

@@ -1,4 +1,4 @@
-"""Training that is killed again and again ends as if it had never been."""
+"""A training that is killed repeatedly ends like one that is not."""
 
 import importlib.metadata
 import json
@@ -72,14 +72,14 @@ def alive(group: int) -> bool:
 
 
 @dataclass
-class Whole:
-    """A run that nobody killed.
+class Reference:
+    """A run that is not killed.
 
     Attributes:
         task: Key of CONFIGS.
-        folder: Its work dir; those of other runs lie beside it.
+        folder: Its work dir; those of other runs are beside it.
         steps: Number of them.
-        start: Starts the like in another work dir, or goes on there.
+        start: Starts or resumes the same run in another work dir.
         before: Seconds from having a work dir to its first checkpoint.
         step: Seconds that a step takes.
     """
@@ -99,7 +99,7 @@ class Whole:
         process.join()
         assert process.exitcode == 0, self.log.read_text()[-3000:]
 
-    def ends_like(self, other: Path) -> None:
+    def ends_as(self, other: Path) -> None:
         name = f'iter_{self.steps}.pth'
         expected, found = (torch.load(run / name, weights_only=False) for run in (self.folder, other))
         for key in ('state_dict', 'optimizer', 'param_schedulers'):
@@ -107,8 +107,8 @@ class Whole:
 
 
 @pytest.fixture(scope='module', params=CONFIGS)
-def whole(request, root, workplace, tmp_path_factory) -> Whole:
-    # Of three kills in turn the first lets the run get on by 2 steps, the others hardly ever do.
+def reference(request, root, workplace, tmp_path_factory) -> Reference:
+    # The first of three kills lets the run advance by 2 steps, the others rarely do.
     steps = 2 * max(3, request.config.getoption('kills'))
     config, options = CONFIGS[request.param]
     options = [
@@ -131,38 +131,38 @@ def whole(request, root, workplace, tmp_path_factory) -> Whole:
         patch.chdir(workplace)
         load_config(str(root / config), demo=True)  # Makes the data, where it need not be drawn again.
     forked_training.warm_up()
-    process = start(folder / 'whole')
-    wait(process, (folder / 'whole').exists)
+    process = start(folder / 'reference')
+    wait(process, (folder / 'reference').exists)
     begun = time.monotonic()
-    wait(process, lambda: written(folder / 'whole'))
+    wait(process, lambda: written(folder / 'reference'))
     before = time.monotonic() - begun
     process.join()
     step = (time.monotonic() - begun - before) / steps
-    made = Whole(request.param, folder / 'whole', steps, start, before, step)
+    made = Reference(request.param, folder / 'reference', steps, start, before, step)
     made.finish(process)
     return made
 
 
-def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(reference, request):
     kills = request.config.getoption('kills')
-    run = whole.folder.with_name('killed')
-    chance = random.Random(kills)
+    run = reference.folder.with_name('killed')
+    generator = random.Random(kills)
     groups, while_writing = [], 0
     while len(groups) < kills:
         seen, left = last_step(run), set(parts_in(run))
-        goes_on = lambda: last_step(run) > seen  # noqa: B023, E731  Called at once.
+        progressed = lambda: last_step(run) > seen  # noqa: B023, E731  Called at once.
         half_written = lambda: {p for p in parts_in(run) if p.suffix == '.pth'} - left  # noqa: B023, E731
-        process = whole.start(run)
+        process = reference.start(run)
         moment = len(groups) % 3
         if moment == 0:  # Within some steps.
-            wait(process, goes_on)
-            wait(process, lambda: last_step(run) > seen + 3, chance.uniform(0, whole.step))  # noqa: B023
+            wait(process, progressed)
+            wait(process, lambda: last_step(run) > seen + 3, generator.uniform(0, reference.step))  # noqa: B023
         elif moment == 1:  # While a checkpoint is written.
             stop_during(process, half_written)
         else:  # While it starts.
-            wait(process, goes_on, chance.uniform(0, whole.before))
+            wait(process, progressed, generator.uniform(0, reference.before))
         groups.append(process.pid)
-        assert process.is_alive(), whole.log.read_text()[-3000:]
+        assert process.is_alive(), reference.log.read_text()[-3000:]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert half_written() or moment != 1, 'the part of a checkpoint is left'
@@ -173,23 +173,25 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(whole, request):
         pointer = run / 'last_checkpoint'
         if pointer.exists():
             assert Path(pointer.read_text()) in files and len(files) <= 2
-    whole.finish(whole.start(run))
-    print(f'{whole.task}: {kills} kills in {whole.steps} steps, {while_writing} of them while writing')
-    assert not parts_in(run) and len(written(run)) == 1, 'nothing is left lying about'
-    whole.ends_like(run)
+    reference.finish(reference.start(run))
+    print(
+        f'{reference.task}: {kills} kills in {reference.steps} steps, {while_writing} of them while writing'
+    )
+    assert not parts_in(run) and len(written(run)) == 1, 'no other files are left'
+    reference.ends_as(run)
     deadline = time.monotonic() + 30
     while any(map(alive, groups)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(alive, groups)), 'data workers ended as well'
 
 
-def test_its_config_repeats_a_run(whole, root, workplace):
-    run = whole.folder.with_name('again')
-    arguments = (whole.folder / 'config.py', '--work-dir', run)
-    whole.finish(forked_training.start(arguments, workplace, whole.log))
-    first, again = losses(whole.folder), losses(run)
-    assert len(first) == whole.steps and again == first
-    whole.ends_like(run)
+def test_the_config_of_a_run_repeats_it(reference, root, workplace):
+    run = reference.folder.with_name('again')
+    arguments = (reference.folder / 'config.py', '--work-dir', run)
+    reference.finish(forked_training.start(arguments, workplace, reference.log))
+    first, again = losses(reference.folder), losses(run)
+    assert len(first) == reference.steps and again == first
+    reference.ends_as(run)
     record = json.loads(next(run.glob('*/run.json')).read_text())
     assert record['command'] == shlex.join(map(str, [forked_training.TOOL, *arguments]))
     head = subprocess.run(

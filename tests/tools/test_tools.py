@@ -35,7 +35,7 @@ def demo_run(run_tool, config, trained, workplace) -> Path:
     return workplace / 'run'
 
 
-def test_train_evaluates_draws_and_names_what_it_wrote(demo_run, trained):
+def test_train_evaluates_draws_and_lists_its_files(demo_run, trained):
     code, out, err = trained['result']
     assert code == 0, err[-3000:]
     assert 'data/demo/coco: 360 training and 60 validation images of umbrella, kite' in out
@@ -63,12 +63,12 @@ def test_demo_changes_data_and_schedule_never_the_network(demo_run, config):
     assert short.model.backbone.norm_eval is False and short.model.backbone.get('init_cfg') is None
 
 
-def test_resume_goes_on_where_it_stopped(demo_run, run_tool, config, workplace):
+def test_resume_continues_after_the_checkpoint(demo_run, run_tool, config, workplace):
     shutil.copytree(demo_run, workplace / 'resumed', dirs_exist_ok=True)
-    held = {file: file.read_bytes() for file in (workplace / 'resumed').iterdir() if file.is_file()}
-    anew = ['train', config, '--demo', '--work-dir', 'resumed', '--cfg-options', *SHORT]
-    assert 'resumed/iter_2.pth: is the checkpoint of a former run' in errors(run_tool(*anew))
-    assert all(file.read_bytes() == before for file, before in held.items()), 'a mistaken start costs nothing'
+    before = {file: file.read_bytes() for file in (workplace / 'resumed').iterdir() if file.is_file()}
+    again = ['train', config, '--demo', '--work-dir', 'resumed', '--cfg-options', *SHORT]
+    assert 'resumed/iter_2.pth: is a checkpoint of an earlier run' in errors(run_tool(*again))
+    assert all(file.read_bytes() == content for file, content in before.items()), 'nothing is overwritten'
     longer = [o for o in SHORT if 'max_iters' not in o] + [
         'train_cfg.max_iters=3',
         'train_cfg.val_interval=9',
@@ -78,7 +78,7 @@ def test_resume_goes_on_where_it_stopped(demo_run, run_tool, config, workplace):
         'train', config, '--demo', '--resume', '--work-dir', 'resumed', '--cfg-options', *longer
     )
     assert code == 0, err[-3000:]
-    assert 'goes on with seed 0, as it began, not 5' in out
+    assert 'continues with the original seed 0, not 5' in out
     saved = Config.fromfile(workplace / 'resumed/config.py')
     assert (saved.train_cfg.max_iters, saved.randomness.seed) == (3, 0)
     assert (saved.resume, saved.load_from) == (False, None)
@@ -92,15 +92,15 @@ def test_resume_goes_on_where_it_stopped(demo_run, run_tool, config, workplace):
     assert float(step(before)) == 2 and float(step(after)) == 3
 
 
-def test_numbers_that_are_not_finite_stop_it_and_spoil_no_checkpoint(run_tool, config, workplace, demo_run):
+def test_nan_stops_the_run_before_a_checkpoint_is_saved(run_tool, config, workplace, demo_run):
     options = ['--cfg-options', *SHORT, 'optim_wrapper.optimizer.lr=1e35', 'randomness.seed=1']
     sentence = errors(run_tool('train', config, '--demo', '--work-dir', 'nan', *options))
     named = re.search(r'step 2: loss\w+ is \w+, .*first in (backbone[\w.]+) \((\w+)\)', sentence)
     module = build_model(load_config(config, demo=True), None).get_submodule(named[1])
     assert type(module).__name__ == named[2] and 'train2017' in sentence
     assert [file.name for file in (workplace / 'nan').glob('*.pth')] == ['iter_1.pth']
-    held = torch.load(workplace / 'nan/iter_1.pth', weights_only=False)['state_dict']
-    assert all(bool(value.isfinite().all()) for value in held.values())
+    weights = torch.load(workplace / 'nan/iter_1.pth', weights_only=False)['state_dict']
+    assert all(bool(value.isfinite().all()) for value in weights.values())
     code, _, err = run_tool('train', config, '--demo', '--work-dir', 'nan2', '--allow-nan', *options)
     assert code == 0, err[-3000:]
     log = next((workplace / 'nan2').glob('*/*.log')).read_text()
@@ -128,7 +128,7 @@ def test_test_and_demo_use_the_checkpoint(demo_run, run_tool, config, workplace)
 
 
 def official_detector(tmp_path: Path, config: str) -> tuple[Path, dict]:
-    """A whole Mask R-CNN checkpoint as the authors': their backbone names, mmdet's neck and heads."""
+    """A complete Mask R-CNN checkpoint like the authors': their backbone names, mmdet's neck and heads."""
     from mmengine.registry import MODELS, init_default_scope
 
     cfg = load_config(config.replace('_t_', '_m_'))
@@ -142,7 +142,7 @@ def official_detector(tmp_path: Path, config: str) -> tuple[Path, dict]:
     return tmp_path / 'iFormer_m_epoch_12.pth', weights
 
 
-def test_a_whole_official_detector_loads_with_nothing_missing_or_left(tmp_path, config, run_tool):
+def test_a_complete_official_detector_loads_exactly(tmp_path, config, run_tool):
     file, weights = official_detector(tmp_path, config)
     model = build_model(load_config(config.replace('_t_', '_m_')), str(file))  # Strict.
     loaded = model.state_dict()
@@ -156,7 +156,7 @@ def test_a_whole_official_detector_loads_with_nothing_missing_or_left(tmp_path, 
     assert code == 0 and "the authors' names" in out and 'arch: m' in out
     again = build_model(load_config(config.replace('_t_', '_m_')), str(tmp_path / 'ours.pth')).state_dict()
     assert all(torch.equal(again[k], v) for k, v in loaded.items())
-    # Folded, the whole detector still computes the same.
+    # Folded, the detector still computes the same.
     from mmiformer.deploy import fold
 
     image = torch.randn(1, 3, 64, 96)
@@ -233,7 +233,7 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     assert 'bbox_head.num_classes: 7, but the data set' in errors(run_tool('train', config, *seven))
     narrow = [*options, 'model.roi_head.bbox_head.fc_out_channels=512']
     sentence = errors(run_tool('train', config, '--resume', demo_run / 'iter_2.pth', *narrow))
-    assert 'iter_2.pth: was trained with another model' in sentence and 'fc_cls' in sentence
+    assert 'iter_2.pth: does not fit the MaskRCNN' in sentence and 'fc_cls' in sentence
     sentence = errors(run_tool('demo', 'x.jpg', config, demo_run / 'iter_2.pth', '--out', 'picture'))
     assert 'picture: expected a name that ends in .png' in sentence
     assert "arch='xl'" in errors(run_tool('train', config, *options, 'model.backbone.arch=xl'))
@@ -252,7 +252,7 @@ def test_a_gpu_that_is_not_there(run_tool, config, demo_run):
 
 
 @pytest.mark.parametrize('fault', ['truncated', 'text', 'missing'])
-def test_a_broken_training_image_stops_the_run_by_its_name(run_tool, config, demo_run, workplace, fault):
+def test_a_broken_training_image_is_named(run_tool, config, demo_run, workplace, fault):
     folder = workplace / 'data/demo/coco/train2017'
     victim = sorted(folder.iterdir())[0]
     original = victim.read_bytes()
@@ -272,7 +272,7 @@ def test_a_broken_training_image_stops_the_run_by_its_name(run_tool, config, dem
         victim.write_bytes(original)
 
 
-def test_broken_annotations_stop_the_run_by_their_name(run_tool, config, demo_run, workplace):
+def test_broken_annotations_are_named(run_tool, config, demo_run, workplace):
     folder = workplace / 'data/demo/coco/annotations'
     content = json.loads((folder / 'instances_val2017.json').read_text())
     content['annotations'][3]['bbox'][0] = float('nan')
