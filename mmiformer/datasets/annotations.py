@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmiformer.utils.errors import UserError, first_line, unreadable
+from mmiformer.utils.errors import UserError, first_line
 
 NO_AREA = 'boxes without area (below 1 pixel, or outside of the image)'
 NO_CATEGORY = 'boxes of a category that the file does not declare'
@@ -42,7 +42,7 @@ def read_coco(file: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(file).read_bytes())
     except OSError as error:
-        raise unreadable(error, str(file)) from error
+        raise UserError(file, f'cannot be read ({first_line(error)})', 'restore the file') from error
     except (ValueError, RecursionError) as error:  # Of the JSON or of its encoding.
         raise UserError(file, f'not JSON ({first_line(error)})', 'write the file again') from error
     finally:
