@@ -1,6 +1,6 @@
 """The parts that the networks share."""
 
-from mmiformer.models.layers.attention import SHMA, Attention, MobileTransformerBlock, MoSA
+from mmiformer.models.layers.attention import SHMA, Attention, MoSA
 from mmiformer.models.layers.conv_norm import ConvNorm, InPlaceGELU
 from mmiformer.models.layers.ghost import GhostBottleneck, GhostModule, make_divisible
 from mmiformer.models.layers.norm_linear import AveragedHeads, NormLinear
@@ -19,7 +19,6 @@ __all__ = [
     'GhostModule',
     'InPlaceGELU',
     'MoSA',
-    'MobileTransformerBlock',
     'NormLinear',
     'make_divisible',
     'merge_windows',

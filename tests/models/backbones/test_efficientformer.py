@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mmiformer.models.backbones.base import hold_statistics
+from mmiformer.models.backbones.base import freeze_statistics
 
 timm = pytest.importorskip('timm')
 from mmiformer.models.backbones.efficientformer import EfficientFormerFeatures  # noqa: E402  It imports timm.
@@ -34,7 +34,7 @@ def test_at_224_it_is_timms(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_any_size(name, size):
     net = build(name)
-    hold_statistics(net.train())
+    freeze_statistics(net.train())
     maps = net(torch.rand(2, 3, *size))
     for features, channels, stride in zip(maps, net.out_channels, (4, 8, 16, 32), strict=True):
         assert features.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
