@@ -222,7 +222,7 @@ class Stage(nn.Module):
         self.with_cp = with_cp
 
     def run_block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Runs one of the blocks, with recomputation if asked for."""
+        """Runs one of the blocks; with ``with_cp`` the backward pass runs it again."""
         if not (self.with_cp and block.training and torch.is_grad_enabled()):
             return block(x)
         return checkpoint(
@@ -258,10 +258,7 @@ def freeze_statistics(model: nn.Module) -> None:
 
 
 def differences(network: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names and shapes in which weights differ from a network, a phrase for each.
-
-    BatchNorm's counters, which files from before torch 0.4.1 lack, are left out.
-    """
+    """Describes each difference in names and shapes between weights and a network."""
 
     def shape(tensor: torch.Tensor | None) -> str:
         return 'missing' if tensor is None else str(tuple(tensor.shape))
@@ -270,7 +267,8 @@ def differences(network: Mapping[str, torch.Tensor], weights: Mapping[str, torch
     return [
         f'{key} is {theirs} in the weights and {ours} in the network'
         for key, (theirs, ours) in pairs.items()
-        if theirs != ours and not key.endswith('num_batches_tracked')
+        # Files from before torch 0.4.1 have no counters.
+        if theirs != ours and not (theirs == 'missing' and key.endswith('num_batches_tracked'))
     ]
 
 

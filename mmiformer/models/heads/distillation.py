@@ -24,8 +24,6 @@ class DistilledClassifier(ImageClassifier):
     augmented images, normalised as it expects them. It is built at the first training step and is no
     submodule: it is neither saved nor trained, and evaluation does not need it.
 
-    Configs name this class by its import path, so that importing mmiformer does not need mmpretrain.
-
     Args:
         backbone: See ``ImageClassifier``.
         head: A :class:`~mmiformer.models.heads.head.NormLinearClsHead` with ``num_heads=2``.
@@ -104,17 +102,12 @@ class DistilledClassifier(ImageClassifier):
 
 
 class Teacher:
-    """A frozen classifier that takes a student's inputs.
-
-    It is not a module, so that it is no submodule of the student.
+    """A frozen classifier that takes a student's inputs. It is no ``nn.Module``, so no submodule of it.
 
     Args:
         cfg: Model config of an mmpretrain classifier.
         student: The data preprocessor of the student.
         device: Device of the inputs.
-
-    Raises:
-        UserError: If its weights cannot be loaded or its normalisation is unknown.
     """
 
     def __init__(self, cfg: dict[str, Any], student: nn.Module, device: torch.device) -> None:

@@ -14,8 +14,6 @@ from mmiformer.models.layers import AveragedHeads, ConvNorm, NormLinear
 class NormLinearClsHead(ClsHead):
     """Average pooling, then BatchNorm and a linear layer, once or twice (iFormer's released code).
 
-    Configs name this class by its import path, so that importing mmiformer does not need mmpretrain.
-
     Args:
         num_classes: Number of classes.
         in_channels: Channels of the backbone's last map.
@@ -60,13 +58,11 @@ class GhostClsHead(ClsHead):
     """1x1 convolution with BN and ReLU, average pooling, hidden layer with ReLU, linear layer (GhostNet).
 
     MoCoViT's figure ends with a 1x1 convolution, pooling and a classifier; the widths and the hidden layer
-    are GhostNet's (inferred: they fit the published parameters). Configs name this class by its
-    import path.
+    are GhostNet's (inferred: they fit the published parameters).
 
     Args:
         num_classes: Number of classes.
         in_channels: Channels of the backbone's last map. The convolution has six times as many.
-        hidden_channels: Channels of the hidden layer. Defaults to 1280.
         dropout: Probability of dropping a channel before the last layer. Defaults to 0.2 (GhostNet's code).
         norm_cfg: Config of the normalisation layer. Defaults to ``dict(type='BN')``.
         init_cfg: Initialisation config of mmengine. Defaults to truncated normal, std 0.02, biases 0.
@@ -77,7 +73,6 @@ class GhostClsHead(ClsHead):
         self,
         num_classes: int,
         in_channels: int,
-        hidden_channels: int = 1280,
         dropout: float = 0.2,
         norm_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -86,12 +81,12 @@ class GhostClsHead(ClsHead):
         super().__init__(init_cfg=init_cfg or dict(DEFAULT_INIT), **kwargs)
         self.num_classes = num_classes
         self.conv = ConvNorm(in_channels, 6 * in_channels, 1, norm_cfg=norm_cfg, act=nn.ReLU)
-        self.hidden = nn.Conv2d(6 * in_channels, hidden_channels, 1)
+        self.hidden = nn.Conv2d(6 * in_channels, 1280, 1)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_channels, num_classes)
+        self.linear = nn.Linear(1280, num_classes)
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """The hidden layer: N x in_channels x H x W to N x hidden_channels."""
+        """The hidden layer: N x in_channels x H x W to N x 1280."""
         pooled = self.conv(feats[-1]).mean((2, 3), keepdim=True)
         return self.hidden(pooled).relu().flatten(1)
 

@@ -1,4 +1,8 @@
-"""The parts that the networks share."""
+"""The parts that the networks share.
+
+In all of them ``dim`` is the number of input and output channels, and ``norm_cfg`` the config of the
+normalisation layers, ``dict(type='BN')`` if None.
+"""
 
 from mmiformer.models.layers.attention import SHMA, Attention, MoSA
 from mmiformer.models.layers.conv_norm import ConvNorm, InPlaceGELU

@@ -42,9 +42,7 @@ class SHMA(Attention, ResidualBlock):
     the released weights were trained with it before.
 
     Args:
-        dim: Channels of input and output.
         qk_dim: Channels of queries and keys.
-        norm_cfg: Config of the normalisation layers.
         kwargs: ``drop_path`` and ``layer_scale_init_value`` of :class:`ResidualBlock`.
     """
 
@@ -73,8 +71,8 @@ class SHMA(Attention, ResidualBlock):
         Splitting its output instead takes OpenVINO 7 % of iFormer-M's time at 512x512.
         """
         super().fold()
-        if isinstance(self.v_gate, ConvNorm) and self.v_gate.conv.bias is not None:
-            conv = self.v_gate.conv
+        conv = self.v_gate.conv if isinstance(self.v_gate, ConvNorm) else None
+        if conv is not None and conv.bias is not None:
             halves = nn.ModuleList()
             for weight, bias in zip(conv.weight.chunk(2), conv.bias.chunk(2), strict=True):
                 half = nn.Conv2d(conv.in_channels, len(bias), 1).to(conv.weight)
@@ -88,10 +86,6 @@ class MoSA(Attention, nn.Module):
 
     ``v = Ghost(x)``, ``x + Ghost(softmax(v^T v / sqrt(dim)) v + DWConv(v))`` over all H*W tokens. Inferred:
     the scale, that neither Ghost module has an activation, and the BN of the 3x3 depthwise convolution.
-
-    Args:
-        dim: Channels of input and output.
-        norm_cfg: Config of the normalisation layers.
     """
 
     def __init__(self, dim: int, norm_cfg: dict[str, Any] | None = None) -> None:

@@ -13,9 +13,8 @@ class GhostModule(nn.Module):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the output, an even number (ratio 2).
-        norm_cfg: Config of the normalisation layers.
-        act: Class of the activation after both, or None for none. Defaults to None.
+        out_channels: Channels of the output, an even number.
+        act: Class of the activation after both convolutions. Defaults to None.
     """
 
     def __init__(
@@ -37,20 +36,16 @@ class GhostModule(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation as in GhostNet: a quarter of the channels, ReLU, hard sigmoid.
+    """Squeeze-and-excitation as in GhostNet: a quarter of the channels, ReLU, hard sigmoid."""
 
-    Args:
-        channels: Channels of input and output.
-    """
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        hidden = make_divisible(channels / 4)
-        self.reduce = nn.Conv2d(channels, hidden, 1)
-        self.expand = nn.Conv2d(hidden, channels, 1)
+        hidden = make_divisible(dim / 4)
+        self.reduce = nn.Conv2d(dim, hidden, 1)
+        self.expand = nn.Conv2d(hidden, dim, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps N x channels x H x W to the same shape."""
+        """Maps N x dim x H x W to the same shape."""
         gate = self.expand(self.reduce(x.mean((2, 3), keepdim=True)).relu())
         return x * nn.functional.hardsigmoid(gate)
 
@@ -67,7 +62,6 @@ class GhostBottleneck(nn.Module):
         kernel_size: Side of the depthwise convolutions of a strided bottleneck, in pixels.
         stride: 1, or 2 to halve the map.
         se: Whether to use squeeze-and-excitation on the hidden channels.
-        norm_cfg: Config of the normalisation layers.
     """
 
     def __init__(

@@ -13,7 +13,6 @@ class ResidualBlock(nn.Module):
     """``x + gamma * drop_path(branch(x))``; a subclass defines ``branch``, which ends in ``project``.
 
     Args:
-        dim: Channels of input and output.
         drop_path: Probability of dropping the branch for a sample in training. On a map that is cut
             into windows each window counts as a sample. Defaults to 0.
         layer_scale_init_value: Initial value of the 1 x dim x 1 x 1 factor ``gamma`` of the branch, 0
@@ -52,9 +51,7 @@ class FFN(ResidualBlock):
     """Feed-forward network: 1x1 expand with GELU, 1x1 project, both with BN.
 
     Args:
-        dim: Channels of input and output.
         ratio: Hidden width as a multiple of ``dim``.
-        norm_cfg: Config of the normalisation layers.
         kwargs: ``drop_path`` and ``layer_scale_init_value`` of :class:`ResidualBlock`.
     """
 
@@ -69,10 +66,7 @@ class FFN(ResidualBlock):
 
 
 class ConvBlock(FFN):
-    """ConvNeXt-like block: a 7x7 depthwise convolution with BN before the FFN, in one residual branch.
-
-    Arguments as of :class:`FFN`.
-    """
+    """ConvNeXt-like block: a 7x7 depthwise convolution with BN before the FFN, in one residual branch."""
 
     def __init__(self, dim: int, ratio: int, norm_cfg: dict[str, Any] | None = None, **kwargs: float) -> None:
         super().__init__(dim, ratio, norm_cfg, **kwargs)
@@ -86,11 +80,7 @@ class ConvBlock(FFN):
 class CPE(nn.Module):
     """Conditional position encoding: ``x`` plus a 3x3 depthwise convolution of it, with BN.
 
-    Neither stochastic depth nor layer scale acts here (released code).
-
-    Args:
-        dim: Channels of input and output.
-        norm_cfg: Config of the normalisation layers.
+    It has neither stochastic depth nor layer scale (released code).
     """
 
     def __init__(self, dim: int, norm_cfg: dict[str, Any] | None = None) -> None:
