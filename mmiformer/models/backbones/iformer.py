@@ -19,7 +19,7 @@ from mmiformer.models.layers import CPE, FFN, SHMA, ConvBlock, ConvNorm, merge_w
 
 Arch = dict[str, Any]
 
-
+# Of most sizes.
 _BASE = dict(conv_ratio=4, ffn_ratio=3, qk_divisor=(1, 1, 2, 4))
 
 
