@@ -23,12 +23,12 @@ def build(name: str, indices: tuple[int, ...], **kwargs) -> nn.Module:
     return net
 
 
-# Both ways in which timm taps: a class of the network's own, and children of its containers.
+# Both of timm's kinds of feature extractors: a class of its own, and children of containers.
 @pytest.mark.parametrize(
     ('name', 'indices', 'channels'),
     [('mobilenetv3_small_050', (2, 3, 4), (16, 24, 288)), ('repvit_m0_9', (1, 2, 3), (96, 192, 384))],
 )
-def test_weights_of_the_whole_network_fill_it(tmp_path, name, indices, channels):
+def test_weights_of_a_classifier_are_loaded(tmp_path, name, indices, channels):
     whole = timm.create_model(name).eval()
     file = str(tmp_path / 'model.safetensors')
     safetensors.torch.save_file(whole.state_dict(), file)
@@ -40,7 +40,7 @@ def test_weights_of_the_whole_network_fill_it(tmp_path, name, indices, channels)
     assert net.out_channels == channels == tuple(m.shape[1] for m in maps)
     if name.startswith('repvit'):
         torch.testing.assert_close(maps, tuple(features))
-    else:  # timm's taps of the small network lie before the last convolution; the others are the same.
+    else:  # timm returns the last map before the last convolution; the others are the same.
         torch.testing.assert_close(maps[:2], tuple(features[:2]))
 
 

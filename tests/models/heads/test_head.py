@@ -22,7 +22,7 @@ def classifier(root, name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize('case', ['cls_t', 'cls_m', 'cls_m_distill'])
-def test_golden_logits_of_a_whole_classifier_from_an_official_file(root, tmp_path, case):
+def test_golden_logits_of_a_classifier_from_an_official_file(root, tmp_path, case):
     model = classifier(root, case.replace('cls_', 'iformer_'))
     file = tmp_path / f'{case}.pth'
     torch.save(dict(model=golden.state_dict(case)), file)
