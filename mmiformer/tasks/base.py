@@ -1,4 +1,4 @@
-"""What a task has to state. No toolbox is imported here, or by the tasks before it is needed."""
+"""What a task defines. The toolboxes are imported only when they are needed."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,23 +12,21 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 
-from mmiformer.utils.errors import UserError
-
 
 @dataclass(frozen=True)
 class Metric:
-    """An accuracy that is published and measured.
+    """A published accuracy.
 
     Attributes:
-        title: In tables.
+        title: Its name in tables.
         task: Name of the task.
-        dataset: What it is measured on.
-        model: What around a backbone it is of.
-        key: What mm's evaluators call it.
-        scale: Of mm's value to percent.
-        tolerance: Largest difference of a released file from its published figure, in percent: figures have
-            one digit, and some files are re-runs, as their authors say. Ours (inferred).
-        run_tolerance: The same of a training run: seeds differ by about that much. Ours (inferred).
+        dataset: Name of the data set.
+        model: The model around the backbone.
+        key: Its key in mm's evaluators.
+        scale: Factor from mm's value to percent.
+        tolerance: Largest difference between a released file and its published figure, in percent: figures
+            have one digit, and some files are from another run than the paper's. Ours (inferred).
+        run_tolerance: The same for a training run: seeds differ by about that much. Ours (inferred).
         metafile_task: Name of the task in OpenMMLab's metafiles; None for a detail that metafiles, pictures
             and summaries leave out. Defaults to None.
         metafile_name: Name of the metric in metafiles. Defaults to the title.
@@ -47,34 +45,34 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """For an axis."""
+        """Label of an axis."""
         return f'{self.title}, {self.model} on {self.dataset} (%)'
 
 
 class Painter:
-    """Draws images with their predictions, by the visualizer of a config.
+    """Draws images with their predictions, with the visualizer of a config.
 
     Args:
         cfg: The config.
-        dataset_meta: Names of the classes, and their colours where the task has some of its own.
-        score_thr: Least score of an object to draw. Defaults to 0.5.
+        dataset_meta: Names of the classes, and their colours if the data set has them.
+        score_thr: Least score of the objects to draw. Defaults to 0.5.
     """
 
     columns = 2  # Of panels, in a picture of several images.
 
     def __init__(self, cfg: Config, dataset_meta: dict[str, Any], score_thr: float = 0.5) -> None:
-        # Another name and no backend: this one writes nothing by itself.
+        # A name of its own, since visualizers are global, and no backend, so that it writes no files.
         self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='mmiformer', vis_backends=None))
         self.visualizer.dataset_meta = dataset_meta
         self.score_thr = score_thr
 
     def draw(self, image: np.ndarray, sample: Any, truth: bool = False, **options: Any) -> np.ndarray:
-        """Draws the prediction, or the truth, upon an image.
+        """Draws the prediction, or the ground truth, on an image.
 
         Args:
             image: RGB, H x W x 3, uint8.
             sample: The data sample of the model's ``test_step``.
-            truth: Whether to draw the truth instead of the prediction. Defaults to False.
+            truth: Whether to draw the ground truth instead of the prediction. Defaults to False.
             options: Further arguments of the visualizer's ``add_datasample``.
 
         Returns:
@@ -94,24 +92,24 @@ class Painter:
         raise NotImplementedError
 
     def panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
-        """Shows one of several images in axes of matplotlib: the truth beside the prediction."""
+        """Shows ground truth and prediction of one of several images in axes of matplotlib."""
         pair = [self.draw(image, sample, truth=True), self.draw(image, sample)]
         axes.imshow(np.concatenate(pair, axis=1))
         axes.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
 
     def legend(self, samples: Sequence[Any]) -> dict[str, Any] | None:
-        """Arguments of matplotlib's ``legend`` for predictions of several images; None for no legend."""
+        """Arguments of matplotlib's ``legend`` for several images; None for no legend."""
         return None
 
 
 class Task:
-    """What is particular to a task: a subclass for each, in a file of its own, see :func:`register`."""
+    """What is particular to a task; a subclass for each."""
 
-    name: str  # For the command line.
+    name: str  # Its key.
     folder: str  # Of its configs, below ``configs``.
     scope: str  # ``default_scope`` of its configs: the package of its toolbox.
     metrics: dict[str, Metric]  # By their keys in the zoo.
-    input_size: tuple[int, int]  # Height and width, in pixels, of what its models mostly see.
+    input_size: tuple[int, int]  # Usual height and width of the images in pixels.
     # Ends of the keys of a model's parts whose num_classes is that of the data set.
     class_counts: tuple[str, ...] = ()
     # Import paths of metrics that work on part of a data set, by the type name of one that does not.
@@ -120,18 +118,18 @@ class Task:
     toy_data: str  # Import path of a :class:`~mmiformer.datasets.toy.folder.ToyData`.
     toy_batch_size: int
     toy_lr: float  # Of AdamW.
-    # Import paths of subclasses of :class:`~mmiformer.deploy.wrappers.ExportWrapper`, by the type name of
-    # the model that each wraps; '*' is for all other models of the toolbox. Files of new heads add theirs.
+    # Import paths of subclasses of :class:`~mmiformer.deploy.wrappers.ExportWrapper` by the type of the
+    # model, '*' for all others of the toolbox.
     export_wrappers: dict[str, str]
     inferencer_type: str  # Import path of the toolbox's inferencer.
     painter: type[Painter]
 
     def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
-        """Type, folders and files of the toy data for a config; what all tasks share is added to it."""
+        """Config of the toy data's type, folders and files."""
         raise NotImplementedError
 
     def fit_to_toy_data(self, cfg: Config) -> int:
-        """Fits image sizes and the like of a config, in place; returns the number of iterations to train."""
+        """Reduces the image sizes in a config, in place; returns the number of training iterations."""
         raise NotImplementedError
 
     def training_outputs(self, model: Any, image: Any) -> Any:
@@ -139,17 +137,16 @@ class Task:
         return model(image)
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
-        """Makes the toolbox's own inferencer, with its model and its loading transform replaced.
+        """Makes the toolbox's inferencer, with its model and loading transform replaced.
 
         Args:
             cfg: The config.
-            model: The model with its weights, classes in ``dataset_meta``.
-            load: The transform that reads an image.
+            model: The model with its weights, and its classes in ``dataset_meta``.
+            load: Transform that reads an image.
             kwargs: Further arguments of the inferencer, ``device`` among them.
         """
         with warnings.catch_warnings():
-            # That no checkpoint is loaded into the model which it builds.
-            warnings.simplefilter('ignore')
+            warnings.simplefilter('ignore')  # It warns that its own model has no checkpoint.
             result = resolve_name(self.inferencer_type)(cfg, **kwargs)
         for step in result.pipeline.transforms:
             if hasattr(step, 'from_file'):
@@ -159,35 +156,3 @@ class Task:
         model.cfg = cfg
         result.model = model
         return result
-
-
-TASKS: dict[str, Task] = {}  # By name.
-METRICS: dict[str, Metric] = {}  # Of all tasks.
-MAIN_METRICS: list[str] = []
-
-
-def register(task: type[Task]) -> type[Task]:
-    """Adds a task to :data:`TASKS`; a class decorator."""
-    TASKS[task.name] = task()
-    METRICS.update(task.metrics)
-    MAIN_METRICS.extend(key for key, metric in task.metrics.items() if metric.metafile_task)
-    return task
-
-
-def task_of(cfg: Config, purpose: str = 'the config') -> Task:
-    """The task of a config.
-
-    Args:
-        cfg: The config.
-        purpose: What the task is asked for, for the message.
-
-    Raises:
-        UserError: If its ``default_scope`` is that of no task.
-    """
-    scope = cfg.get('default_scope')
-    scopes = {task.scope: task for task in TASKS.values()}
-    if scope not in scopes:
-        raise UserError(
-            purpose, f"default_scope='{scope}' is of no known task", f'set it to one of {", ".join(scopes)}'
-        )
-    return scopes[scope]

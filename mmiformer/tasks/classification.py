@@ -1,4 +1,4 @@
-"""A class for each image: mmpretrain and ImageNet."""
+"""Image classification: mmpretrain and ImageNet."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config, ConfigDict
 
-from mmiformer.tasks.base import Metric, Painter, Task, register
+from mmiformer.tasks.base import Metric, Painter, Task
 
 
 class ClassificationPainter(Painter):
-    """Shows an image with its most probable classes."""
+    """Plots an image with its most probable classes."""
 
     columns = 4
 
     def best(self, sample: Any, number: int = 5) -> list[tuple[str, float]]:
-        """Names and probabilities of the most probable classes, the best first."""
+        """Names and probabilities of the most probable classes, best first."""
         names, scores = self.visualizer.dataset_meta['classes'], sample.pred_score.cpu()
-        found = scores.topk(min(number, len(scores)))
-        return [(names[i], p) for p, i in zip(found.values.tolist(), found.indices.tolist(), strict=True)]
+        order = scores.argsort(descending=True)[:number].tolist()
+        return [(names[i], float(scores[i])) for i in order]
 
     def save(self, image: np.ndarray, sample: Any, out: Path) -> None:
         """Writes the image with the probabilities of the five best classes beside it."""
         from matplotlib.figure import Figure
 
         height, width = image.shape[:2]
-        inches = min(5 * width / height, 20)  # A panorama is shown smaller.
+        inches = min(5 * width / height, 20)
         figure = Figure(figsize=(inches + 5, 5), dpi=100)
         left, right = figure.subplots(1, 2, width_ratios=(inches, 3))
         left.imshow(image)
@@ -50,7 +50,7 @@ class ClassificationPainter(Painter):
         return f'{"".join(bars)}{len(best)} best of {len(sample.pred_score)} classes'
 
     def panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
-        """Shows an image with its best class and, where that is wrong, the true one."""
+        """Shows an image with its best class and, if that is wrong, the true one."""
         label, truth = int(sample.pred_label), int(sample.gt_label)
         best, share = self.best(sample, 1)[0]
         wrong = '' if label == truth else f'\nis: {self.visualizer.dataset_meta["classes"][truth]}'
@@ -58,9 +58,8 @@ class ClassificationPainter(Painter):
         axes.set_title(f'{best} {share:.0%}{wrong}', fontsize=9, color='tab:red' if wrong else 'black')
 
 
-@register
 class Classification(Task):
-    """See :class:`Task`."""
+    """Image classification."""
 
     name, folder, scope = 'cls', 'classification', 'mmpretrain'
     metrics = dict(
@@ -88,10 +87,10 @@ class Classification(Task):
         )
 
     def fit_to_toy_data(self, cfg: Config) -> int:
-        """Makes images small, and has a small untrained teacher, whose weights need not be fetched."""
+        """Also replaces a teacher by a small untrained one, which needs no download."""
         side = 80
         sizes = dict(
-            # As published a crop may be a twelfth of the image: the item would often be no part of it.
+            # Published crops are as small as a twelfth of the image: many would not contain the item.
             RandomResizedCrop=dict(scale=(side, side), crop_ratio_range=(0.5, 1.0)),
             ResizeEdge=dict(scale=side * 256 // 224),
             CenterCrop=dict(crop_size=(side, side)),
@@ -107,20 +106,20 @@ class Classification(Task):
                 head=dict(cfg.model.head, num_heads=1, in_channels=256),
             )
         for hook in cfg.get('custom_hooks', []):
-            if hook.type == 'EMAHook':  # As published it would still be at the initial weights.
+            if hook.type == 'EMAHook':  # The published one averages over more steps than these.
                 hook.momentum = 0.02
         return 1100
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
-        """See :meth:`Task.inferencer`; this one has no loading transform."""
+        """See :meth:`Task.inferencer`; mmpretrain's has no loading transform."""
         del kwargs['device']
-        model._config, model._dataset_meta = cfg, model.dataset_meta  # Where the inferencer looks for them.
+        model._config, model._dataset_meta = cfg, model.dataset_meta  # The inferencer reads them there.
         result = resolve_name(self.inferencer_type)(model, **kwargs)
-        theirs = result.preprocess
+        preprocess = result.preprocess
 
-        def preprocess(inputs: list[Any], batch_size: int = 1) -> Iterator[Any]:
+        def load_and_preprocess(inputs: list[Any], batch_size: int = 1) -> Iterator[Any]:
             images = (load(dict(img_path=one))['img'] if isinstance(one, str) else one for one in inputs)
-            return theirs(images, batch_size)
+            return preprocess(images, batch_size)
 
-        result.preprocess = preprocess
+        result.preprocess = load_and_preprocess
         return result

@@ -1,4 +1,4 @@
-"""Objects in boxes and masks: mmdet and COCO."""
+"""Object detection and instance segmentation: mmdet and COCO."""
 
 from pathlib import Path
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from mmiformer.tasks.base import Metric, Painter, Task, register
+from mmiformer.tasks.base import Metric, Painter, Task
 
 
 class DetectionPainter(Painter):
-    """Draws objects upon a picture of the image's own size."""
+    """Draws objects on an image."""
 
     def draw(self, image: np.ndarray, sample: Any, truth: bool = False, **options: Any) -> np.ndarray:
         """See :meth:`Painter.draw`."""
         return super().draw(image, sample, truth, pred_score_thr=self.score_thr, **options)
 
     def summary(self, sample: Any) -> str:
-        """The number of objects that are drawn."""
+        """The number of drawn objects."""
         drawn = int((sample.pred_instances.scores >= self.score_thr).sum())
         return f'{drawn} objects with a score of at least {self.score_thr}'
 
@@ -26,9 +26,8 @@ def _metric(title: str, key: str, metafile_task: str | None = None) -> Metric:
     return Metric(title, 'det', 'COCO', 'Mask R-CNN 1x', f'coco/{key}', 100, 0.3, 0.5, metafile_task)
 
 
-@register
 class Detection(Task):
-    """See :class:`Task`."""
+    """Object detection and instance segmentation."""
 
     name, folder, scope = 'det', 'detection', 'mmdet'
     metrics = dict(
@@ -42,7 +41,7 @@ class Detection(Task):
     class_counts = ('bbox_head', 'mask_head')
     subset_metrics = dict(CocoMetric='mmiformer.datasets.coco.SeenCocoMetric')
     input_size = (800, 1088)  # An image of 4:3 in the published schedule.
-    images = 117_266, 5_000  # COCO 2017 without training images that have no box.
+    images = 117_266, 5_000  # COCO 2017, less the training images without boxes.
     toy_data = 'mmiformer.datasets.toy.coco.TOY_DATA'
     toy_batch_size, toy_lr = 4, 5e-4
     export_wrappers = dict(
@@ -64,9 +63,9 @@ class Detection(Task):
         )
 
     def fit_to_toy_data(self, cfg: Config) -> int:
-        """Makes images small, and samples fewer RoIs."""
+        """Also samples fewer RoIs."""
         two_stage = 'rcnn' in cfg.model.get('train_cfg', {})
-        # Most of a step's time is spent in the heads' 3x3 convolutions on the finest map, of stride 4 or 8.
+        # The heads' 3x3 convolutions on the finest map, of stride 4 or 8, take most of the time.
         side = 192 if two_stage else 224
         for name in ('train', 'val', 'test'):
             dataset = cfg[f'{name}_dataloader'].dataset
@@ -80,7 +79,7 @@ class Detection(Task):
         cfg.model.train_cfg.rcnn.sampler.num = 32
         cfg.model.train_cfg.rpn_proposal.update(nms_pre=500, max_per_img=200)
         cfg.model.test_cfg.rpn.update(nms_pre=500, max_per_img=200)
-        cfg.model.test_cfg.rcnn.max_per_img = 20  # Each gets a mask; an image has 5 objects at the most.
+        cfg.model.test_cfg.rcnn.max_per_img = 20  # An image has at most 5 objects.
         return 340
 
     def training_outputs(self, model: Any, image: Any) -> Any:

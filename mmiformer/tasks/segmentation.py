@@ -1,4 +1,4 @@
-"""A class for each pixel: mmseg and ADE20K."""
+"""Semantic segmentation: mmseg and ADE20K."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from mmiformer.tasks.base import Metric, Painter, Task, register
+from mmiformer.tasks.base import Metric, Painter, Task
 from mmiformer.utils.configs import walk
 
 
 def class_shares(*label_maps: Any) -> dict[int, float]:
-    """Share of the pixels by index of a class, the largest first.
+    """Each class's share of the pixels, by its index, largest first.
 
     Args:
-        label_maps: mmseg's ``PixelData`` of 1 x H x W; 255, which is no class, is left out.
+        label_maps: mmseg's ``PixelData`` of 1 x H x W; pixels of 255 (ignored) do not count.
     """
     labels = torch.cat([m.data.flatten() for m in label_maps]).cpu()
     counts = torch.bincount(labels[labels != 255])
@@ -25,20 +25,20 @@ def class_shares(*label_maps: Any) -> dict[int, float]:
 
 
 class SegmentationPainter(Painter):
-    """Mixes the colours of the classes into the image, with a legend beside it."""
+    """Blends the colours of the classes into the image, with a legend."""
 
     def draw(self, image: np.ndarray, sample: Any, truth: bool = False, **options: Any) -> np.ndarray:
         """See :meth:`Painter.draw`."""
-        # As arrays: mmseg would take a tensor of one pixel for an index.
+        # As an array: mmseg takes a tensor of one pixel for an index.
         return super().draw(image, sample.numpy(), truth, with_labels=False, **options)
 
     def save(self, image: np.ndarray, sample: Any, out: Path) -> None:
-        """Writes the picture, a small one larger, and the legend beside it."""
+        """Writes the picture with a legend on its right; small pictures are enlarged."""
         from matplotlib.figure import Figure
 
         picture = self.draw(image, sample)
         height, width = picture.shape[:2]
-        scale = max(1.0, 480 / max(height, width))  # Beside a smaller picture the legend would be all.
+        scale = max(1.0, 480 / max(height, width))  # Else the legend is larger than the picture.
         figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.imshow(picture)
@@ -50,13 +50,13 @@ class SegmentationPainter(Painter):
         figure.savefig(out, bbox_inches='tight', pad_inches=0.05)
 
     def summary(self, sample: Any) -> str:
-        """The classes with their shares of the pixels."""
+        """The classes and their shares of the pixels."""
         names = self.visualizer.dataset_meta['classes']
         shares = class_shares(sample.pred_sem_seg)
         return ', '.join(f'{names[i].strip()} {share:.1%}' for i, share in shares.items())
 
     def legend(self, samples: Sequence[Any]) -> dict[str, Any]:
-        """Below the panels, of all classes in truth and predictions."""
+        """All classes of ground truth and predictions, below the panels."""
         maps = [m for sample in samples for m in (sample.gt_sem_seg, sample.pred_sem_seg)]
         return dict(self._legend(class_shares(*maps)), loc='lower center', ncols=8)
 
@@ -71,9 +71,8 @@ class SegmentationPainter(Painter):
         return dict(handles=handles, fontsize=9, frameon=False)
 
 
-@register
 class Segmentation(Task):
-    """See :class:`Task`."""
+    """Semantic segmentation."""
 
     name, folder, scope = 'seg', 'segmentation', 'mmseg'
     metrics = dict(
@@ -98,13 +97,13 @@ class Segmentation(Task):
         )
 
     def fit_to_toy_data(self, cfg: Config) -> int:
-        """Makes images and crops small, and drops the weights of classes, which are others."""
+        """Also reduces crops, and drops class weights, since the classes differ."""
         longest, crop = 256, (128, 128)
         parts = [cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader, cfg.tta_pipeline]
         steps = [step for _, step in walk(parts)]
         full = next(step.scale for step in steps if 'scale' in step)[1]
         for step in steps:
-            if 'scale' in step:  # Test-time scales keep their ratio to the first one, that of training.
+            if 'scale' in step:  # Test-time scales keep their ratio to the training scale, the first one.
                 side = longest * step.scale[1] // full
                 step.scale = (side, side)
             if 'ratio_range' in step:
@@ -117,5 +116,5 @@ class Segmentation(Task):
         return 1100
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
-        """See :meth:`Task.inferencer`; this one has to be given the classes."""
+        """See :meth:`Task.inferencer`; mmseg's needs the classes."""
         return super().inferencer(cfg, model, load, **{**model.dataset_meta, **kwargs})

@@ -61,7 +61,9 @@ def test_published_recipe(file):
     if distilled:
         assert (cfg.model.distillation, cfg.model.weight, head.num_heads) == ('hard', 0.5, 2)
         assert cfg.model.teacher == dict(
-            type='TimmClassifier', model_name='regnety_160.deit_in1k', pretrained=True
+            type='TimmClassifier',
+            model_name='regnety_160.deit_in1k',
+            checkpoint_path='https://huggingface.co/timm/regnety_160.deit_in1k/resolve/main/model.safetensors',
         )
     steps = {s.type: s for s in cfg.train_dataloader.dataset.pipeline}
     assert (steps['RandomResizedCrop'].scale, steps['RandomResizedCrop'].interpolation) == (224, 'bicubic')

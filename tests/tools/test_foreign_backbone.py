@@ -1,4 +1,4 @@
-"""A backbone, a config and a head that mmiformer has never heard of."""
+"""A backbone and configs of a user."""
 
 import shutil
 from pathlib import Path
@@ -36,7 +36,7 @@ model = dict(backbone=dict(_delete_=True, type='FooNet', width=16), neck=dict(in
 """
 
 
-def test_it_does_what_ours_do(root, run_tool, tmp_path, monkeypatch):
+def test_own_backbone_with_the_tools(root, run_tool, tmp_path, monkeypatch):
     base = str(root / 'configs/detection/maskrcnn_iformer_t_coco.py')
     config, work_dir = tmp_path / 'maskrcnn_foonet_coco.py', tmp_path / 'run'
     config.write_text(CONFIG.format(base=base))
@@ -66,7 +66,7 @@ def test_it_does_what_ours_do(root, run_tool, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'name', ['maskrcnn_foonet_coco', 'rtmdet_iformer_m_coco', 'foo_in1k', 'fpn_foonet_ade20k']
 )
-def test_a_config_beside_ours_leaves_the_zoo_alone(root, run_tool, tmp_path, monkeypatch, name):
+def test_own_config_does_not_change_the_zoo(root, run_tool, tmp_path, monkeypatch, name):
     before = [entry.name for entry in entries.entries()]
     shutil.copytree(root / 'configs', tmp_path / 'configs')
     folder = dict(coco='detection', in1k='classification', ade20k='segmentation')[name.rpartition('_')[2]]

@@ -8,5 +8,9 @@ model = dict(
     weight=0.5,
     # RegNetY-16GF as DeiT trained it, 82.9 top-1; timm's plain `regnety_160` now means other weights.
     # Needs timm, and fetches 334 MB, when training starts.
-    teacher=dict(type='TimmClassifier', model_name='regnety_160.deit_in1k', pretrained=True),
+    teacher=dict(
+        type='TimmClassifier',
+        model_name='regnety_160.deit_in1k',
+        checkpoint_path='https://huggingface.co/timm/regnety_160.deit_in1k/resolve/main/model.safetensors',
+    ),
 )

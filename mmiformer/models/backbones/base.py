@@ -1,6 +1,5 @@
 """What all backbones share: stages, feature maps, freezing, recomputation, weights."""
 
-import copy
 import logging
 import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -20,16 +19,16 @@ from mmiformer.utils.errors import UserError
 
 MIN_INPUT = 32  # Pixels: the last of the strides 4, 8, 16, 32.
 
-# All networks here start convolutions and linear layers alike (released code of iFormer).
+# Initialisation of convolutions and linear layers in all networks here (released code of iFormer).
 DEFAULT_INIT = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A size that has a name in configs, tables and the benchmark.
+    """A named size of a backbone, as in configs, tables and the benchmark.
 
     Attributes:
-        title: For people.
+        title: Display name.
         arch: Key of ``arch_settings``.
         options: Further arguments of the backbone. Defaults to none.
     """
@@ -40,26 +39,24 @@ class Model:
 
 
 class Backbone(BaseModule):
-    """A stem and four stages whose outputs can be tapped.
+    """Base class: a stem and up to four stages with strides 4, 8, 16, 32.
 
-    A subclass sets ``self.stem`` and ``self.stages`` (as many as ``max(out_indices)`` asks for) and then
-    calls :meth:`finish`. Each stage has an attribute ``blocks``.
-
-    A subclass states what others ask of a network: ``arch_settings``, its archs by name; ``title``, for
-    people; ``models``, its sizes by their names in configs; ``dense_options``, arguments for dense
-    prediction; ``cls_head``, the classifier that belongs to it.
+    A subclass builds ``self.stem`` and ``self.stages`` (a :class:`Stage` each, up to ``max(out_indices)``)
+    and then calls ``self._freeze_stages()``.
 
     Args:
-        out_indices: Stages to return, strictly increasing, out of 0..3 (strides 4, 8, 16, 32).
-        channels: Output channels of each of the four stages.
-        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages: their
-            parameters get no gradient and their norms stay in eval mode.
-        norm_eval: Whether BatchNorm runs on its stored statistics in training too.
-        with_cp: Whether training recomputes the blocks in the backward pass to save memory.
-        init_cfg: As mmengine takes it. ``Pretrained`` accepts what :mod:`mmiformer.checkpoints` reads.
+        channels: Output channels of the four stages. For the others see a subclass.
+
+    Attributes:
+        arch_settings: Architectures by name.
+        title: Display name of the family.
+        models: Its sizes by their names in configs.
+        dense_options: Arguments for dense prediction.
+        cls_head: Import path of its classification head.
+        out_channels: Channels of each returned map.
 
     Raises:
-        UserError: If an argument is out of its range.
+        UserError: If ``out_indices`` are not increasing stage numbers.
     """
 
     arch_settings: dict[str, dict[str, Any]] = {}
@@ -68,107 +65,87 @@ class Backbone(BaseModule):
     dense_options: dict[str, Any] = {}
     cls_head = ''
 
+    stem: nn.Module
+    stages: nn.ModuleList
+
     def __init__(
         self,
-        out_indices: Sequence[int],
+        arch: str | float | Mapping[str, Any],
         channels: Sequence[int],
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        norm_eval: bool,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg or dict(DEFAULT_INIT))
-        out_indices = tuple(out_indices) if isinstance(out_indices, Sequence) else (out_indices,)
-        last = len(channels) - 1
-        if not out_indices or any(
-            not isinstance(i, int) or isinstance(i, bool) or not 0 <= i <= last for i in out_indices
-        ):
+        out_indices = tuple(out_indices)
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2, 3}):
             raise UserError(
-                f'out_indices={out_indices}: expected stage numbers from 0 (stride 4) to {last} (stride 32).'
+                f'out_indices={out_indices}',
+                'expected strictly increasing stage numbers from 0 (stride 4) to 3 (stride 32)',
             )
-        if list(out_indices) != sorted(set(out_indices)):
-            raise UserError(f'out_indices={out_indices}: expected strictly increasing stage numbers.')
-        if not -1 <= frozen_stages <= len(channels):
-            raise UserError(
-                f'frozen_stages={frozen_stages}: expected -1 (none), 0 (stem) or up to {len(channels)}.'
-            )
+        self.arch = 'custom' if isinstance(arch, Mapping) else str(arch)
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
         self.out_channels = tuple(channels[i] for i in out_indices)
-        self.stem: nn.Module
-        self.stages: nn.ModuleList
+        self.register_load_state_dict_pre_hook(_translate_names)
+
+    @classmethod
+    def setting_of(cls, arch: str | float | Mapping[str, Any]) -> Mapping[str, Any]:
+        """The entry of ``arch_settings`` for a name, or the given dict.
+
+        Raises:
+            UserError: If the name is unknown, or the dict has other keys.
+        """
+        # Command lines turn arch=0.5 into a number.
+        setting = arch if isinstance(arch, Mapping) else cls.arch_settings.get(str(arch), {})
+        keys = next(iter(cls.arch_settings.values())).keys()
+        if setting.keys() != keys:
+            names = ', '.join(cls.arch_settings)
+            raise UserError(f'arch={arch!r}', f'expected one of {names}, or a dict of {", ".join(keys)}')
+        return setting
 
     @classmethod
     def arch_of(cls, state_dict: Mapping[str, torch.Tensor]) -> str | None:
-        """Name of the one arch that a state dict (own names, no prefix) belongs to, or None.
-
-        Its last stages may be missing; norms and layer scale, which are set beside the arch, may be any.
-        """
-        given = _shapes(state_dict)
-        stages = {int(key.split('.')[1]) for key in given if re.match(r'stages\.[0-3]\.', key)}
+        """Name of the only arch whose convolutions a state dict (own names, no prefix) can fill, or None."""
         build: Any = cls
-        fitting = []
-        for name in cls.arch_settings if stages else ():
-            with torch.device('meta'):
-                own = build(arch=name, out_indices=(max(stages),)).state_dict()
-            if _shapes(own) == given:
-                fitting.append(name)
+        given = _kernel_sizes(state_dict).items()
+        with torch.device('meta'):
+            fitting = [a for a in cls.arch_settings if given <= _kernel_sizes(build(a).state_dict()).items()]
         return fitting[0] if len(fitting) == 1 else None
 
     @classmethod
     def from_foreign(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Weights by our names, no prefix, out of a file that ``translate`` leaves alone; empty if none."""
+        """Weights under our names, no prefix, from a file that ``translate`` does not know; empty if none."""
         return {}
 
-    def finish(self) -> None:
-        """Freezes stages; a subclass calls it at the end of its ``__init__``."""
-        self._freeze()
-        self.register_load_state_dict_pre_hook(_translate_names)
-
     def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The weights to load, less those of stages past the last out index.
+        """Checks weights and drops those of stages after the last out index.
 
         Args:
-            weights: By the backbone's own names.
+            weights: Tensors under the backbone's own names.
 
         Raises:
-            UserError: If a tensor is missing, left over, of another shape, or not of finite floating-point
-                numbers; names both sides.
+            UserError: If a tensor is missing, unexpected, of another shape, or not of finite floating-point
+                numbers.
         """
         own = self.state_dict()
-        built = tuple(f'stages.{i}.' for i in range(len(self.stages)))
-        given = {k: v for k, v in weights.items() if not k.startswith('stages.') or k.startswith(built)}
-        faults = [
-            f'{key} is {tuple(given[key].shape)} in the weights and {tuple(own[key].shape)} in the network'
-            for key in own
-            if key in given and given[key].shape != own[key].shape
-        ]
-        # Files from before torch 0.4.1 lack the counters, which matter to nothing here.
-        faults += [
-            f'{key} is in the network and not in the weights'
-            for key in own
-            if key not in given and not key.endswith('num_batches_tracked')
-        ]
-        faults += [f'{key} is in the weights and not in the network' for key in given if key not in own]
-        if faults:
-            guess = self.arch_of(weights)
-            layer_scale = 'gamma' in faults[0] and 'set layer_scale_init_value=1e-6 (H) or 0, or '
+        not_built = tuple(f'stages.{i}.' for i in range(len(self.stages), 4))
+        given = {key: value for key, value in weights.items() if not key.startswith(not_built)}
+        if faults := differences(own, given):
+            remedy = 'use the file that belongs to the config'
+            if 'gamma' in faults[0]:
+                remedy = 'set layer_scale_init_value=1e-6 (H) or 0 (all others)'
             raise UserError(
-                f"the weights do not fit {type(self).__name__} with arch='{getattr(self, 'arch', '')}'",
-                f'{faults[0]}{f" (and {len(faults) - 1} more)" if faults[1:] else ""}',
-                f'they are of {f"arch {guess!r}" if guess else "no published arch"}, so '
-                f'{layer_scale or ""}name the file that belongs to the config',
+                f"the weights do not fit {type(self).__name__} with arch='{self.arch}'",
+                f'{faults[0]} (one of {len(faults)} differences); they are of arch '
+                f'{self.arch_of(weights) or "unknown"!r}',
+                remedy,
             )
         for key, value in given.items():
-            _check_numbers(key, value, own[key].dtype)
-        if left := sorted({k.split('.')[1] for k in weights if k not in given}):
-            print_log(
-                f'{len(weights) - len(given)} tensors of stage {", ".join(left)} not loaded: out_indices='
-                f'{self.out_indices} does not build it.',
-                logger='current',
-            )
+            if own[key].is_floating_point():
+                _check_numbers(key, value)
         return given
 
     def init_weights(self) -> None:
@@ -177,23 +154,20 @@ class Backbone(BaseModule):
         Raises:
             UserError: If the file is missing, unsafe, damaged, or of another network.
         """
-        given = self.init_cfg  # type: ignore[has-type]  # mmengine is untyped.
-        init_cfgs = given if isinstance(given, list) else [given]
-        pretrained = [c for c in init_cfgs if c['type'] in ('Pretrained', PretrainedInit)]
-        self.init_cfg = [c for c in init_cfgs if c not in pretrained]
-        if self.init_cfg or not pretrained:
-            super().init_weights()
-        self.init_cfg = given
-        if self.norm_eval and not pretrained:
+        init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        for init_cfg in init_cfgs:
+            if init_cfg['type'] in ('Pretrained', PretrainedInit):
+                load_backbone(self, init_cfg['checkpoint'], init_cfg.get('prefix'))
+                self._is_init = True
+                return  # Nothing is left for other initialisers.
+        super().init_weights()
+        if self.norm_eval:
             print_log(
-                f'{type(self).__name__}: norm_eval=True without pretrained weights keeps BatchNorm at 0 and '
-                '1 and does not learn; set norm_eval=False unless a checkpoint follows.',
+                f'{type(self).__name__}: with norm_eval=True and no pretrained weights BatchNorm keeps '
+                'mean 0 and variance 1; set norm_eval=False unless a checkpoint is loaded later.',
                 logger='current',
                 level=logging.WARNING,
             )
-        for init_cfg in pretrained:
-            load_backbone(self, init_cfg['checkpoint'], init_cfg.get('prefix'))
-        self._is_init = True
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to one N x C x ceil(H / s) x ceil(W / s) per out index, s = 4, 8, 16, 32.
@@ -201,12 +175,12 @@ class Backbone(BaseModule):
         Raises:
             UserError: If H or W is below 32 pixels.
         """
-        # A graph with dynamic shapes keeps no branch on them; its exporter states the lower bound.
+        # An exported graph with dynamic shapes cannot branch on them; the exporter states the lower bound.
         if not torch.compiler.is_compiling() and min(x.shape[-2:]) < MIN_INPUT:
             raise UserError(
                 type(self).__name__,
                 f'the input is {x.shape[-2]}x{x.shape[-1]} pixels',
-                f'expected at least {MIN_INPUT}x{MIN_INPUT}, so resize or pad it',
+                f'resize or pad it to at least {MIN_INPUT}x{MIN_INPUT}',
             )
         x = self.stem(x)
         outputs = []
@@ -219,83 +193,111 @@ class Backbone(BaseModule):
     def train(self, mode: bool = True) -> 'Backbone':
         """Sets the mode; frozen stages, and with ``norm_eval`` all BatchNorms, stay in eval mode."""
         super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            hold_statistics(self)
+        self._freeze_stages()
+        if self.norm_eval:
+            freeze_statistics(self)
         return self
 
-    def _freeze(self) -> None:
-        frozen = [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages >= 0:
+            for module in (self.stem, *self.stages[: self.frozen_stages]):
+                module.eval().requires_grad_(False)
 
 
-def _translate_names(
-    backbone: Backbone, state_dict: MutableMapping[str, torch.Tensor], prefix: str, *_: Any
-) -> None:
-    """Lets ``load_state_dict``, and so mmengine's loaders, fill a detector or bare backbone by foreign names.
+class Stage(nn.Module):
+    """Downsampling, then blocks.
 
-    It keeps torch's contract: with ``strict=False`` what does not fit is left out.
+    Args:
+        blocks: Modules that map N x C x H x W to maps of the same height and width, or of half of it.
+        with_cp: Whether training recomputes the blocks in the backward pass to save memory.
+        downsample: Runs before the blocks. Defaults to None, nothing.
     """
-    if prefix not in ('', 'backbone.'):
-        return
-    translation = translate(state_dict)
-    if translation.recognised:
-        given = {k: v for k, v in translation.state_dict.items() if prefix or k.startswith('backbone.')}
-        state_dict.clear()
-        state_dict.update({k if prefix else k.removeprefix('backbone.'): v for k, v in given.items()})
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], with_cp: bool, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.downsample = downsample or nn.Identity()
+        self.blocks = nn.ModuleList(blocks)
+        self.with_cp = with_cp
+
+    def run_block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Runs one of the blocks; with ``with_cp`` the backward pass runs it again."""
+        if not (self.with_cp and block.training and torch.is_grad_enabled()):
+            return block(x)
+        return checkpoint(
+            block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(block))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps N x C x H x W to N x C' x ceil(H / 2) x ceil(W / 2), or x H x W in a first stage."""
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = self.run_block(block, x)
+        return x
 
 
-def hold_statistics(model: nn.Module) -> None:
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    # The recomputation must not count the same batch twice in the running statistics.
+    momenta = {m: m.momentum for m in block.modules() if isinstance(m, _BatchNorm)}
+    for norm in momenta:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+
+
+def freeze_statistics(model: nn.Module) -> None:
     """Puts every BatchNorm of ``model``, in place, into eval mode."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
-def _shapes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    own = r'(stem|stages)\.(?!.*(\.norm\.\w+|\.gamma)$)'
-    return {key: value.shape for key, value in state_dict.items() if re.match(own, key)}
+def differences(network: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Describes each difference in names and shapes between weights and a network."""
+
+    def shape(tensor: torch.Tensor | None) -> str:
+        return 'missing' if tensor is None else str(tuple(tensor.shape))
+
+    pairs = {key: (shape(weights.get(key)), shape(network.get(key))) for key in {**network, **weights}}
+    return [
+        f'{key} is {theirs} in the weights and {ours} in the network'
+        for key, (theirs, ours) in pairs.items()
+        # Files from before torch 0.4.1 have no counters.
+        if theirs != ours and not (theirs == 'missing' and key.endswith('num_batches_tracked'))
+    ]
 
 
-def run_block(block: nn.Module, x: torch.Tensor, with_cp: bool) -> torch.Tensor:
-    """Runs a block on N x C x H x W, in training with ``with_cp`` by recomputing it in the backward."""
-    if not (with_cp and block.training and torch.is_grad_enabled()):
-        return block(x)
-    return checkpoint(
-        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
-    )
+def _translate_names(
+    backbone: Backbone, state_dict: MutableMapping[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Makes ``load_state_dict``, and so mmengine's loaders, accept the names of the authors and of timm."""
+    translation = translate(state_dict)
+    if translation.recognised and prefix in ('', 'backbone.'):
+        renamed = dict(translation.state_dict)
+        if not prefix:
+            renamed = {
+                k.removeprefix('backbone.'): v for k, v in renamed.items() if k.startswith('backbone.')
+            }
+        state_dict.clear()
+        state_dict.update(renamed)
 
 
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    # The recomputation sees the same batch once more and would count it twice in the running statistics.
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    kept = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked = count
+def _kernel_sizes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {
+        k: v.shape for k, v in state_dict.items() if re.match(r'(stem|stages)\..*weight', k) and v.ndim == 4
+    }
 
 
-def _check_numbers(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
-    kind = 'floating-point' if dtype.is_floating_point else 'whole'
-    fits = (
-        tensor.is_floating_point() if dtype.is_floating_point else tensor.dtype in (torch.int64, torch.int32)
-    )
-    if tensor.layout != torch.strided or tensor.is_meta or not fits:
-        raise UserError(
-            f'{name} is {tensor.dtype}, {tensor.layout}{", without numbers" if tensor.is_meta else ""}; '
-            f'expected a dense tensor of {kind} numbers.'
-        )
-    finite = tensor.to(dtype).isfinite()
-    if not finite.all():
-        raise UserError(
-            f'{name} holds NaN or infinity ({int((~finite).sum())} of {tensor.numel()} numbers), as after a '
-            'run that diverged or on a failing disk; take an earlier checkpoint, or fetch it again.'
-        )
+def _check_numbers(name: str, tensor: torch.Tensor) -> None:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+        problem = f'is {tensor.dtype}, {tensor.layout} on {tensor.device}, not a dense floating-point tensor'
+    elif bad := int((~tensor.float().isfinite()).sum()):
+        problem = f'holds NaN or infinity ({bad} of {tensor.numel()} numbers)'
+    else:
+        return
+    raise UserError(name, problem, 'use an earlier checkpoint or fetch the file again')

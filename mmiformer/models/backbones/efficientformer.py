@@ -14,11 +14,11 @@ from mmiformer.models.backbones.timm_features import TIMMFeatures
 
 
 class EfficientFormerFeatures(TIMMFeatures):
-    """timm's ``EfficientFormer`` or ``EfficientFormerV2``, which are made for 224x224, at any size.
+    """timm's ``EfficientFormer`` or ``EfficientFormerV2``, which are for 224x224, on images of any size.
 
-    Their attention adds a learnt number to each pair of tokens. At another size than 224x224 that matrix of
-    queries x keys is resized, bicubic, to the tokens at hand, as the authors' own detectors do. (Theirs start
-    from zeros and resize the matrix of 800x800; here it is that of the weights.) At 224x224 nothing changes.
+    Their attention has a learned bias for each pair of tokens. At other sizes than 224x224 this matrix of
+    queries x keys is resized (bicubic), as in the authors' detectors. (Theirs start from zeros and resize
+    the matrix of 800x800; here it is that of the weights.) At 224x224 nothing changes.
 
     Args:
         model_name: timm's name of the network.
@@ -29,7 +29,7 @@ class EfficientFormerFeatures(TIMMFeatures):
         super().__init__(model_name, **kwargs)
         for name, module in list(self.named_modules()):
             if kind := _ANY_SIZE.get(type(module)):
-                # The same parameters and children under a subclass, which looks at the map's size.
+                # The same parameters and children in a subclass that reads the map's size.
                 resized = kind.__new__(kind)
                 resized.__dict__.update(module.__dict__)
                 self.set_submodule(name, resized)
@@ -59,7 +59,7 @@ class _Attention2d(_ResizedBiases, Attention2d):
         size = x.shape[-2:]
         self.resolution = tuple(size) if self.stride_conv is None else _halved(size)
         self.N = self.queries = self.keys = math.prod(self.resolution)
-        # An odd map is halved, rounded up, and doubled: one row or column too many.
+        # An odd side is halved, rounded up, and doubled: one too many.
         return super().forward(x)[..., : size[0], : size[1]]
 
 
@@ -75,7 +75,7 @@ class _EfficientFormer(EfficientFormer):
     def forward_intermediates(
         self, x: torch.Tensor, indices: Sequence[int], **options: Any
     ) -> list[torch.Tensor]:
-        # The last stage ends in tokens, which timm lays out as half of the map before, rounded down.
+        # timm reshapes the tokens of the last stage to half of the map before, rounded down.
         last = self.num_stages - 1
         if last not in indices:
             return super().forward_intermediates(x, indices, **options)

@@ -1,10 +1,11 @@
 """MoCoViT: Mobile Convolutional Vision Transformer (2022), and GhostNet, which it is built from.
 
 Paper: arXiv 2205.12635, by its abstract and figure; no code or weights were ever released. What neither
-says is inferred, by counting against the published multiply-adds and parameters, and marked.
+says is inferred from the published multiply-adds and parameters, and marked as inferred.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,13 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmiformer.checkpoints.translation import NAMINGS, Naming
-from mmiformer.models.backbones.base import Backbone, Model, run_block
-from mmiformer.models.layers import ConvNorm, GhostBottleneck, MobileTransformerBlock, make_divisible
-from mmiformer.utils.errors import UserError
+from mmiformer.models.backbones.base import Backbone, Model, Stage
+from mmiformer.models.layers import ConvNorm, GhostBottleneck, MoSA, make_divisible
 
 Arch = dict[str, Any]
 
-# GhostNet (arXiv 1911.11907, table 1) by stages of stride 4, 8, 16, 32: kernel, hidden and output channels,
-# squeeze-and-excitation; the first one of each stage has stride 2.
+# GhostNet's bottlenecks (arXiv 1911.11907, table 1) in the stages of stride 4, 8, 16, 32: kernel size, hidden
+# channels, output channels, squeeze-and-excitation. The first one of each stage has stride 2.
 _STAGES: tuple[tuple[tuple[int, int, int, bool], ...], ...] = (
     ((3, 48, 24, False), (3, 72, 24, False)),
     ((5, 72, 40, True), (5, 120, 40, True)),
@@ -56,23 +56,24 @@ class MoCoViT(Backbone):
         out_indices: Stages to return, strictly increasing, out of 0..3 (strides 4, 8, 16, 32: for ``'1.0'``
             24, 40, 112, 160 channels); stages past the last are not built. Defaults to ``(3,)``.
         frozen_stages: -1 freezes nothing, 0 the stem, n also the first n stages. Defaults to -1.
-        norm_eval: Whether BatchNorm runs on stored statistics in training too (needs pretrained weights).
+        norm_eval: Whether BatchNorm uses its stored statistics in training too (needs pretrained weights).
             Defaults to False.
-        norm_cfg: Normalisation layer, as mmcv takes it. Defaults to ``dict(type='BN')``.
+        norm_cfg: Config of the normalisation layers. Defaults to ``dict(type='BN')``.
         with_cp: Whether to save memory in training by recomputing blocks. Defaults to False.
-        init_cfg: As mmengine takes it; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` accepts our own
-            files, and timm's ``ghostnet_100`` for ``'ghostnet'``. Defaults to truncated normal, std 0.02.
+        init_cfg: Initialisation config of mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)``
+            accepts our own files, and timm's ``ghostnet_100`` for ``'ghostnet'``. Defaults to truncated
+            normal, std 0.02.
 
     Raises:
-        UserError: If an argument is out of its range.
+        UserError: If ``arch`` or ``out_indices`` are invalid.
 
     Example:
         >>> MoCoViT('1.0', out_indices=(1, 2, 3))(torch.rand(1, 3, 64, 64))[2].shape
         torch.Size([1, 160, 2, 2])
     """
 
-    # width: multiplier of GhostNet's channels. transformers: blocks of the last stage, counted from its end,
-    # that are mobile transformer blocks. 0.5 is inferred.
+    # width: multiplier of GhostNet's channels. transformers: how many of the last stage's last blocks are
+    # mobile transformer blocks. 0.5 is inferred.
     arch_settings: dict[str, Arch] = {
         '1.0': dict(width=1.0, transformers=4),
         '0.5': dict(width=0.5, transformers=4),
@@ -92,15 +93,13 @@ class MoCoViT(Backbone):
         with_cp: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        setting = self._resolve(arch)
+        setting = self.setting_of(arch)
 
         def wide(channels: int) -> int:
             return make_divisible(channels * setting['width'])
 
-        dims = [wide(rows[-1][2]) for rows in _STAGES]
-        super().__init__(out_indices, dims, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.arch = 'custom' if isinstance(arch, Mapping) else str(arch)
-        norm_cfg = norm_cfg or dict(type='BN')
+        channels = [wide(rows[-1][2]) for rows in _STAGES]
+        super().__init__(arch, channels, out_indices, frozen_stages, norm_eval, init_cfg)
         width = wide(16)
         self.stem = nn.Sequential(
             ConvNorm(3, width, 3, stride=2, norm_cfg=norm_cfg, act=nn.ReLU),
@@ -111,76 +110,44 @@ class MoCoViT(Backbone):
             first_transformer = len(rows) - (setting['transformers'] if index == 3 else 0)
             blocks: list[nn.Module] = []
             for number, (kernel_size, hidden, out, se) in enumerate(rows):
-                if number >= first_transformer:
-                    blocks.append(MobileTransformerBlock(wide(out), wide(hidden), se, norm_cfg))
-                else:
-                    stride = 2 if number == 0 else 1
-                    blocks.append(
-                        GhostBottleneck(width, wide(hidden), wide(out), kernel_size, stride, se, norm_cfg)
-                    )
+                stride = 2 if number == 0 else 1
+                block: nn.Module = GhostBottleneck(
+                    width, wide(hidden), wide(out), kernel_size, stride, se, norm_cfg
+                )
+                if number >= first_transformer:  # Its MoFFN is a Ghost bottleneck of stride 1 (figure).
+                    block = nn.Sequential(OrderedDict(mosa=MoSA(width, norm_cfg), moffn=block))
+                blocks.append(block)
                 width = wide(out)
-            self.stages.append(MoCoViTStage(blocks, with_cp))
-        self.finish()
+            self.stages.append(Stage(blocks, with_cp))
+        self._freeze_stages()
 
     @classmethod
     def from_foreign(cls, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Takes timm's ``ghostnet_*``, whose names mmpretrain's ``TimmClassifier`` has too."""
-        return _translate_ghostnet(state_dict)
-
-    @classmethod
-    def _resolve(cls, arch: str | float | Arch) -> Arch:
-        """The setting of an arch name or of a user's dict, checked."""
-        if isinstance(arch, float):
-            arch = str(arch)  # What a command line makes of arch=0.5.
-        if isinstance(arch, str):
-            if arch not in cls.arch_settings:
-                raise UserError(
-                    f"arch='{arch}': expected one of {', '.join(cls.arch_settings)}, or a dict with the keys "
-                    'width, transformers.'
-                )
-            return cls.arch_settings[arch]
-        if not isinstance(arch, Mapping) or set(arch) != {'width', 'transformers'}:
-            raise UserError(
-                f'arch={arch!r}: expected one of {", ".join(cls.arch_settings)}, or a dict with exactly the '
-                'keys width, transformers.'
-            )
-        width, transformers = arch['width'], arch['transformers']
-        if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
-            raise UserError('arch (dict)', f"'width' is {width!r}", 'expected a positive number')
-        if isinstance(transformers, bool) or transformers not in range(5):
-            raise UserError('arch (dict)', f"'transformers' is {transformers!r}", 'expected 0 to 4 blocks')
-        return dict(arch)
+        """Translates timm's ``ghostnet_*``, which mmpretrain's ``TimmClassifier`` names alike."""
+        if not {'conv_stem.weight', 'blocks.0.0.ghost1.primary_conv.0.weight'} <= state_dict.keys():
+            return {}
+        result = {}
+        for key, value in state_dict.items():
+            block = re.match(r'blocks\.\d+\.\d+\.', key)
+            renamed = key
+            if block and block[0] in _GHOSTNET_BLOCKS:
+                renamed = _GHOSTNET_BLOCKS[block[0]] + key[block.end() :]
+            for pattern, replacement in _GHOSTNET_RENAMES:
+                renamed = re.sub(pattern, replacement, renamed)
+            if renamed.startswith(('stem.', 'stages.')):
+                result[renamed] = value
+        return result
 
 
-class MoCoViTStage(nn.Module):
-    """Blocks one after the other.
-
-    Args:
-        blocks: The blocks.
-        with_cp: Whether to save memory in training by recomputing them.
-    """
-
-    def __init__(self, blocks: Sequence[nn.Module], with_cp: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.with_cp = with_cp
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps N x C x H x W to N x C' x ceil(H / 2) x ceil(W / 2)."""
-        for block in self.blocks:
-            x = run_block(block, x, self.with_cp)
-        return x
-
-
-# GhostNet's blocks.I.J in timm, by our names: the first bottleneck belongs to the stem.
-_GHOSTNET_BLOCKS = [
-    'stem.1',
-    *('stages.0.blocks.0', 'stages.0.blocks.1', 'stages.1.blocks.0', 'stages.1.blocks.1'),
-    *(f'stages.2.blocks.{i}' for i in range(6)),
-    *(f'stages.3.blocks.{i}' for i in range(5)),
-]
-_GHOSTNET_ROWS = (1, 1, 1, 1, 1, 1, 5, 1, 4)
-_GHOSTNET = (
+# GhostNet's bottlenecks in timm, in groups of these sizes, and here, where the first one is in the stem.
+_GHOSTNET_BLOCKS = dict(
+    zip(
+        (f'blocks.{i}.{j}.' for i, count in enumerate((1, 1, 1, 1, 1, 1, 5, 1, 4)) for j in range(count)),
+        ('stem.1.', *(f'stages.{i}.blocks.{j}.' for i, rows in enumerate(_STAGES) for j in range(len(rows)))),
+        strict=True,
+    )
+)
+_GHOSTNET_RENAMES = (
     (r'^conv_stem\.', 'stem.0.conv.'),
     (r'^bn1\.', 'stem.0.norm.'),
     (r'\.ghost1\.', '.expand.'),
@@ -190,7 +157,7 @@ _GHOSTNET = (
     (r'\.conv_dw\.', '.depthwise.conv.'),
     (r'\.bn_dw\.', '.depthwise.norm.'),
     (r'\.se\.conv_', '.se.'),
-    # In this order none of them meets what another one made.
+    # In this order no pattern matches the result of another one.
     (r'\.shortcut\.0\.', '.shortcut.0.conv.'),
     (r'\.shortcut\.1\.', '.shortcut.0.norm.'),
     (r'\.shortcut\.2\.', '.shortcut.1.conv.'),
@@ -198,24 +165,6 @@ _GHOSTNET = (
     (r'\.(primary|cheap)\.0\.', r'.\1.conv.'),
     (r'\.(primary|cheap)\.1\.', r'.\1.norm.'),
 )
-
-
-def _translate_ghostnet(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A bare state dict of timm's ``ghostnet_*`` in our names; empty if it is none."""
-    if not {'conv_stem.weight', 'blocks.0.0.ghost1.primary_conv.0.weight'} <= state_dict.keys():
-        return {}
-    rows = [f'blocks.{i}.{j}.' for i, count in enumerate(_GHOSTNET_ROWS) for j in range(count)]
-    names = dict(zip(rows, _GHOSTNET_BLOCKS, strict=True))
-    result = {}
-    for key, value in state_dict.items():
-        row = next((row for row in rows if key.startswith(row)), None)
-        renamed = f'{names[row]}.{key[len(row) :]}' if row else key
-        for pattern, replacement in _GHOSTNET:
-            renamed = re.sub(pattern, replacement, renamed)
-        if renamed.startswith(('stem.', 'stages.')):
-            result[renamed] = value
-    return result
-
 
 NAMINGS.append(
     Naming(

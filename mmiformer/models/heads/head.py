@@ -9,23 +9,18 @@ from torch import nn
 
 from mmiformer.models.backbones.base import DEFAULT_INIT
 from mmiformer.models.layers import AveragedHeads, ConvNorm, NormLinear
-from mmiformer.utils.errors import UserError
 
 
 class NormLinearClsHead(ClsHead):
-    """Average pooling, BatchNorm and a linear layer, once or twice (iFormer's released code).
-
-    Configs name this class by its import path, so that importing mmiformer does not need mmpretrain.
+    """Average pooling, then BatchNorm and a linear layer, once or twice (iFormer's released code).
 
     Args:
         num_classes: Number of classes.
         in_channels: Channels of the backbone's last map.
         num_heads: 1, or 2 for distilled networks, whose logits are averaged. Defaults to 1.
-        init_cfg: As mmengine takes it. Defaults to truncated normal, std 0.02, biases 0 (released code).
+        init_cfg: Initialisation config of mmengine. Defaults to truncated normal, std 0.02, biases 0
+            (released code).
         kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ``ClsHead``.
-
-    Raises:
-        UserError: If a number is out of range.
     """
 
     def __init__(
@@ -36,38 +31,17 @@ class NormLinearClsHead(ClsHead):
         init_cfg: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        init_cfg = init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
-        super().__init__(init_cfg=init_cfg, **kwargs)
-        if num_classes < 1 or in_channels < 1:
-            raise UserError(
-                f'num_classes={num_classes}, in_channels={in_channels}: expected positive integers.'
-            )
-        if num_heads not in (1, 2):
-            raise UserError(f'num_heads={num_heads}: expected 1, or 2 for a distilled network.')
+        super().__init__(init_cfg=init_cfg or dict(DEFAULT_INIT), **kwargs)
         self.num_classes = num_classes
-        self.heads = AveragedHeads([NormLinear(in_channels, num_classes) for _ in range(num_heads)])
-
-    def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """All of ``weights``, by the head's own names.
-
-        Raises:
-            UserError: If they are those of another number of classifiers or classes.
-        """
-        found = sum(key.endswith('linear.weight') for key in weights)
-        if found not in (0, len(self.heads)):
-            raise UserError(
-                f'the weights have {found} classifiers and the config num_heads={len(self.heads)}; use the '
-                f'config {"with" if found == 2 else "without"} "distill" in its name.'
-            )
-        return _of_classes(weights, self.num_classes)
+        self.heads = AveragedHeads(NormLinear(in_channels, num_classes) for _ in range(num_heads))
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Pools the last map: N x in_channels x H x W to N x in_channels."""
-        # Not AdaptiveAvgPool2d: mobile runtimes take this form as it is.
+        # Not AdaptiveAvgPool2d: mobile runtimes support this form.
         return feats[-1].mean((2, 3), keepdim=True).flatten(1)
 
     def forward(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Logits, N x num_classes; the mean of both heads where there are two."""
+        """Logits, N x num_classes; the mean of both heads if there are two."""
         return self.heads(self.pre_logits(feats))
 
     def each_forward(self, feats: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -76,7 +50,7 @@ class NormLinearClsHead(ClsHead):
         return [head(pooled) for head in self.heads]
 
     def loss_of(self, cls_score: torch.Tensor, data_samples: list[DataSample]) -> torch.Tensor:
-        """Loss of logits (N x num_classes) against the samples' labels, or scores where they are mixed."""
+        """Loss of logits (N x num_classes) for the samples' labels, or scores if images are mixed."""
         return self._get_loss(cls_score, data_samples)['loss']
 
 
@@ -84,17 +58,14 @@ class GhostClsHead(ClsHead):
     """1x1 convolution with BN and ReLU, average pooling, hidden layer with ReLU, linear layer (GhostNet).
 
     MoCoViT's figure ends with a 1x1 convolution, pooling and a classifier; the widths and the hidden layer
-    are GhostNet's (inferred: they fit the published parameters). Configs name this class by its
-    import path.
+    are GhostNet's (inferred: they fit the published parameters).
 
     Args:
         num_classes: Number of classes.
-        in_channels: Channels of the backbone's last map.
-        conv_channels: Channels of the convolution. Defaults to six times ``in_channels``: 960 of 160.
-        hidden_channels: Channels of the hidden layer. Defaults to 1280.
+        in_channels: Channels of the backbone's last map. The convolution has six times as many.
         dropout: Probability of dropping a channel before the last layer. Defaults to 0.2 (GhostNet's code).
-        norm_cfg: Normalisation layer, as mmcv takes it. Defaults to BN.
-        init_cfg: As mmengine takes it. Defaults to truncated normal, std 0.02, biases 0.
+        norm_cfg: Config of the normalisation layer. Defaults to ``dict(type='BN')``.
+        init_cfg: Initialisation config of mmengine. Defaults to truncated normal, std 0.02, biases 0.
         kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ``ClsHead``.
     """
 
@@ -102,8 +73,6 @@ class GhostClsHead(ClsHead):
         self,
         num_classes: int,
         in_channels: int,
-        conv_channels: int | None = None,
-        hidden_channels: int = 1280,
         dropout: float = 0.2,
         norm_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -111,36 +80,16 @@ class GhostClsHead(ClsHead):
     ) -> None:
         super().__init__(init_cfg=init_cfg or dict(DEFAULT_INIT), **kwargs)
         self.num_classes = num_classes
-        conv_channels = conv_channels or 6 * in_channels
-        self.conv = ConvNorm(in_channels, conv_channels, 1, norm_cfg=norm_cfg, act=nn.ReLU)
-        self.hidden = nn.Conv2d(conv_channels, hidden_channels, 1)
+        self.conv = ConvNorm(in_channels, 6 * in_channels, 1, norm_cfg=norm_cfg, act=nn.ReLU)
+        self.hidden = nn.Conv2d(6 * in_channels, 1280, 1)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_channels, num_classes)
-
-    def filter_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """All of ``weights``, by the head's own names.
-
-        Raises:
-            UserError: If they are those of another number of classes.
-        """
-        return _of_classes(weights, self.num_classes)
+        self.linear = nn.Linear(1280, num_classes)
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """The hidden layer: N x in_channels x H x W to N x hidden_channels."""
+        """The hidden layer: N x in_channels x H x W to N x 1280."""
         pooled = self.conv(feats[-1]).mean((2, 3), keepdim=True)
         return self.hidden(pooled).relu().flatten(1)
 
     def forward(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Logits, N x num_classes."""
         return self.linear(self.dropout(self.pre_logits(feats)))
-
-
-def _of_classes(weights: dict[str, torch.Tensor], num_classes: int) -> dict[str, torch.Tensor]:
-    for key, weight in weights.items():
-        if key.endswith('linear.weight') and weight.shape[0] != num_classes:
-            raise UserError(
-                f"the weights' classifier has {weight.shape[0]} classes and the config's head num_classes="
-                f'{num_classes}; set num_classes to it, or to train other classes start from the backbone '
-                'alone (model.backbone.init_cfg).'
-            )
-    return weights

@@ -1,6 +1,10 @@
-"""The parts that the networks share."""
+"""The parts that the networks share.
 
-from mmiformer.models.layers.attention import SHMA, Attention, MobileTransformerBlock, MoSA
+In all of them ``dim`` is the number of input and output channels, and ``norm_cfg`` the config of the
+normalisation layers, ``dict(type='BN')`` if None.
+"""
+
+from mmiformer.models.layers.attention import SHMA, Attention, MoSA
 from mmiformer.models.layers.conv_norm import ConvNorm, InPlaceGELU
 from mmiformer.models.layers.ghost import GhostBottleneck, GhostModule, make_divisible
 from mmiformer.models.layers.norm_linear import AveragedHeads, NormLinear
@@ -19,7 +23,6 @@ __all__ = [
     'GhostModule',
     'InPlaceGELU',
     'MoSA',
-    'MobileTransformerBlock',
     'NormLinear',
     'make_divisible',
     'merge_windows',

@@ -1,4 +1,4 @@
-"""The parts of GhostNet (arXiv 1911.11907), which MoCoViT is made of."""
+"""Parts of GhostNet (arXiv 1911.11907) and MoCoViT."""
 
 from typing import Any
 
@@ -9,15 +9,12 @@ from mmiformer.models.layers.conv_norm import ConvNorm
 
 
 class GhostModule(nn.Module):
-    """A 1x1 convolution makes half of the channels, a 3x3 depthwise one of it the other half (GhostNet 3.1).
-
-    Maps N x in_channels x H x W to N x out_channels x H x W. Both convolutions have BN.
+    """A 1x1 convolution gives half of the channels, a 3x3 depthwise one of these the others (GhostNet 3.1).
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the output, an even number (ratio 2).
-        norm_cfg: Normalisation layer, as mmcv takes it.
-        act: Class of the activation behind both, or None for none. Defaults to None.
+        out_channels: Channels of the output, an even number.
+        act: Class of the activation after both convolutions. Defaults to None.
     """
 
     def __init__(
@@ -39,20 +36,16 @@ class GhostModule(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by their means: 1x1 to a quarter, ReLU, 1x1 back, hard sigmoid (as GhostNet has it).
+    """Squeeze-and-excitation as in GhostNet: a quarter of the channels, ReLU, hard sigmoid."""
 
-    Args:
-        channels: Channels of input and output.
-    """
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        hidden = make_divisible(channels / 4)
-        self.reduce = nn.Conv2d(channels, hidden, 1)
-        self.expand = nn.Conv2d(hidden, channels, 1)
+        hidden = make_divisible(dim / 4)
+        self.reduce = nn.Conv2d(dim, hidden, 1)
+        self.expand = nn.Conv2d(hidden, dim, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps N x channels x H x W to the same shape."""
+        """Maps N x dim x H x W to the same shape."""
         gate = self.expand(self.reduce(x.mean((2, 3), keepdim=True)).relu())
         return x * nn.functional.hardsigmoid(gate)
 
@@ -60,7 +53,7 @@ class SqueezeExcite(nn.Module):
 class GhostBottleneck(nn.Module):
     """Ghost expand, strided depthwise convolution, squeeze-and-excitation, Ghost project, and a shortcut.
 
-    With stride 1 and equal channels this is MoCoViT's MoFFN as well.
+    With stride 1 and equal channels this is also MoCoViT's MoFFN.
 
     Args:
         in_channels: Channels of the input.
@@ -68,8 +61,7 @@ class GhostBottleneck(nn.Module):
         out_channels: Channels of the output.
         kernel_size: Side of the depthwise convolutions of a strided bottleneck, in pixels.
         stride: 1, or 2 to halve the map.
-        se: Whether to squeeze and excite the hidden channels.
-        norm_cfg: Normalisation layer, as mmcv takes it.
+        se: Whether to use squeeze-and-excitation on the hidden channels.
     """
 
     def __init__(
@@ -104,6 +96,6 @@ class GhostBottleneck(nn.Module):
 
 
 def make_divisible(channels: float, divisor: int = 4) -> int:
-    """The multiple of ``divisor`` nearest to a number of channels, at most a tenth below it (GhostNet)."""
+    """The multiple of ``divisor`` nearest to ``channels``, at most a tenth below it (GhostNet)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

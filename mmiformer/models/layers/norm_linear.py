@@ -1,4 +1,4 @@
-"""The classifier of iFormer: BatchNorm and a linear layer, one of them or several that are averaged."""
+"""The classifier of iFormer: BatchNorm and a linear layer, one of each or two that are averaged."""
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ class NormLinear(nn.Module):
         return self.linear(self.norm(x))
 
     def fold(self) -> None:
-        """Moves the BatchNorm's stored statistics into the linear layer behind it."""
+        """Moves the BatchNorm's stored statistics into the linear layer."""
         norm, linear = self.norm, self.linear
         if isinstance(norm, nn.BatchNorm1d):
             assert norm.running_mean is not None and norm.running_var is not None
@@ -35,13 +35,10 @@ class NormLinear(nn.Module):
 
 
 class AveragedHeads(nn.ModuleList):
-    """Classifiers on the same features; calling it gives the mean of their logits.
+    """Classifiers whose logits are averaged.
 
-    Distilled networks have two, the second of which has learnt from the teacher (DeiT, released code).
+    Distilled networks have two, the second of which learns from the teacher (DeiT, released code).
     """
-
-    def __init__(self, heads: list[NormLinear]) -> None:
-        super().__init__(heads)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x in_channels to N x out_channels."""
@@ -49,7 +46,7 @@ class AveragedHeads(nn.ModuleList):
         return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
 
     def fold(self) -> None:
-        """Makes one of the heads, which must be folded themselves: the mean of linear maps is one."""
+        """Merges the heads, which must be folded already, into one: the mean of linear maps is linear."""
         heads = list(self)
         if len(heads) > 1:
             with torch.no_grad():

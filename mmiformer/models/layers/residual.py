@@ -10,15 +10,16 @@ from mmiformer.models.layers.conv_norm import ConvNorm
 
 
 class ResidualBlock(nn.Module):
-    """``x + gamma * drop_path(branch(x))``; a subclass gives the ``branch``.
+    """``x + gamma * drop_path(branch(x))``; a subclass defines ``branch``, which ends in ``project``.
 
     Args:
-        dim: Channels of input and output.
         drop_path: Probability of dropping the branch for a sample in training. On a map that is cut
             into windows each window counts as a sample. Defaults to 0.
         layer_scale_init_value: Initial value of the 1 x dim x 1 x 1 factor ``gamma`` of the branch, 0
             for none. It acts outside the stochastic depth, as in the released code. Defaults to 0.
     """
+
+    project: ConvNorm
 
     def __init__(self, dim: int, drop_path: float = 0.0, layer_scale_init_value: float = 0.0) -> None:
         super().__init__()
@@ -28,11 +29,7 @@ class ResidualBlock(nn.Module):
             self.gamma = nn.Parameter(torch.full((1, dim, 1, 1), float(layer_scale_init_value)))
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
-        """The function that the block adds to its input, N x dim x H x W to the same shape."""
-        raise NotImplementedError
-
-    def last_unit(self) -> ConvNorm:
-        """The unit that ends the branch, into which folding moves ``gamma``."""
+        """Maps N x dim x H x W to the same shape."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -41,8 +38,8 @@ class ResidualBlock(nn.Module):
         return x + (out if self.gamma is None else self.gamma * out)
 
     def fold(self) -> None:
-        """Moves ``gamma`` into the last convolution of the branch, which must be folded already."""
-        conv = self.last_unit().conv
+        """Moves ``gamma`` into ``project``, which must be folded already."""
+        conv = self.project.conv
         if self.gamma is not None and conv.bias is not None:
             scale = self.gamma.detach().flatten()
             conv.weight.data.mul_(scale[:, None, None, None])
@@ -54,22 +51,12 @@ class FFN(ResidualBlock):
     """Feed-forward network: 1x1 expand with GELU, 1x1 project, both with BN.
 
     Args:
-        dim: Channels of input and output.
         ratio: Hidden width as a multiple of ``dim``.
-        norm_cfg: Normalisation layer, as mmcv takes it.
-        drop_path: See :class:`ResidualBlock`.
-        layer_scale_init_value: See :class:`ResidualBlock`.
+        kwargs: ``drop_path`` and ``layer_scale_init_value`` of :class:`ResidualBlock`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        ratio: int,
-        norm_cfg: dict[str, Any] | None = None,
-        drop_path: float = 0.0,
-        layer_scale_init_value: float = 0.0,
-    ) -> None:
-        super().__init__(dim, drop_path, layer_scale_init_value)
+    def __init__(self, dim: int, ratio: int, norm_cfg: dict[str, Any] | None = None, **kwargs: float) -> None:
+        super().__init__(dim, **kwargs)
         self.expand = ConvNorm(dim, ratio * dim, 1, norm_cfg=norm_cfg, act=nn.GELU)
         self.project = ConvNorm(ratio * dim, dim, 1, norm_cfg=norm_cfg)
 
@@ -77,31 +64,12 @@ class FFN(ResidualBlock):
         """Maps N x dim x H x W to the same shape."""
         return self.project(self.expand(x))
 
-    def last_unit(self) -> ConvNorm:
-        """The projecting unit."""
-        return self.project
-
 
 class ConvBlock(FFN):
-    """ConvNeXt-like block: an FFN behind a 7x7 depthwise convolution with BN, in one residual branch.
+    """ConvNeXt-like block: a 7x7 depthwise convolution with BN before the FFN, in one residual branch."""
 
-    Args:
-        dim: Channels of input and output.
-        ratio: Hidden width as a multiple of ``dim``.
-        norm_cfg: Normalisation layer, as mmcv takes it.
-        drop_path: See :class:`ResidualBlock`.
-        layer_scale_init_value: See :class:`ResidualBlock`.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        ratio: int,
-        norm_cfg: dict[str, Any] | None = None,
-        drop_path: float = 0.0,
-        layer_scale_init_value: float = 0.0,
-    ) -> None:
-        super().__init__(dim, ratio, norm_cfg, drop_path, layer_scale_init_value)
+    def __init__(self, dim: int, ratio: int, norm_cfg: dict[str, Any] | None = None, **kwargs: float) -> None:
+        super().__init__(dim, ratio, norm_cfg, **kwargs)
         self.depthwise = ConvNorm(dim, dim, 7, groups=dim, norm_cfg=norm_cfg)
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,11 +80,7 @@ class ConvBlock(FFN):
 class CPE(nn.Module):
     """Conditional position encoding: ``x`` plus a 3x3 depthwise convolution of it, with BN.
 
-    Neither stochastic depth nor layer scale acts here (released code).
-
-    Args:
-        dim: Channels of input and output.
-        norm_cfg: Normalisation layer, as mmcv takes it.
+    It has neither stochastic depth nor layer scale (released code).
     """
 
     def __init__(self, dim: int, norm_cfg: dict[str, Any] | None = None) -> None:
@@ -129,7 +93,7 @@ class CPE(nn.Module):
         return x + self.depthwise(x) if self.residual else self.depthwise(x)
 
     def fold(self) -> None:
-        """Adds the identity to the centre of the kernel, once the BN is folded into it."""
+        """Adds the identity to the centre of the kernel, which must be folded already."""
         conv = self.depthwise.conv
         if self.residual and conv.bias is not None:
             conv.weight.data[:, :, 1, 1] += 1

@@ -1,4 +1,4 @@
-"""Cutting a map into square windows and putting it together again, with rank-4 tensors only."""
+"""Partitioning a map into square windows and merging them, with rank-4 tensors only."""
 
 import torch
 from torch.nn import functional as F
@@ -8,13 +8,14 @@ def partition_windows(x: torch.Tensor, size: int, chunks: int = 1) -> torch.Tens
     """Cuts a map into windows, zero-padding it at the right and bottom to multiples of ``size``.
 
     Rows are cut first, then columns, so that no tensor has more than four dimensions: the usual
-    six-dimensional form fails in ncnn, and in Core ML with flexible shapes. Always padding, by nothing
-    where nothing is missing, keeps the graph free of branches for export with dynamic shapes.
+    six-dimensional form fails in ncnn, and in Core ML with flexible shapes. There is no branch for maps
+    that need no padding, so that graphs with dynamic shapes can be exported.
 
     Args:
         x: N x C x H x W.
         size: Side of a window, in cells of the map.
-        chunks: Groups of channels that are cut one after the other, to the same result. Defaults to 1.
+        chunks: Number of channel groups that are cut one after the other, with the same result. Defaults
+            to 1.
 
     Returns:
         (N * rows * columns) x C x size x size; the windows of a map in reading order.
@@ -31,7 +32,7 @@ def partition_windows(x: torch.Tensor, size: int, chunks: int = 1) -> torch.Tens
 
 
 def merge_windows(windows: torch.Tensor, height: int, width: int, chunks: int = 1) -> torch.Tensor:
-    """Puts the windows of :func:`partition_windows` together again and crops the padding.
+    """Merges the windows of :func:`partition_windows` and crops the padding.
 
     Args:
         windows: (N * rows * columns) x C x size x size.

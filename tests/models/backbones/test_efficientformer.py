@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mmiformer.models.backbones.base import hold_statistics
+from mmiformer.models.backbones.base import freeze_statistics
 
 timm = pytest.importorskip('timm')
 from mmiformer.models.backbones.efficientformer import EfficientFormerFeatures  # noqa: E402  It imports timm.
 
-# The smallest of either version.
+# The smallest of each version.
 NAMES = ('efficientformer_l1', 'efficientformerv2_s0')
 
 
@@ -20,13 +20,13 @@ def build(name: str, indices: tuple[int, ...] = (0, 1, 2, 3)) -> EfficientFormer
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_at_224_it_is_timms(name):
+def test_equals_timm_at_224(name):
     net = build(name)
     theirs = timm.create_model(name, features_only=True).eval()
     theirs.load_state_dict(net.timm_model.state_dict())
     image = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        net(torch.rand(1, 3, 97, 131))  # An image of another size leaves nothing behind.
+        net(torch.rand(1, 3, 97, 131))  # An image of another size has no lasting effect.
         assert all(torch.equal(a, b) for a, b in zip(net(image), theirs(image), strict=True))
 
 
@@ -34,7 +34,7 @@ def test_at_224_it_is_timms(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_any_size(name, size):
     net = build(name)
-    hold_statistics(net.train())
+    freeze_statistics(net.train())
     maps = net(torch.rand(2, 3, *size))
     for features, channels, stride in zip(maps, net.out_channels, (4, 8, 16, 32), strict=True):
         assert features.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
@@ -44,8 +44,8 @@ def test_any_size(name, size):
     assert grads and all(g.abs().sum() > 0 for g in grads.values())
 
 
-def test_the_biases_are_the_resized_matrix():
-    """Attention written out once more, on a map of 3 x 5 tokens."""
+def test_biases_are_resized():
+    """Against plain attention, on a map of 3 x 5 tokens."""
     net = build('efficientformer_l1')
     attention = next(m for m in net.modules() if hasattr(m, 'get_attention_biases'))
     x = torch.randn(2, 15, 448)

@@ -23,12 +23,12 @@ def build(name: str, indices: tuple[int, ...], **kwargs) -> nn.Module:
     return net
 
 
-# Both ways in which timm taps: a class of the network's own, and children of its containers.
+# Both of timm's kinds of feature extractors: a class of its own, and children of containers.
 @pytest.mark.parametrize(
     ('name', 'indices', 'channels'),
     [('mobilenetv3_small_050', (2, 3, 4), (16, 24, 288)), ('repvit_m0_9', (1, 2, 3), (96, 192, 384))],
 )
-def test_weights_of_the_whole_network_fill_it(tmp_path, name, indices, channels):
+def test_weights_of_a_classifier_are_loaded(tmp_path, name, indices, channels):
     whole = timm.create_model(name).eval()
     file = str(tmp_path / 'model.safetensors')
     safetensors.torch.save_file(whole.state_dict(), file)
@@ -40,11 +40,11 @@ def test_weights_of_the_whole_network_fill_it(tmp_path, name, indices, channels)
     assert net.out_channels == channels == tuple(m.shape[1] for m in maps)
     if name.startswith('repvit'):
         torch.testing.assert_close(maps, tuple(features))
-    else:  # timm's taps of the small network lie before the last convolution; the others are the same.
+    else:  # timm returns the last map before the last convolution; the others are the same.
         torch.testing.assert_close(maps[:2], tuple(features[:2]))
 
 
-def test_weights_of_another_network_are_told(tmp_path):
+def test_weights_of_another_network_are_an_error(tmp_path):
     file = str(tmp_path / 'model.safetensors')
     for other, words in (
         ('mobilenetv3_small_075', r'blocks\.\d.*in the weights and .* in the network'),
@@ -55,13 +55,7 @@ def test_weights_of_another_network_are_told(tmp_path):
             build('mobilenetv3_small_050', (2,), init_cfg=dict(type='Pretrained', checkpoint=file))
 
 
-def test_weights_are_named_in_one_way():
-    for option in (dict(pretrained=True), dict(checkpoint_path='x.pth')):
-        with pytest.raises(UserError, match='mobilenetv3_small_050: name its weights as init_cfg=dict'):
-            build('mobilenetv3_small_050', (2,), **option)
-
-
-def test_norms_stay_on_their_statistics():
+def test_norm_eval_keeps_statistics():
     net = build('mobilenetv3_small_050', (2,), norm_eval=True).train()
     before = {k: v.clone() for k, v in net.state_dict().items() if 'running' in k}
     net(torch.rand(2, 3, 64, 64))
@@ -71,7 +65,7 @@ def test_norms_stay_on_their_statistics():
     assert not all(torch.equal(free.state_dict()[k], v) for k, v in before.items())
 
 
-def test_fresh_norms_behind_the_maps_learn_while_the_others_stand_still():
+def test_norms_after_the_maps_learn_with_norm_eval():
     net = build('mobilenetv3_small_050', (2, 3), norm_eval=True, out_norm_cfg=dict(type='BN')).train()
     before = {k: v.clone() for k, v in net.state_dict().items() if 'running' in k}
     maps = net(torch.rand(2, 3, 64, 64))
