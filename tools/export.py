@@ -14,27 +14,10 @@ def parse_args() -> argparse.Namespace:
     add('--to', required=True, choices=['onnx', 'openvino', 'executorch', 'coreml', 'ncnn'], help='runtime')
     add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
     add('--dynamic', action='store_true', help='a file for all sizes and batches')
-    add(
-        '--what',
-        choices=['backbone', 'model'],
-        default='model',
-        help='the feature maps of the backbone, or the whole model (default)',
-    )
+    add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
     add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
-    add(
-        '--bake-input',
-        action='store_true',
-        help='the file takes N x H x W x 3 bytes, RGB, and normalises them (default: N x 3 x H x W, '
-        'normalised)',
-    )
-    add(
-        '--channel-chunks',
-        type=int,
-        default=1,
-        metavar='N',
-        help="cut iFormer's windows in N groups of channels: same result, smaller tensors; its authors use "
-        'N = 16 on iPhones (default: 1)',
-    )
+    add('--bake-input', action='store_true', help='take N x H x W x 3 bytes, RGB, and normalise in the file')
+    add('--channel-chunks', type=int, default=1, help="groups of channels to cut iFormer's windows in")
     add('--calibrate', metavar='FOLDER', help='images to compute the ranges of int8 from')
     add('--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)")
     add('--count', type=int, default=20, help='images to read of each folder (default: 20)')

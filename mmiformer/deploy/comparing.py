@@ -12,13 +12,12 @@ from mmiformer.deploy.runtimes import Session
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.utils.errors import UserError
 
-# Largest difference of a file, by output and precision; see Difference. Labels differ at borders, detections
-# at thresholds.
+# Largest difference of a file, by output and precision; see Difference.
 LIMITS = {
-    'labels': dict(fp32=1e-4, fp16=1e-2, bf16=2e-2, int8=5e-2),
-    'detections': dict(fp32=1e-2, fp16=1e-2, bf16=1e-2, int8=1e-2),
+    'values': dict(fp32=1e-4, fp16=1e-2, bf16=3e-2, int8=0.15),
+    'labels': dict(fp32=1e-4, fp16=1e-2, bf16=2e-2, int8=5e-2),  # They differ at borders.
+    'detections': dict(fp32=1e-2, fp16=1e-2, bf16=1e-2, int8=1e-2),  # They differ at thresholds.
 }
-LIMITS_OF_VALUES = dict(fp32=1e-4, fp16=1e-2, bf16=3e-2, int8=0.15)
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
@@ -58,7 +57,7 @@ class Difference:
 
     def within(self, precision: str) -> bool:
         """Whether the difference is acceptable for a file of this precision."""
-        return self.amount <= LIMITS.get(self.output, LIMITS_OF_VALUES)[precision]
+        return self.amount <= LIMITS.get(self.output, LIMITS['values'])[precision]
 
     def __str__(self) -> str:
         return f'{self.amount:.3%} of {self.count}' if self.output in LIMITS else f'{self.amount:.1e}'

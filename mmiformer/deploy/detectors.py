@@ -87,21 +87,13 @@ class DetectorWrapper(ExportWrapper):
     model: Any  # mmdet's: it ships no types.
 
     def __init__(self, model: Any, folded: bool = True) -> None:
-        heads = [part for part in model.modules() if hasattr(part, 'bbox_coder')]
-        nms_cfgs = [cfg for key, cfg in walk(model.test_cfg) if key.rpartition('.')[2] == 'nms']
-        supported = (
-            all(type(head.bbox_coder).__name__ == 'DeltaXYWHBBoxCoder' for head in heads)
-            and all(head.bbox_coder.clip_border for head in heads)
-            and all(getattr(head, 'use_sigmoid_cls', True) for head in heads)
-            and all(cfg == dict(type='nms', iou_threshold=cfg.get('iou_threshold')) for cfg in nms_cfgs)
-        )
-        if not supported:
-            raise UserError(
-                type(model).__name__,
-                'expected bbox_coder DeltaXYWHBBoxCoder with clip_border, scores by sigmoid, and in test_cfg '
-                "nms of type 'nms' with iou_threshold only",
-                'export --what backbone, and run the rest in your own code',
-            )
+        for key, cfg in walk(model.test_cfg, 'test_cfg'):
+            if key.endswith('.nms') and cfg != dict(type='nms', iou_threshold=cfg.get('iou_threshold')):
+                raise UserError(
+                    f'model.{key}',
+                    "expected type 'nms' and an iou_threshold only to export the whole detector",
+                    'change it, or export --what backbone',
+                )
         super().__init__(model, folded)
 
 

@@ -51,7 +51,6 @@ class ExecuTorch(Runtime):
             if threads is not None and portable_lib._threadpool_get_thread_count() != threads:
                 portable_lib._unsafe_reset_threadpool(threads)
             method = ExecuTorchRuntime.get().load_program(file).load_method('forward')
-        assert method is not None
 
         def run(image: np.ndarray) -> list[np.ndarray]:
             # It ignores strides, and the next run overwrites the outputs.
