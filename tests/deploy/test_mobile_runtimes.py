@@ -106,21 +106,20 @@ def test_executorch_splits_depthwise_convolutions(tmp_path, monkeypatch):
     assert split_models
 
 
-def test_executorch_int8_resembles_the_network(tmp_path):
+@pytest.mark.parametrize('size', [(97, 131), (256, 256)])  # Windows with and without padding.
+def test_executorch_int8_is_close_to_the_network(tmp_path, size):
     pytest.importorskip('executorch')
-    wrapper, image, runtime = iformer(SMALLER), torch.randn(1, 3, 97, 131), ExecuTorch()
-    file, options = tmp_path / 'net.pte', ExportOptions(image, precision='int8')
+    wrapper, image, runtime = iformer(SMALLER), torch.randn(1, 3, *size), ExecuTorch()
+    file = tmp_path / 'net.pte'
     with pytest.raises(UserError, match='--calibrate'):
-        runtime.check(options)
-    options = ExportOptions(
-        image, precision='int8', calibration=[torch.randn(1, 3, 97, 131) for _ in range(4)]
-    )
+        runtime.check(ExportOptions(image, precision='int8'))
+    calibration = [torch.randn(1, 3, *size) for _ in range(4)]
+    options = ExportOptions(image, precision='int8', calibration=calibration)
     runtime.check(options)
     runtime.export(wrapper, options, file)
     outputs = runtime.open(file)(image.numpy())
-    for a, b in zip(outputs, reference(wrapper, image), strict=True):
-        assert float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)) > 0.98
-    assert runtime.inspect(file)['XnnpackBackend'] >= 1
+    assert difference(outputs, reference(wrapper, image)) < 0.2
+    assert runtime.inspect(file) == {'XnnpackBackend': 1}
 
 
 def test_executorch_mocovit_and_logits(tmp_path):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
 
@@ -35,7 +34,11 @@ class NCNN(Runtime):
 
         if len(options.example) > 1:
             raise ValueError('one image at a time')
-        _trace(wrapper, options.example).save(str(file.with_name('traced.pt')))
+        # By way of torch.export, since pnnx crashes on computed sizes.
+        exported = torch.export.export(wrapper, (options.example,)).module()
+        with torch.no_grad():
+            traced: Any = torch.jit.trace(exported, options.example, check_trace=False)
+        traced.save(str(file.with_name('traced.pt')))
         settings = dict(
             inputshape=f'[{",".join(map(str, options.example.shape))}]',
             fp16=int(options.precision == 'fp16'),
@@ -66,14 +69,10 @@ class NCNN(Runtime):
         net.load_model(str(weights))
 
         def run(image: np.ndarray) -> list[np.ndarray]:
-            pixels = np.ascontiguousarray(image[0])
-            if image.dtype == np.uint8:
-                height, width = pixels.shape[:2]
-                mat = ncnn.Mat.from_pixels(pixels, ncnn.Mat.PixelType.PIXEL_RGB, width, height)
-            else:
-                mat = ncnn.Mat(pixels)
+            planar = image[0].transpose(2, 0, 1).astype(np.float32) if image.dtype == np.uint8 else image[0]
+            planar = np.ascontiguousarray(planar)  # The Mat refers to its memory.
             with net.create_extractor() as extractor:
-                extractor.input('in0', mat)
+                extractor.input('in0', ncnn.Mat(planar))
                 names = [f'out{i}' for i in range(len(net.output_names()))]
                 return [np.array(extractor.extract(name)[1])[None] for name in names]
 
@@ -83,11 +82,3 @@ class NCNN(Runtime):
         """See :meth:`Runtime.inspect`."""
         # A magic number, then the number of layers and blobs, then one line per layer.
         return Counter(line.split()[0] for line in file.read_text().splitlines()[2:])
-
-
-def _trace(wrapper: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
-    """Converts to TorchScript by way of torch.export: pnnx crashes on computed sizes."""
-    exported = torch.export.export(wrapper, (example,)).module()
-    with torch.no_grad():
-        traced: torch.jit.ScriptModule = torch.jit.trace(exported, example, check_trace=False)
-    return traced
