@@ -28,7 +28,7 @@ def config(name: str) -> Config:
         cfg.model.backbone.arch = SMALL_IFORMER
         cfg.model.neck.in_channels = list(SMALL_IFORMER['dims'])
     test_cfg = cfg.model.test_cfg
-    # Slivers at the border have equal features, so equal scores, and either order is right.
+    # Thin boxes at the border have equal features and scores, so that their order is undefined.
     test_cfg.get('rpn', test_cfg).update(nms_pre=100, max_per_img=60, min_bbox_size=4)
     test_cfg.get('rcnn', test_cfg).update(max_per_img=50)
     return cfg
@@ -38,7 +38,7 @@ def image(height: int, width: int) -> torch.Tensor:
     return torch.randn(1, 3, height, width)
 
 
-# Of the layers before scores and boxes: standard deviation and mean of what they give.
+# Standard deviation and mean of the outputs of the layers before scores and boxes.
 SPREAD = dict(
     retina_cls=(0.8, -4),
     retina_reg=(0.3, 0),
@@ -50,7 +50,7 @@ SPREAD = dict(
 
 
 def spread_out(layer: nn.Module, deviation: float, mean: float) -> None:
-    """Scales a layer, on its first call, so that its channels come out with this deviation and mean."""
+    """Scales a layer, on its first call, so that its outputs have this deviation and mean."""
 
     def scale(layer, inputs, out):
         handle.remove()
@@ -101,7 +101,7 @@ def share(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
 
 @pytest.fixture(scope='module', params=list(KINDS))
 def kind(request):
-    """Model, wrapper and name of a parameter that, made small, lets nothing be found."""
+    """Model, wrapper and name of a parameter that prevents detections if it is small."""
     torch.manual_seed(0)
     model = build(request.param)
     wrapper, bias = KINDS[request.param]
@@ -145,7 +145,7 @@ def test_masks_equal_mmdets(kind):
     if 'masks' not in wrapper.outputs:
         pytest.skip('no masks')
     batch = image(*SIZES[0])
-    # Of the folded copy, and with the same RoIAlign, so that both have the same boxes in the same order.
+    # mmdet runs the folded copy with the same RoIAlign, so that boxes and their order are equal.
     use_torch_roi_align(wrapper.model)
     theirs, (boxes, _, _, masks) = predict(wrapper.model, batch), run(wrapper, batch)
     assert masks.shape == (len(boxes), 28, 28)

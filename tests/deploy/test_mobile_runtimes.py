@@ -16,7 +16,7 @@ from mmiformer.deploy.wrappers import Features, FromPixels, Logits
 from mmiformer.utils.errors import UserError
 
 PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
-# To quantise, and where what is around a network matters.
+# For int8 and pixel inputs.
 SMALLER = dict(SMALL, depths=((1, 0, 0), (1, 0, 0), (0, 1, 0), (0, 1, 0)))
 
 
@@ -25,7 +25,7 @@ def iformer(arch='t') -> Features:
 
 
 def mocovit() -> Features:
-    """With those of its blocks left out that come again."""
+    """One of each kind of its blocks."""
     network = MoCoViT(out_indices=(0, 1, 2, 3))
     for stage, kept in ((2, (0, 4)), (3, (0, 1, 2))):
         blocks = network.stages[stage].blocks
@@ -69,7 +69,7 @@ def names(folder) -> list[str]:
 
 
 @pytest.mark.parametrize('size', [(96, 128), (97, 131)])
-def test_executorch_takes_an_iformer_as_one_piece(tmp_path, size, capfd):
+def test_executorch_delegates_the_graph_to_xnnpack(tmp_path, size, capfd):
     pytest.importorskip('executorch')
     wrapper, image, runtime = iformer(SMALL), torch.randn(1, 3, *size), ExecuTorch()
     runtime.require()
@@ -87,7 +87,6 @@ def test_executorch_takes_an_iformer_as_one_piece(tmp_path, size, capfd):
 
 def test_executorch_splits_depthwise_convolutions(tmp_path, monkeypatch):
     pytest.importorskip('executorch')
-    # What of a network is split, without the rest.
     wrapper = nn.Sequential(nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.GELU())
     image = torch.randn(1, 8, 20, 23)
     split = nn.Sequential(*wrapper)
@@ -133,7 +132,7 @@ def test_executorch_mocovit_and_logits(tmp_path):
 
 @pytest.mark.parametrize('size', [(96, 128), (97, 131), (288, 270)])
 @pytest.mark.parametrize('precision', ['fp32', 'fp16'])
-def test_ncnn_computes_the_same_with_one_and_several_windows(tmp_path, size, precision, capfd):
+def test_ncnn_with_one_and_several_windows(tmp_path, size, precision, capfd):
     pytest.importorskip('ncnn')
     wrapper, image, runtime = iformer(SMALL), torch.randn(1, 3, *size), NCNN()
     runtime.require()

@@ -32,7 +32,7 @@ def small_wrapper() -> Features:
 
 @pytest.fixture(scope='module', params=['onnx', 'openvino'])
 def plain(request, small_wrapper, tmp_path_factory) -> tuple[str, int]:
-    """A runtime, and the size of its files of the small network in float32."""
+    """A runtime, and the size of its fp32 files of the small network."""
     require(request.param)
     runtime, folder = RUNTIMES[request.param], tmp_path_factory.mktemp('fp32')
     runtime.export(small_wrapper, ExportOptions(torch.zeros(1, 3, 64, 96)), folder / f'net{runtime.suffix}')
@@ -49,7 +49,7 @@ def require(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', ['onnx', 'openvino'])
-def test_one_dynamic_file_serves_all_sizes(tmp_path, wrapper, name):
+def test_dynamic_file_runs_at_all_sizes(tmp_path, wrapper, name):
     require(name)
     runtime = RUNTIMES[name]
     file = tmp_path / f'net{runtime.suffix}'
@@ -73,7 +73,7 @@ def test_one_dynamic_file_serves_all_sizes(tmp_path, wrapper, name):
 
 
 @pytest.mark.parametrize(('precision', 'bound'), [('fp16', 1e-2), ('bf16', 3e-2), ('int8', 0.2)])
-def test_lower_precisions_are_near_and_smaller(tmp_path, small_wrapper, plain, precision, bound):
+def test_lower_precisions_are_close_and_smaller(tmp_path, small_wrapper, plain, precision, bound):
     name, fp32_size = plain
     runtime, wrapper = RUNTIMES[name], small_wrapper
     if precision not in runtime.precisions:
@@ -95,12 +95,12 @@ def test_lower_precisions_are_near_and_smaller(tmp_path, small_wrapper, plain, p
 
 
 @pytest.mark.parametrize('flipped', [False, True])
-def test_pixels_are_normalised_inside(wrapper, flipped):
+def test_pixels_are_normalised(wrapper, flipped):
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
     preprocessor = dict(mean=mean, std=std, bgr_to_rgb=True)
     image = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
     pixels = image.double()
-    if flipped:  # A network of BGR: the colours, their means and deviations in that options.
+    if flipped:  # The network takes BGR, and so do mean and std.
         preprocessor = dict(mean=mean[::-1], std=std[::-1], bgr_to_rgb=False)
         expected = (pixels.flip(3) - torch.tensor(mean[::-1])) / torch.tensor(std[::-1])
     else:

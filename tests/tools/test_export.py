@@ -84,7 +84,7 @@ def test_mismatched_checkpoint_and_broken_image_are_errors(run_tool, root, workp
     torch.save(dict(state_dict={'backbone.stem.0.conv.weight': torch.zeros(1)}), 'other.pth')
     code, _, err = run_tool('export', root / CONFIG, 'other.pth', '--to', 'onnx', *SMALL)
     assert code == 1 and 'other.pth' in err and 'Traceback' not in err
-    (images / 'a_folder.jpg').mkdir()  # is no image
+    (images / 'a_folder.jpg').mkdir()
     for name, content in (('c.jpg', b'broken'), ('b_empty.jpg', b''), ('a_dangling.jpg', None)):
         if content is None:
             (images / name).symlink_to('nowhere.jpg')
@@ -152,7 +152,7 @@ def test_unsupported_segmentors_are_errors(run_tool, root, workplace, overrides)
 
 
 class Detections:
-    """Stands for the wrapper of a detector."""
+    """A fake wrapper of a detector."""
 
     outputs = ('boxes', 'labels', 'scores', 'masks')
 
