@@ -118,7 +118,7 @@ def test_executorch_int8_is_close_to_the_network(tmp_path, size):
     runtime.export(wrapper, options, file)
     outputs = runtime.open(file)(image.numpy())
     assert difference(outputs, reference(wrapper, image)) < 0.2
-    assert runtime.inspect(file) == {'XnnpackBackend': 1}
+    assert runtime.inspect(file)['XnnpackBackend'] >= 1
 
 
 def test_executorch_mocovit_and_logits(tmp_path):

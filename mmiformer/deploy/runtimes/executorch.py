@@ -102,11 +102,7 @@ def _keep_pads_in_float(module: Any) -> None:
     """Separates pads from the dequantisation before them: XNNPACK refuses to load the fusion of the two."""
     graph = module.graph
     for node in graph.find_nodes(op='call_function', target=torch.ops.aten.pad.default):
-        source, pads = node.args[:2]
-        if not any(pads):
-            node.replace_all_uses_with(source)
-            graph.erase_node(node)
-            continue
+        source = node.args[0]
         with graph.inserting_before(node):
             batch = graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
             flat = graph.call_function(torch.ops.aten.flatten.using_ints, (source, 0, 1))
