@@ -47,7 +47,7 @@ class Features(ExportWrapper):
         super().__init__(model, folded)
         with torch.no_grad():
             count = len(self.model(torch.zeros(1, 3, 64, 64)))
-        indices = getattr(model, 'out_indices', range(count))  # Only ours are sure to have them.
+        indices = getattr(model, 'out_indices', range(count))  # Other backbones may lack them.
         self.outputs = tuple(f'stage{index + 1}' for index in indices)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:

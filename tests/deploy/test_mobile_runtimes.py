@@ -25,7 +25,7 @@ def iformer(arch='t') -> Features:
 
 
 def mocovit() -> Features:
-    """One of each kind of its blocks."""
+    """Keeps one block of each kind."""
     network = MoCoViT(out_indices=(0, 1, 2, 3))
     for stage, kept in ((2, (0, 4)), (3, (0, 1, 2))):
         blocks = network.stages[stage].blocks

@@ -13,7 +13,7 @@ from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, sile
 
 
 class ExecuTorch(Runtime):
-    """Writes ``.pte`` files whose whole graph is one XNNPACK delegate.
+    """Writes ``.pte`` files whose graph is one XNNPACK delegate.
 
     7x7 depthwise convolutions, for which XNNPACK has no fast kernel, are split by rows, which is exact. int8
     is static, per channel, with ranges of the calibration images.
