@@ -11,40 +11,16 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('config', help='config file')
     add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
-    add('--to', required=True, help='runtime: onnx, openvino, ncnn, executorch or coreml')
-    add(
-        '--size',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        default=(224, 224),
-        help='image size (default: 224 224)',
-    )
+    add('--to', required=True, choices=['onnx', 'openvino', 'executorch', 'coreml', 'ncnn'], help='runtime')
+    add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
     add('--dynamic', action='store_true', help='a file for all sizes and batches')
-    add(
-        '--what',
-        choices=['backbone', 'model'],
-        default='model',
-        help='the feature maps of the backbone, or the whole model (default)',
-    )
+    add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
     add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
-    add(
-        '--bake-input',
-        action='store_true',
-        help='the file takes N x H x W x 3 bytes, RGB, and normalises inside (default: N x 3 x H x W, '
-        'normalised)',
-    )
-    add(
-        '--channel-chunks',
-        type=int,
-        default=1,
-        metavar='N',
-        help="cut iFormer's windows N groups of channels at a time: same result, smaller tensors, as its "
-        'authors do for iPhones with N = 16 (default: 1)',
-    )
-    add('--calibrate', metavar='FOLDER', help='images that int8 takes its ranges from')
+    add('--bake-input', action='store_true', help='take N x H x W x 3 bytes, RGB, and normalise in the file')
+    add('--channel-chunks', type=int, default=1, help="groups of channels to cut iFormer's windows in")
+    add('--calibrate', metavar='FOLDER', help='images to compute the ranges of int8 from')
     add('--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)")
-    add('--count', type=int, default=20, help='images of each folder at most (default: 20)')
+    add('--count', type=int, default=20, help='images to read of each folder (default: 20)')
     add('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
     add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     return parser.parse_args()
@@ -53,10 +29,10 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # Answers --help before the imports below, which take seconds.
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
@@ -66,122 +42,75 @@ from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
-from mmiformer.deploy.detectors import DetectorWrapper
-from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Graph, Runtime
+from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime
 from mmiformer.deploy.wrappers import FromPixels
-from mmiformer.models.backbones.base import MIN_INPUT
 from mmiformer.utils.errors import UserError
 
-# Batch, height, width of dynamic files' trials, also where no side is a multiple of anything.
-OTHERS = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
+# Batch, height and width of further noise for dynamic files.
+OTHER_SIZES = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
 
 
 def main() -> None:
     """Writes the file, opens it again and compares."""
     args = parse_args()
-    check_arguments(args)
     runtime, size = RUNTIMES[args.to], (args.size[0], args.size[1])
     cfg = cli.load_config(args.config, args.cfg_options)
     file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
     runtime.require()
-
-    preprocessor = find_preprocessor(cfg, args.config)
-    read = partial(
-        real_images, size=size, preprocessor=preprocessor, pixels=args.bake_input, count=args.count
-    )
-    if args.calibrate and (args.precision != 'int8' or not runtime.calibrated):
-        raise UserError(
-            '--calibrate', f'{args.precision} for {runtime.name} takes no ranges from images', 'drop it'
-        )
-    noise = random_images(size, args.bake_input)
-    calibration = read(args.calibrate) if args.calibrate else ()
-    order = ExportOptions(noise[0], args.dynamic, args.precision, calibration)
-    runtime.check(order)
+    calibration = real_images(args.calibrate, size, args.count) if args.calibrate else []
     folder = args.images or test_images(cfg) or args.calibrate
-    images = read(folder) if folder and runtime.runs_here else []
+    images = real_images(folder, size, args.count) if folder and runtime.runs_here else []
 
     model = build_model(cfg, args.checkpoint)
-    program: Any = build_export_wrapper(model, args.what)
-    if args.channel_chunks > 1:
-        cut_windows_in_chunks(program, args.channel_chunks)
-    runtime.check(order, detector=isinstance(program, DetectorWrapper))
+    wrapper: Any = build_export_wrapper(model, args.what)
+    reference: Any = build_export_wrapper(model, args.what, folded=False)
+    cut_windows_in_chunks(wrapper, args.channel_chunks)
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    from_pixels = FromPixels(wrapper, preprocessor)
     if args.bake_input:
-        program = FromPixels(program, preprocessor)
-    reference = program.reference(model)
+        wrapper, reference = from_pixels, FromPixels(reference, preprocessor)
+
+    def prepare(pixels: list[torch.Tensor]) -> list[torch.Tensor]:
+        return pixels if args.bake_input else [from_pixels.normalise(image).contiguous() for image in pixels]
+
+    noise = prepare(random_images(size))
+    options = ExportOptions(noise[0], args.dynamic, args.precision, prepare(calibration))
+    runtime.check(options)
     print(f'Writing {file} ...', flush=True)
-    runtime.export(program, order, file)
-    report(runtime.files(file), runtime.inspect(file))
+    runtime.export(wrapper, options, file)
+    report(file, runtime)
     if not runtime.runs_here:
-        unused = f', nor {args.images} looked at' if args.images else ''
-        print(f'{file}: NOT run{unused}, since {runtime.name} has no runtime on this machine.')
+        print(f'{file}: NOT compared, since {runtime.name} does not run on this machine.')
         return
-    trials = {'noise': noise}
-    for batch, height, width in OTHERS if args.dynamic else ():
-        count = batch if program.batched else 1
-        own = random_images((height, width), args.bake_input, count)
-        trials[f'noise of {count}x{height}x{width}'] = own
-    real = {f'{len(images)} images of {folder}': images} if images else {}
-    if not real:
-        print('No real images at hand: compared on noise only; name some with --images FOLDER.')
+    inputs = {'noise': noise}
+    for batch, height, width in OTHER_SIZES if args.dynamic else ():
+        batch = batch if wrapper.batched else 1
+        inputs[f'noise of {batch}x{height}x{width}'] = prepare(random_images((height, width), batch))
+    real = f'{len(images)} images of {folder}'
+    if images:
+        inputs[real] = prepare(images)
+    else:
+        print('No real images: compared on noise only; name some with --images FOLDER.')
     session = runtime.open(file)
-    found = {where: compare(program, session, x, reference) for where, x in {**trials, **real}.items()}
+    found = {name: compare(reference, session, batches) for name, batches in inputs.items()}
     show(found)
-    # Noise says little of int8, whose ranges are those of images.
-    judged = real if args.precision == 'int8' and real else found
-    judge(file, [found[where] for where in judged], args.precision)
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """Raises where a value cannot be."""
-    if args.to not in RUNTIMES:
-        raise UserError(f'--to {args.to}: expected out of {", ".join(RUNTIMES)}.')
-    if min(args.size) < MIN_INPUT:
-        raise UserError(f'--size {args.size[0]} {args.size[1]}: expected at least {MIN_INPUT} {MIN_INPUT}.')
-    for option, value in (('--channel-chunks', args.channel_chunks), ('--count', args.count)):
-        if value < 1:
-            raise UserError(f'{option} {value}: expected 1 or more.')
-
-
-def judge(file: Path, found: list[list[Difference]], precision: str) -> None:
-    """Raises if an output is further away than it may be; says so if nothing could be told."""
-    if all(d.kind == 'detections' and not d.detections for differences in found for d in differences):
-        print('NOT verified: nothing was detected on any image; name a trained CHECKPOINT and --images.')
-    bad = [d.output for differences in found for d in differences if not d.within(precision)]
-    if bad:
-        raise UserError(
-            file,
-            f'{", ".join(dict.fromkeys(bad))} differ from PyTorch by more than {precision} may',
-            'the file is left for you to look into',
-        )
-
-
-def find_preprocessor(cfg: Config, file: str) -> Any:
-    """What the config does to pixels, ``mean`` and ``std`` among it."""
-    if 'model' not in cfg:
-        raise UserError(f'{file}: has no model to export.')
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    if not preprocessor.get('mean') or not preprocessor.get('std'):
-        raise UserError(file, 'its data_preprocessor needs mean and std', 'add them to the config')
-    return preprocessor
+    # The ranges of int8 fit images, not noise.
+    judged = [real] if images and args.precision == 'int8' else list(found)
+    judge(file, [difference for name in judged for difference in found[name]], args.precision)
 
 
 def check_path(file: Path, runtime: Runtime) -> None:
-    """Raises unless the runtime's files can be written there."""
+    """Raises unless the runtime's files can have this name."""
     if file.suffix != runtime.suffix:
-        raise UserError(f'--out {file}: expected a name that ends in {runtime.suffix}.')
-    if not file.absolute().parent.is_dir():
-        raise UserError(f'--out {file}', 'its folder does not exist', 'make it first')
+        raise UserError(f'--out {file}', f'{runtime.name} files end in {runtime.suffix}', 'rename it')
     for part in runtime.files(file):
-        # A package is known by its manifest, weights by the graph beside them.
-        if part.is_dir() and not (part.suffix == '.mlpackage' and (part / 'Manifest.json').is_file()):
-            raise UserError(f'--out {file}', f'{part} is a folder', 'choose another name')
-        if part != file and part.exists() and not file.exists():
+        if part.exists() and not file.exists():  # ncnn and OpenVINO both write a .bin file.
             raise UserError(f'--out {file}', f'{part} belongs to another file', 'choose another name')
 
 
 def test_images(cfg: Config) -> str | None:
-    """Folder of the config's test images, if it is there."""
+    """Folder of the config's test images, if it exists."""
     dataset = cfg.test_dataloader.dataset
     prefix = dataset.get('data_prefix', '')
     inner = prefix if isinstance(prefix, str) else prefix.get('img') or prefix.get('img_path') or ''
@@ -189,30 +118,35 @@ def test_images(cfg: Config) -> str | None:
     return str(folder) if inner and folder.is_dir() else None
 
 
-def report(files: list[Path], graph: Graph) -> None:
-    """Prints what was written and what is in it."""
-    inner = [f for file in files for f in ([file] if file.is_file() else file.rglob('*')) if f.is_file()]
+def report(file: Path, runtime: Runtime) -> None:
+    """Prints the size and the operators of a file."""
+    parts, operators = runtime.files(file), runtime.inspect(file)
+    inner = [f for part in parts for f in (part, *part.rglob('*')) if f.is_file()]
     size = sum(f.stat().st_size for f in inner) / 1e6
-    kinds = ', '.join(f'{count} {kind}' for kind, count in graph.operators.most_common())
-    print(f'{" + ".join(map(str, files))}: {size:.1f} MB; {graph.operators.total()} operators: {kinds}')
-    print(f'largest rank: {graph.largest_rank if graph.largest_rank is not None else "unknown"}')
+    kinds = ', '.join(f'{count} {kind}' for kind, count in operators.most_common())
+    print(f'{" + ".join(map(str, parts))}: {size:.1f} MB; {operators.total()} operators: {kinds}')
 
 
 def show(found: dict[str, list[Difference]]) -> None:
     """Prints the differences as a table."""
-    table = Table(title='The file against PyTorch')
-    for column in ('output', 'on', 'largest relative L2', 'smallest cosine', 'equal'):
-        table.add_column(column)
-    for where, differences in found.items():
-        for d in differences:
-            if d.kind == 'values':
-                cells = (f'{d.l2:.1e}', f'{d.cosine:.6f}', '')
-            elif d.kind == 'labels':
-                cells = ('', '', f'{d.equal:.3%}')
-            else:
-                cells = ('', '', f'{d.equal:.3%} of {d.detections}' if d.detections else 'nothing found')
-            table.add_row(d.output, where, *cells)
+    table = Table('output', 'on', 'largest difference', title='The file against PyTorch')
+    for name, differences in found.items():
+        for difference in differences:
+            table.add_row(difference.output, name, str(difference))
     Console().print(table)
+
+
+def judge(file: Path, differences: list[Difference], precision: str) -> None:
+    """Raises if an output differs by too much; prints a note if there was nothing to compare."""
+    if not any(d.count for d in differences):
+        print('NOT verified: nothing was detected on any image; name a trained CHECKPOINT and --images.')
+    bad = dict.fromkeys(d.output for d in differences if not d.within(precision))
+    if bad:
+        raise UserError(
+            file,
+            f'{", ".join(bad)} differ from PyTorch by more than {precision} may',
+            'the file is kept so that you can examine it',
+        )
 
 
 if __name__ == '__main__':

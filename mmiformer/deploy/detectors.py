@@ -1,7 +1,7 @@
-"""Whole detectors as programs: what mmdet does after the heads, in steps that standard ONNX has too.
+"""Whole detectors for export: mmdet's postprocessing in steps that standard ONNX supports.
 
-Two of the steps, suppression and RoIAlign, are operators of their own here: mmcv's code runs them in
-PyTorch, and :func:`onnx_translations` tells torch.onnx which standard operator each of them is.
+Non-maximum suppression and RoIAlign are custom operators: mmcv's code runs them in PyTorch, and
+:func:`onnx_translations` maps each to a standard ONNX operator.
 """
 
 import math
@@ -9,60 +9,39 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from mmiformer.deploy.wrappers import ExportWrapper
+from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
 
 
 @torch.library.custom_op('mmiformer::nms', mutates_args=())
-def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, max_boxes: int) -> torch.Tensor:
-    """Indices of the boxes that no better one overlaps by more than the threshold, best first.
-
-    Args:
-        boxes: N x 4, (x1, y1, x2, y2).
-        scores: N.
-        iou_threshold: Largest intersection over union of two boxes that both stay.
-        max_boxes: How many stay at most.
-
-    Returns:
-        Indices, M (int64).
-    """
+def _nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, max_boxes: int) -> torch.Tensor:
+    # Boxes, N x 4, and scores, N, to the indices of the boxes kept, best first.
     from mmcv.ops import nms as mmcv_nms
 
     return mmcv_nms(boxes.contiguous(), scores.contiguous(), iou_threshold, max_num=max_boxes)[1]
 
 
-@nms.register_fake
+@_nms.register_fake
 def _(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, max_boxes: int) -> torch.Tensor:
     count = torch.library.get_ctx().new_dynamic_size(max=max_boxes)
     return boxes.new_empty(count, dtype=torch.int64)
 
 
 @torch.library.custom_op('mmiformer::roi_align', mutates_args=())
-def roi_align(
+def _roi_align(
     features: torch.Tensor, boxes: torch.Tensor, size: int, scale: float, sampling_ratio: int
 ) -> torch.Tensor:
-    """Samples the map inside of each box, bilinearly (Mask R-CNN; mmcv's ``aligned=True``).
-
-    Args:
-        features: 1 x C x H x W.
-        boxes: N x 4, (x1, y1, x2, y2) in pixels of the image.
-        size: Rows and columns of the result.
-        scale: Cells of the map to a pixel of the image, ``1 / stride``.
-        sampling_ratio: Samples to a bin and direction; 0: as many as it has cells.
-
-    Returns:
-        N x C x size x size.
-    """
+    # Features, 1 x C x H x W, and boxes, N x 4, to N x C x size x size; as mmcv's with aligned=True.
     from mmiformer.ops.layers import TorchRoIAlign  # Imports mmcv.ops, which is slow.
 
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
     pooled = TorchRoIAlign((size, size), scale, sampling_ratio)(features, rois)
-    return pooled.contiguous()  # As the fake result below.
+    return pooled.contiguous()  # The layout of the fake result below.
 
 
-@roi_align.register_fake
+@_roi_align.register_fake
 def _(
     features: torch.Tensor, boxes: torch.Tensor, size: int, scale: float, sampling_ratio: int
 ) -> torch.Tensor:
@@ -97,69 +76,32 @@ def onnx_translations() -> dict[Callable, Callable]:
 
 
 class DetectorWrapper(ExportWrapper):
-    """A detector for one image, which it takes to be all of the tensor, padding included.
+    """A detector of one image, without padding, with the thresholds of its ``test_cfg``.
 
-    Args:
-        model: The detector of a config, whose ``test_cfg`` it keeps to.
-
-    Raises:
-        UserError: If the model does after its heads what has no counterpart here.
-
-    Attributes:
-        batched: False: there is no number of images to leave free.
+    The forward maps 1 x 3 x H x W to detections, best first: boxes, M x 4, (x1, y1, x2, y2) in pixels;
+    labels, M (int64); scores, M.
     """
 
     outputs: tuple[str, ...] = ('boxes', 'labels', 'scores')
     batched = False
     model: Any  # mmdet's: it ships no types.
 
-    def __init__(self, model: nn.Module) -> None:
-        for head, cfg in self.box_heads(model):
-            coder = head.bbox_coder
-            plain = type(coder).__name__ == 'DeltaXYWHBBoxCoder' and not coder.add_ctr_clamp
-            _expect(plain and coder.clip_border, head, 'the bbox_coder DeltaXYWHBBoxCoder, clipping')
-            _expect(getattr(head, 'use_sigmoid_cls', True), head, 'scores by sigmoid')
-            _expect(not getattr(head, 'custom_cls_channels', False), head, 'a plain loss_cls')
-            _expect(cfg.nms.get('type') == 'nms', head, "test_cfg.nms.type 'nms'")
-            _expect(set(cfg.nms) == {'type', 'iou_threshold'}, head, 'only an iou_threshold in test_cfg.nms')
-            limits = cfg.get('nms_pre', 1), cfg.max_per_img
-            _expect(min(limits) > 0, head, 'a positive nms_pre and max_per_img in test_cfg')
-        super().__init__(model)
-
-    @staticmethod
-    def box_heads(model: Any) -> list[tuple[Any, Any]]:
-        """The heads of a model that give boxes, each with its ``test_cfg``."""
-        raise NotImplementedError
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Maps a normalised image to its detections, best first.
-
-        Args:
-            image: 1 x 3 x H x W.
-
-        Returns:
-            Boxes, M x 4, (x1, y1, x2, y2) in pixels of the tensor; labels, M (int64); scores, M.
-
-        Raises:
-            UserError: If there are several images.
-        """
-        if image.shape[0] != 1:
-            raise UserError(f'A batch of {image.shape[0]}: whole detectors are exported for one image.')
-        return self._detect(image)
-
-    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        raise NotImplementedError
+    def __init__(self, model: Any, folded: bool = True) -> None:
+        for key, cfg in walk(model.test_cfg, 'test_cfg'):
+            if key.endswith('.nms') and cfg != dict(type='nms', iou_threshold=cfg.get('iou_threshold')):
+                raise UserError(
+                    f'model.{key}',
+                    "expected type 'nms' and an iou_threshold only to export the whole detector",
+                    'change it, or export --what backbone',
+                )
+        super().__init__(model, folded)
 
 
 class RetinaNetWrapper(DetectorWrapper):
     """mmdet's RetinaNet."""
 
-    @staticmethod
-    def box_heads(model: Any) -> list[tuple[Any, Any]]:
-        """The only head."""
-        return [(model.bbox_head, model.bbox_head.test_cfg)]
-
-    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See :class:`DetectorWrapper`."""
         head = self.model.bbox_head
         boxes, labels, scores, _ = _dense_candidates(head, self.model.extract_feat(image), image)
         kept = _suppress(boxes, scores, labels, head.test_cfg)
@@ -167,28 +109,16 @@ class RetinaNetWrapper(DetectorWrapper):
 
 
 class MaskRCNNWrapper(DetectorWrapper):
-    """mmdet's Mask R-CNN; a fourth output, M x S x S, is the mask's probability inside of each box.
+    """mmdet's Mask R-CNN; the fourth output, M x S x S, is the probability of the mask inside each box.
 
-    A mask is pasted by resizing it to its box, bilinearly, and cutting it at ``mask_thr_binary`` of the
+    To paste a mask, resize it to its box, bilinearly, and threshold it at ``mask_thr_binary`` of the
     config's ``test_cfg``.
     """
 
     outputs = ('boxes', 'labels', 'scores', 'masks')
 
-    def __init__(self, model: Any) -> None:
-        for extractor in (model.roi_head.bbox_roi_extractor, model.roi_head.mask_roi_extractor):
-            for layer in extractor.roi_layers:
-                aligned = type(layer).__name__ == 'RoIAlign' and layer.aligned and layer.pool_mode == 'avg'
-                _expect(aligned, extractor, 'an aligned, averaging RoIAlign')
-        super().__init__(model)
-
-    @staticmethod
-    def box_heads(model: Any) -> list[tuple[Any, Any]]:
-        """That of the proposals and that of the detections."""
-        rois = model.roi_head
-        return [(model.rpn_head, model.rpn_head.test_cfg), (rois.bbox_head, rois.test_cfg)]
-
-    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See :class:`DetectorWrapper`."""
         maps = self.model.extract_feat(image)
         rpn, rois = self.model.rpn_head, self.model.roi_head
         proposals, _, scores, levels = _dense_candidates(rpn, maps, image)
@@ -196,9 +126,7 @@ class MaskRCNNWrapper(DetectorWrapper):
 
         crops, order = _crop(rois.bbox_roi_extractor, maps, proposals)
         logits, deltas = rois.bbox_head(crops)
-        boxes, labels, scores = _box_candidates(
-            rois.bbox_head, rois.test_cfg, proposals[order], logits, deltas, image
-        )
+        boxes, labels, scores = _box_candidates(rois, proposals[order], logits, deltas, image)
         kept = _suppress(boxes, scores, labels, rois.test_cfg)
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
 
@@ -212,47 +140,16 @@ class MaskRCNNWrapper(DetectorWrapper):
         return boxes, labels, scores, in_order
 
 
-def shared(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Which detections two runs on an image share: of one class, IoU above 0.99, scores within 1e-3.
-
-    Their order is free: scores may tie.
-
-    Args:
-        ours: Boxes, labels and scores of N detections; what comes after is left alone.
-        theirs: The same of M.
-
-    Returns:
-        N x M (bool).
-    """
-    (boxes, labels, scores), (others, other_labels, other_scores) = ours[:3], theirs[:3]
-    sides = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(
-        boxes[:, None, :2], others[:, :2]
-    )
-    both = sides.clamp(min=0).prod(dim=2)
-    areas, other_areas = ((b[:, 2:] - b[:, :2]).prod(dim=1) for b in (boxes, others))
-    near = both > 0.99 * (areas[:, None] + other_areas - both)
-    return near & (labels[:, None] == other_labels) & ((scores[:, None] - other_scores).abs() < 1e-3)
-
-
-def _expect(fits: bool, part: nn.Module, expected: str) -> None:
-    if not fits:
-        raise UserError(
-            type(part).__name__,
-            f'whole detectors are exported with {expected}',
-            'export --what backbone, and run the rest in your own code',
-        )
-
-
 def _dense_candidates(
     head: Any, maps: Sequence[torch.Tensor], image: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Boxes, labels, scores and levels of the best ``nms_pre`` of each level that ``score_thr`` lets pass."""
+    """Boxes, labels, scores and levels of the best ``nms_pre`` of each level that exceed ``score_thr``."""
     cfg, classes = head.test_cfg, head.cls_out_channels
     found = []
     for level, (logits, deltas) in enumerate(zip(*head(maps), strict=True)):
         _, channels, height, width = logits.shape
-        # The map may have ten million entries: they are ranked as they lie, neither transposed nor put
-        # through the sigmoid, and anchors are made for the best ones only.
+        # The map may have ten million entries: rank them without transpose or sigmoid, and compute anchors
+        # of the best only.
         best, index = logits.flatten().topk(torch.sym_min(cfg.nms_pre, channels * height * width))
         channel = index // (height * width)
         cell = index - channel * (height * width)  # torch.onnx has no remainder by a symbolic size.
@@ -274,23 +171,19 @@ def _dense_candidates(
 
 
 def _box_candidates(
-    head: Any,
-    cfg: Mapping[str, Any],
-    proposals: torch.Tensor,
-    logits: torch.Tensor,
-    deltas: torch.Tensor,
-    image: torch.Tensor,
+    rois: Any, proposals: torch.Tensor, logits: torch.Tensor, deltas: torch.Tensor, image: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """Boxes, labels and scores of all pairs of proposal and class above ``score_thr``."""
+    head = rois.bbox_head
     scores = logits.softmax(dim=1)[:, :-1].flatten()  # The last class is the background.
-    chosen = (scores > cfg['score_thr']).nonzero()[:, 0]
+    chosen = (scores > rois.test_cfg.score_thr).nonzero()[:, 0]
     proposal, label = chosen // head.num_classes, chosen % head.num_classes
     deltas = deltas.reshape(-1, 4)[proposal if head.reg_class_agnostic else chosen]
     return _decode(head.bbox_coder, proposals[proposal], deltas, image), label, scores[chosen]
 
 
 def _decode(coder: Any, anchors: torch.Tensor, deltas: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Boxes, N x 4, of anchors and deltas; clipped to the image."""
+    """Boxes, N x 4, of anchors and deltas, clipped to the image."""
     deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
     limit = abs(math.log(16 / 1000))  # mmdet's wh_ratio_clip
     sizes = anchors[:, 2:] - anchors[:, :2]
@@ -305,25 +198,25 @@ def _decode(coder: Any, anchors: torch.Tensor, deltas: torch.Tensor, image: torc
 def _suppress(
     boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, cfg: Mapping[str, Any]
 ) -> torch.Tensor:
-    """Indices that stay, best first, after suppression inside of each group.
+    """Indices of the boxes kept, best first, by suppression within each group.
 
-    As in mmcv, groups are moved apart by more than the image, so that one run serves all of them.
+    As in mmcv, boxes are shifted by group, by more than the image, so that groups do not overlap.
     """
-    # The zero is for no boxes at all, of which there is no maximum.
+    # The zero makes the maximum defined if there are no boxes.
     step = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
-    moved = boxes + (groups.to(boxes.dtype) * step)[:, None]
-    return nms(moved, scores, cfg['nms']['iou_threshold'], cfg['max_per_img'])
+    shifted = boxes + (groups.to(boxes.dtype) * step)[:, None]
+    return _nms(shifted, scores, cfg['nms']['iou_threshold'], cfg['max_per_img'])
 
 
 def _crop(
     extractor: Any, maps: Sequence[torch.Tensor], boxes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops of boxes, each from the map of its size; they come level by level, with their boxes' indices."""
+    """RoIAlign of each box on the level of its size; results by level, with the indices of their boxes."""
     levels = extractor.map_roi_levels(torch.cat([boxes[:, :1], boxes], dim=1), len(extractor.roi_layers))
     crops, order = [], []
     for level, layer in enumerate(extractor.roi_layers):
         index = (levels == level).nonzero()[:, 0]
         size, scale, ratio = layer.output_size[0], layer.spatial_scale, layer.sampling_ratio
-        crops.append(roi_align(maps[level], boxes[index], size, scale, ratio))
+        crops.append(_roi_align(maps[level], boxes[index], size, scale, ratio))
         order.append(index)
     return torch.cat(crops), torch.cat(order)

@@ -1,4 +1,4 @@
-"""Rewriting a network, or a detector, segmentor or classifier that holds one, for inference."""
+"""Folding a network, or a detector, segmentor or classifier that contains one, for inference."""
 
 import copy
 from typing import Any, TypeVar
@@ -12,16 +12,16 @@ Model = TypeVar('Model', bound=nn.Module)
 
 
 def fold(model: Model) -> Model:
-    """Returns a copy for inference with normalisation and residuals moved into the convolutions.
+    """Returns a copy for inference with normalisation and residuals folded into the convolutions.
 
-    Each module with a method ``fold`` folds itself, innermost first: BatchNorm into its convolution, layer
+    Every module with a method ``fold`` folds itself, innermost first: BatchNorm into its convolution, layer
     scale into the convolution before it, the residual of a CPE into its kernel's centre, the classifier's
-    BatchNorm into its linear layer, and averaged classifiers into one. mmcv's ``ConvModule``, which mmdet's
-    and mmseg's necks and heads consist of, is folded here. Outputs differ from those of
-    ``model.eval()`` by rounding only.
+    BatchNorm into its linear layer, and averaged classifiers into one. mmcv's ``ConvModule``, which the necks
+    and heads of mmdet and mmseg use, is folded here. The outputs equal those of ``model.eval()`` up to
+    rounding.
 
     Args:
-        model: A backbone or any model that contains one. It is left as it is.
+        model: A backbone or any model that contains one. It is not changed.
 
     Returns:
         The folded copy, in eval mode.
@@ -34,7 +34,7 @@ def fold(model: Model) -> Model:
         elif (
             isinstance(module, ConvModule)
             and module.with_norm
-            # Only this order lets the norm move into the convolution.
+            # A norm before the convolution cannot be folded into it.
             and tuple(module.order[:2]) == ('conv', 'norm')
             and isinstance(module.conv, nn.Conv2d)
             and isinstance(module.norm, _BatchNorm)

@@ -1,4 +1,4 @@
-"""Other forms of the same network, which single runtimes are faster with."""
+"""Equivalent forms of a network that single runtimes need or run faster."""
 
 import copy
 from collections.abc import Callable
@@ -9,21 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmiformer.models.layers import Attention
-from mmiformer.utils.errors import UserError
 
 
-def replace(model: nn.Module, by: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Replaces modules inside of ``model``, in place.
-
-    Args:
-        model: Any model.
-        by: What comes in the place of a module, None to leave it.
-    """
+def replace(model: nn.Module, kind: type[nn.Module], build: Callable[[Any], nn.Module]) -> None:
+    """Replaces every module of a class in ``model``, in place, by what ``build`` makes of it."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            new = by(child)
-            if new is not None:
-                setattr(parent, name, new)
+            if isinstance(child, kind):
+                setattr(parent, name, build(child))
 
 
 def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
@@ -34,33 +27,18 @@ def use_matmul_attention(model: nn.Module, enabled: bool = True) -> None:
 
 
 def cut_windows_in_chunks(model: nn.Module, chunks: int) -> None:
-    """Lets an iFormer in ``model``, in place, cut its windows so many groups of channels at a time; exact.
+    """Makes an iFormer in ``model``, in place, cut its windows in ``chunks`` groups of channels; exact.
 
-    The authors' form for iPhones at 512x512 (16 groups, released code): smaller tensors in the transposes.
-
-    Raises:
-        UserError: If there are no windows.
+    The authors use 16 groups on iPhones at 512x512 (released code), for smaller tensors in the transposes.
     """
-    windowed = [m for m in model.modules() if getattr(m, 'window_size', None) and hasattr(m, 'window_chunks')]
-    if not windowed:
-        raise UserError(
-            'Channel chunks',
-            f'{type(model).__name__} has no windows to cut',
-            'they come with window_size of an IFormer, as in the configs for dense prediction',
-        )
     stage: Any
-    for stage in windowed:
-        stage.window_chunks = chunks
+    for stage in model.modules():
+        if hasattr(stage, 'window_chunks'):
+            stage.window_chunks = chunks
 
 
-class RowSplitConv(nn.Module):
-    """A 7x7 depthwise convolution of stride 1 as the sum of a 3x7, a 3x7 and a 1x7 one; exact.
-
-    XNNPACK has fast kernels for these and none for 7x7.
-
-    Args:
-        conv: The convolution, padded by 3.
-    """
+class _RowSplitConv(nn.Module):
+    """A 7x7 depthwise convolution of stride 1, padded by 3, as the sum of a 3x7, a 3x7 and a 1x7 one."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -74,63 +52,54 @@ class RowSplitConv(nn.Module):
             self.parts.append(part)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps N x C x H x W to the same shape."""
         x = F.pad(x, (0, 0, 3, 3))
         top, middle, bottom = self.parts
         return top(x[:, :, :-4]) + middle(x[:, :, 3:-1]) + bottom(x[:, :, 6:])
 
 
 def split_depthwise(model: nn.Module) -> None:
-    """Replaces every 7x7 depthwise convolution in ``model``, in place, by a :class:`RowSplitConv`."""
+    """Splits every 7x7 depthwise convolution in ``model``, in place, into three with fewer rows; exact.
 
-    def split(module: nn.Module) -> nn.Module | None:
-        if (
-            isinstance(module, nn.Conv2d)
-            and module.kernel_size == (7, 7)
-            and module.groups == module.in_channels
-            and (module.stride, module.padding, module.dilation) == ((1, 1), (3, 3), (1, 1))
-        ):
-            return RowSplitConv(module)
-        return None
-
-    replace(model, split)
-
-
-class PoolByProducts(nn.Module):
-    """Adaptive average pooling to b x b as two matrix products, at any input size; exact but for rounding.
-
-    Exporters take adaptive pooling at sizes they know and that b divides, or unfold it into dimensions
-    that phones do not have.
-
-    Args:
-        bins: b.
+    XNNPACK has fast kernels for 3x7 and 1x7 ones, and none for 7x7.
     """
+
+    def split(conv: nn.Conv2d) -> nn.Module:
+        depthwise = conv.kernel_size == (7, 7) and conv.groups == conv.in_channels
+        same_size = (conv.stride, conv.padding, conv.dilation) == ((1, 1), (3, 3), (1, 1))
+        return _RowSplitConv(conv) if depthwise and same_size else conv
+
+    replace(model, nn.Conv2d, split)
+
+
+class _MatmulPool(nn.Module):
+    """Adaptive average pooling to ``bins`` x ``bins`` as two matrix products."""
 
     def __init__(self, bins: int) -> None:
         super().__init__()
         self.bins = bins
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps N x C x H x W to N x C x b x b."""
-        rows, columns = (self._shares(side, x) for side in x.shape[2:])
+        rows, columns = (self._weights(side, x) for side in x.shape[2:])
         return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
 
-    def _shares(self, side: int, x: torch.Tensor) -> torch.Tensor:
-        """How much each of the ``side`` cells counts in each bin: b x side, rows of sum 1."""
+    def _weights(self, side: int, x: torch.Tensor) -> torch.Tensor:
+        # Weight of each of the ``side`` cells in the mean of each bin: bins x side.
         bins = torch.arange(self.bins, device=x.device)[:, None]
         cells = torch.arange(side, device=x.device)[None]
-        # From floor(i side / b) to ceil((i + 1) side / b), as torch has it; in integers.
+        # torch's bin i covers floor(i side / bins) to ceil((i + 1) side / bins).
         inside = (cells >= bins * side // self.bins) & (cells * self.bins < (bins + 1) * side)
-        shares = inside.to(x.dtype)
-        return shares / shares.sum(dim=1, keepdim=True)
+        weights = inside.to(x.dtype)
+        return weights / weights.sum(dim=1, keepdim=True)
 
 
-def pool_by_products(model: nn.Module) -> None:
-    """Replaces every adaptive average pooling to b x b in ``model``, in place, b a number."""
+def pool_by_matmul(model: nn.Module) -> None:
+    """Replaces every adaptive average pooling to n x n in ``model``, in place, by matrix products.
 
-    def by_products(module: nn.Module) -> nn.Module | None:
-        if isinstance(module, nn.AdaptiveAvgPool2d) and isinstance(module.output_size, int):
-            return PoolByProducts(module.output_size)
-        return None
+    Exporters support it only at fixed sizes that n divides, or write it with tensors of a rank that phones do
+    not support.
+    """
 
-    replace(model, by_products)
+    def by_matmul(pool: nn.AdaptiveAvgPool2d) -> nn.Module:
+        return _MatmulPool(pool.output_size) if isinstance(pool.output_size, int) else pool
+
+    replace(model, nn.AdaptiveAvgPool2d, by_matmul)

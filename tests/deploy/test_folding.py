@@ -11,15 +11,14 @@ from mmiformer import IFormer
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.deploy import cut_windows_in_chunks, fold, split_depthwise
-from mmiformer.deploy.rewriting import pool_by_products
+from mmiformer.deploy.rewriting import pool_by_matmul
 from mmiformer.models.layers import ConvNorm, InPlaceGELU
 from mmiformer.models.layers.attention import Attention, MoSA
-from mmiformer.utils.errors import UserError
 
 
 @pytest.mark.parametrize('window_size', [None, 3])
 @pytest.mark.parametrize('layer_scale', [0.0, 0.1])
-def test_folded_equals_unfolded_and_nothing_is_left_to_fold(window_size, layer_scale):
+def test_folded_equals_unfolded(window_size, layer_scale):
     net = IFormer('t', out_indices=(0, 1, 2, 3), window_size=window_size, layer_scale_init_value=layer_scale)
     trained_looking(net)
     before = copy.deepcopy(net.state_dict())
@@ -37,7 +36,7 @@ def test_folded_equals_unfolded_and_nothing_is_left_to_fold(window_size, layer_s
         assert torch.equal(refolded(image)[3], folded(image)[3])
 
 
-def test_folding_is_algebra_alone_and_a_cpu_gets_its_own_form():
+def test_fold_changes_only_weights_and_optimize_for_inference_also_the_form():
     net = trained_looking(IFormer('t', out_indices=(2, 3), window_size=3))
     image = torch.randn(1, 3, 97, 130)
     folded, fast = fold(net), optimize_for_inference(net)
@@ -52,7 +51,7 @@ def test_folding_is_algebra_alone_and_a_cpu_gets_its_own_form():
             assert float((a - b).norm() / b.norm()) < 1e-5
 
 
-def test_convmodules_of_necks_and_heads_are_folded_only_where_it_is_exact():
+def test_convmodules_are_folded_only_where_exact():
     model = nn.Sequential(
         ConvModule(3, 8, 3, norm_cfg=dict(type='BN')),
         ConvModule(8, 8, 3, norm_cfg=dict(type='BN'), order=('norm', 'conv', 'act')),
@@ -68,7 +67,7 @@ def test_convmodules_of_necks_and_heads_are_folded_only_where_it_is_exact():
     assert kinds == ['BatchNorm2d', 'GroupNorm']
 
 
-def test_a_model_that_is_itself_a_foldable_unit():
+def test_fold_of_a_single_unit():
     unit = trained_looking(ConvNorm(3, 4, 3))
     x = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
@@ -76,7 +75,7 @@ def test_a_model_that_is_itself_a_foldable_unit():
     assert not any(isinstance(m, _BatchNorm) for m in fold(unit).modules())
 
 
-def test_multiply_adds_against_counting_by_hand_and_fvcore():
+def test_macs_equal_fvcore_plus_attention_products():
     net = IFormer('t', out_indices=(3,))
     q, n = 64, 14 * 14  # Stage 3 of T at 224: width of q and k, tokens; then stage 4.
     products = 3 * n * n * (q + 128) + 2 * 49 * 49 * (64 + 256)
@@ -89,16 +88,16 @@ def test_multiply_adds_against_counting_by_hand_and_fvcore():
 
 @pytest.mark.parametrize('size', [(1, 1), (4, 7), (12, 18), (31, 5)])
 @pytest.mark.parametrize('bins', [1, 2, 3, 6])
-def test_pooling_by_products_against_torchs(size, bins):
+def test_pooling_by_matmul_equals_torchs(size, bins):
     model = nn.Sequential(nn.AdaptiveAvgPool2d(bins))
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = model(x)
-    pool_by_products(model)
+    pool_by_matmul(model)
     assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in model.modules())
     torch.testing.assert_close(model(x), expected)
 
 
-def test_rows_of_a_kernel_add_up_to_it():
+def test_split_depthwise_equals_the_convolution():
     model = nn.Sequential(
         nn.Conv2d(4, 4, 7, padding=3, groups=4), nn.Conv2d(4, 4, 7, padding=3, groups=4, bias=False)
     ).double()
@@ -116,7 +115,7 @@ def test_rows_of_a_kernel_add_up_to_it():
     torch.testing.assert_close(model(x), expected)
 
 
-def test_windows_cut_in_chunks_of_channels_change_no_bit():
+def test_channel_chunks_give_identical_outputs():
     net = trained_looking(IFormer('t', out_indices=(2, 3), window_size=3))
     image = torch.randn(2, 3, 150, 97)
     expected = net(image)
@@ -127,5 +126,3 @@ def test_windows_cut_in_chunks_of_channels_change_no_bit():
         outputs = net(image)
     assert joined == [5, 5]
     assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
-    with pytest.raises(UserError, match='no windows to cut'):
-        cut_windows_in_chunks(IFormer('t'), 16)

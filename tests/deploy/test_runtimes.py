@@ -10,7 +10,7 @@ from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions
 from mmiformer.deploy.wrappers import Features, FromPixels
 from mmiformer.utils.errors import UserError
 
-# Weights enough that a file's size is theirs.
+# Large enough that weights dominate the size of a file.
 ARCH = dict(SMALL_IFORMER, dims=(32, 64, 128, 128))
 SIZES = [(1, 3, 224, 224), (4, 3, 97, 131), (2, 3, 33, 500), (1, 3, 256, 320), (1, 3, 32, 32)]
 
@@ -20,22 +20,22 @@ def relative(a: np.ndarray, b: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope='module')
-def program() -> Features:
+def wrapper() -> Features:
     return Features(trained_looking(IFormer('t', out_indices=(0, 1, 2, 3), window_size=16)))
 
 
 @pytest.fixture(scope='module')
-def small_program() -> Features:
+def small_wrapper() -> Features:
     torch.manual_seed(0)
     return Features(trained_looking(IFormer(ARCH, out_indices=(0, 1, 2, 3), window_size=16)))
 
 
 @pytest.fixture(scope='module', params=['onnx', 'openvino'])
-def plain(request, small_program, tmp_path_factory) -> tuple[str, int]:
-    """A runtime, and the size of its files of the small network in float32."""
+def plain(request, small_wrapper, tmp_path_factory) -> tuple[str, int]:
+    """A runtime, and the size of its fp32 files of the small network."""
     require(request.param)
     runtime, folder = RUNTIMES[request.param], tmp_path_factory.mktemp('fp32')
-    runtime.export(small_program, ExportOptions(torch.zeros(1, 3, 64, 96)), folder / f'net{runtime.suffix}')
+    runtime.export(small_wrapper, ExportOptions(torch.zeros(1, 3, 64, 96)), folder / f'net{runtime.suffix}')
     return request.param, size_of(folder)
 
 
@@ -49,78 +49,79 @@ def require(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', ['onnx', 'openvino'])
-def test_one_dynamic_file_serves_all_sizes(tmp_path, program, name):
+def test_dynamic_file_runs_at_all_sizes(tmp_path, wrapper, name):
     require(name)
     runtime = RUNTIMES[name]
     file = tmp_path / f'net{runtime.suffix}'
-    runtime.export(program, ExportOptions(torch.zeros(1, 3, 224, 224), dynamic=True), file)
+    runtime.export(wrapper, ExportOptions(torch.zeros(1, 3, 224, 224), dynamic=True), file)
     session = runtime.open(file, threads=1)
     for size in SIZES:
         image = torch.randn(size)
         with torch.no_grad():
-            expected = program(image)
+            expected = wrapper(image)
         got = session(image.numpy())
         assert [a.shape for a in got] == [tuple(b.shape) for b in expected]
         assert max(map(relative, got, expected)) < 1e-5
-    graph = runtime.inspect(file)
-    assert graph.largest_rank == 4
-    # T's 74, and one more in each of its 5 attentions, whose values and gate are folded apart.
-    assert sum(count for kind, count in graph.operators.items() if 'Conv' in kind) == 74 + 5
-    assert not any('::' in kind for kind in graph.operators), 'standard operators only'
+    if name == 'onnx':
+        import onnx
+
+        assert max(len(v.type.tensor_type.shape.dim) for v in onnx.load(file).graph.value_info) == 4
+    operators = runtime.inspect(file)
+    # T's 74, and one more in each of its 5 attentions, which folding splits into values and gate.
+    assert sum(count for kind, count in operators.items() if 'Convol' in kind or kind == 'Conv') == 74 + 5
+    assert not any('::' in kind for kind in operators), 'standard operators only'
 
 
 @pytest.mark.parametrize(('precision', 'bound'), [('fp16', 1e-2), ('bf16', 3e-2), ('int8', 0.2)])
-def test_lower_precisions_are_near_and_smaller(tmp_path, small_program, plain, precision, bound):
-    name, whole = plain
-    runtime, program = RUNTIMES[name], small_program
+def test_lower_precisions_are_close_and_smaller(tmp_path, small_wrapper, plain, precision, bound):
+    name, fp32_size = plain
+    runtime, wrapper = RUNTIMES[name], small_wrapper
     if precision not in runtime.precisions:
         pytest.skip(f'{name} has none')
     images = [torch.rand(1, 3, 64, 96) * 2 - 1 for _ in range(4)]
     file = tmp_path / f'net{runtime.suffix}'
-    order = ExportOptions(images[0], precision=precision, calibration=images)
-    runtime.check(order)
-    runtime.export(program, order, file)
+    options = ExportOptions(images[0], precision=precision, calibration=images)
+    runtime.check(options)
+    runtime.export(wrapper, options, file)
     with torch.no_grad():
-        expected = program(images[0])
+        expected = wrapper(images[0])
     got = runtime.open(file, threads=1)(images[0].numpy())
     errors = list(map(relative, got, expected))
     assert max(errors) < bound
     if precision != 'bf16' or 'bf16' in torch.backends.cpu.get_cpu_capability():
-        assert max(errors) > 1e-6, 'it is not the file of float32'
-    assert size_of(tmp_path) < whole * (1.1 if precision == 'bf16' else 0.6)
+        assert max(errors) > 1e-6, 'computed in fp32'
+    assert size_of(tmp_path) < fp32_size * (1.1 if precision == 'bf16' else 0.6)
     assert not list(tmp_path.glob('.*'))
 
 
 @pytest.mark.parametrize('flipped', [False, True])
-def test_pixels_are_normalised_inside(program, flipped):
+def test_pixels_are_normalised(wrapper, flipped):
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
     preprocessor = dict(mean=mean, std=std, bgr_to_rgb=True)
     image = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
     pixels = image.double()
-    if flipped:  # A network of BGR: the colours, their means and deviations in that order.
+    if flipped:  # The network takes BGR, and so do mean and std.
         preprocessor = dict(mean=mean[::-1], std=std[::-1], bgr_to_rgb=False)
         expected = (pixels.flip(3) - torch.tensor(mean[::-1])) / torch.tensor(std[::-1])
     else:
         expected = (pixels - torch.tensor(mean)) / torch.tensor(std)
     with torch.no_grad():
-        got = FromPixels(program, preprocessor)(image)
-        reference = program(expected.permute(0, 3, 1, 2).float())
-    for a, b in zip(got, reference, strict=True):
+        got = FromPixels(wrapper, preprocessor)(image)
+        wanted = wrapper(expected.permute(0, 3, 1, 2).float())
+    for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_what_a_runtime_does_not_have_is_told(monkeypatch):
+def test_unsupported_options_are_errors(monkeypatch):
     runtime = RUNTIMES['onnx']
     example = torch.zeros(1, 3, 64, 64)
-    with pytest.raises(UserError, match='--precision bf16: onnx is written in fp32, fp16, int8'):
+    with pytest.raises(UserError, match='bf16: onnx does not support it; choose from fp32, fp16, int8'):
         runtime.check(ExportOptions(example, precision='bf16'))
-    with pytest.raises(UserError, match='int8: needs --calibrate'):
+    with pytest.raises(UserError, match='int8: needs images to calibrate on; name some with --calibrate'):
         runtime.check(ExportOptions(example, precision='int8'))
     monkeypatch.setattr(runtime, 'dynamic', False)
     with pytest.raises(UserError, match='--dynamic: files for onnx have one size'):
         runtime.check(ExportOptions(example, dynamic=True))
     monkeypatch.setattr(runtime, 'modules', ('no_such_module',))
-    with pytest.raises(
-        UserError, match=r"no_such_module cannot be imported .*pip install 'mmiformer\[onnx\]'"
-    ):
+    with pytest.raises(UserError, match=r"cannot import no_such_module .*pip install 'mmiformer\[onnx\]'"):
         runtime.require()

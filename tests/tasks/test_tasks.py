@@ -45,10 +45,6 @@ class Doubled(ExportWrapper):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (2 * self.model(image),)
 
-    @staticmethod
-    def reference(model):
-        return lambda image: (3 * model(image),)
-
 
 @pytest.fixture
 def own_wrapper(monkeypatch) -> str:
@@ -59,15 +55,15 @@ def own_wrapper(monkeypatch) -> str:
 
 def test_a_new_head_adds_its_export_wrapper(own_wrapper, monkeypatch):
     model = type('NewDetector', (Identity,), dict(__module__='mmdet.models.detectors.new'))()
-    with pytest.raises(UserError, match='NewDetector: has no program for --what model'):
+    with pytest.raises(UserError, match='NewDetector: has no export wrapper'):
         build_export_wrapper(model, 'model')
     monkeypatch.setitem(TASKS['det'].export_wrappers, 'NewDetector', own_wrapper)
-    program = build_export_wrapper(model, 'model')
-    assert type(program) is Doubled
+    wrapper = build_export_wrapper(model, 'model')
+    assert type(wrapper) is Doubled and wrapper.model is not model
+    assert build_export_wrapper(model, 'model', folded=False).model is model
     pixels = torch.full((1, 2, 2, 3), 5, dtype=torch.uint8)
-    whole = FromPixels(program, dict(mean=[1.0] * 3, std=[2.0] * 3, bgr_to_rgb=True))
+    whole = FromPixels(wrapper, dict(mean=[1.0] * 3, std=[2.0] * 3, bgr_to_rgb=True))
     assert torch.equal(whole(pixels)[0], torch.full((1, 3, 2, 2), 4.0))
-    assert torch.equal(whole.reference(model)(pixels)[0], torch.full((1, 3, 2, 2), 6.0))
 
 
 def test_models_are_wrapped_by_their_toolbox_or_that_of_their_base(monkeypatch):
@@ -75,5 +71,5 @@ def test_models_are_wrapped_by_their_toolbox_or_that_of_their_base(monkeypatch):
     for scope, wrapper in (('mmseg', LabelMap), ('mmpretrain', Logits)):
         base = type('Base', (Identity,), dict(__module__=f'{scope}.models'))
         assert type(build_export_wrapper(type('Own', (base,), {})(), 'model')) is wrapper
-    with pytest.raises(UserError, match='Identity: has no program'):
+    with pytest.raises(UserError, match='Identity: has no export wrapper'):
         build_export_wrapper(Identity(), 'model')

@@ -1,6 +1,6 @@
-"""The runtimes that programs are exported to, each with its file format."""
+"""The runtimes that networks are exported to, each with its file format."""
 
-from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session
+from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
 from mmiformer.deploy.runtimes.coreml import CoreML
 from mmiformer.deploy.runtimes.executorch import ExecuTorch
 from mmiformer.deploy.runtimes.ncnn import NCNN
@@ -11,4 +11,4 @@ RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime for runtime in (OnnxRuntime(), OpenVino(), ExecuTorch(), CoreML(), NCNN())
 }
 
-__all__ = ['RUNTIMES', 'Graph', 'ExportOptions', 'Runtime', 'Session']
+__all__ = ['RUNTIMES', 'ExportOptions', 'Runtime', 'Session']

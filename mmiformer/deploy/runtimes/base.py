@@ -1,11 +1,16 @@
-"""What all runtimes have in common: writing a file, running it, looking into it."""
+"""What all runtimes share: writing a file, running it, listing its operators."""
 
+import contextlib
 import copy
 import importlib
+import os
+import shutil
+import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +19,22 @@ import torch
 from torch import nn
 
 from mmiformer.deploy.rewriting import use_matmul_attention
-from mmiformer.deploy.runtimes.converting import PlanarPixels, converting, silence, staged
 from mmiformer.deploy.wrappers import FromPixels
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_line
 
-# From an image, as the program takes it, to its outputs.
+# Maps an image, as the exported wrapper takes it, to the outputs.
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What file is wanted.
+    """Options of an export.
 
     Attributes:
-        example: An image as the program takes it; its size is the file's, or with ``dynamic`` one of many.
+        example: An image as the wrapper takes it; the file has its size, unless ``dynamic``.
         dynamic: Whether batch, height and width are free. Defaults to False.
         precision: One of the runtime's ``precisions``. Defaults to ``'fp32'``.
-        calibration: Images as the program takes them, which int8 ranges are read off.
+        calibration: Images as the wrapper takes them, from which int8 ranges are computed.
     """
 
     example: torch.Tensor
@@ -39,34 +43,20 @@ class ExportOptions:
     calibration: Sequence[torch.Tensor] = ()
 
 
-@dataclass(frozen=True)
-class Graph:
-    """What is in a file.
-
-    Attributes:
-        operators: How many there are of each.
-        largest_rank: Dimensions of the tensor that has most, None where the file does not say.
-    """
-
-    operators: Counter[str] = field(default_factory=Counter)
-    largest_rank: int | None = None
-
-
 class Runtime(ABC):
     """A runtime of phones or servers, and its file format.
 
     Attributes:
-        name: What ``--to`` calls it; the extra of this package that installs it has the same name.
-        suffix: How its files' names end.
-        weights_suffix: How the name of a second file ends, for formats that keep weights apart.
-        modules: What is imported of it.
-        precisions: Those that it can write.
-        dynamic: Whether it can write files of free size.
-        detectors: Whether it can write whole detectors (in fp32).
-        runs_here: Whether it can run files on this machine.
-        calibrated: Whether its int8 needs images to take ranges from.
-        fused_attention: Whether it has attention as one operator; else it gets the explicit products.
-        planar_pixels: Whether pixels are N x 3 x H x W, as image inputs of phones yield them, rather than
+        name: Its name in ``--to``, and that of the extra of this package that installs it.
+        suffix: Suffix of its files.
+        weights_suffix: Suffix of the second file, for formats that keep weights apart.
+        modules: The modules to import.
+        precisions: The precisions it supports.
+        dynamic: Whether it supports files of free size.
+        runs_here: Whether its files run on this machine.
+        calibrated: Whether its int8 needs calibration images.
+        fused_attention: Whether it has attention as one operator; else attention is exported as matmuls.
+        planar_pixels: Whether pixels are N x 3 x H x W, as image inputs of phones give them, rather than
             N x H x W x 3.
     """
 
@@ -76,7 +66,6 @@ class Runtime(ABC):
     modules: tuple[str, ...]
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
-    detectors: bool = False
     runs_here: bool = True
     calibrated: bool = True
     fused_attention: bool = False
@@ -90,86 +79,101 @@ class Runtime(ABC):
                     importlib.import_module(module)
             except ImportError as error:
                 raise UserError(
-                    self.name,
-                    f'{module} cannot be imported ({error})',
-                    f"pip install 'mmiformer[{self.name}]'",
+                    self.name, f'cannot import {module} ({error})', f"pip install 'mmiformer[{self.name}]'"
                 ) from error
 
-    def check(self, order: ExportOptions, detector: bool = False) -> None:
-        """Raises a :class:`UserError` if the runtime has no such files."""
-        if detector and (not self.detectors or order.precision != 'fp32'):
+    def check(self, options: ExportOptions) -> None:
+        """Raises a :class:`UserError` if the runtime does not support the options."""
+        if options.precision not in self.precisions:
             raise UserError(
-                f'--to {self.name} --precision {order.precision}',
-                'whole detectors are written for onnx in fp32',
-                'export --what backbone, and run the rest in your own code',
+                f'--precision {options.precision}',
+                f'{self.name} does not support it',
+                f'choose from {", ".join(self.precisions)}',
             )
-        if order.precision not in self.precisions:
+        if options.dynamic and not self.dynamic:
             raise UserError(
-                f'--precision {order.precision}: {self.name} is written in {", ".join(self.precisions)}.'
+                '--dynamic', f'files for {self.name} have one size', 'export one file for each --size'
             )
-        if order.dynamic and not self.dynamic:
+        if options.precision == 'int8' and self.calibrated and not options.calibration:
             raise UserError(
-                '--dynamic', f'files for {self.name} have one size', 'export one for each --size instead'
+                '--precision int8', 'needs images to calibrate on', 'name some with --calibrate FOLDER'
             )
-        if order.precision == 'int8' and self.calibrated and not order.calibration:
-            raise UserError('--precision int8: needs --calibrate FOLDER, images like those it will see.')
 
-    def export(self, program: nn.Module, order: ExportOptions, file: Path) -> None:
-        """Writes a program (see :mod:`mmiformer.deploy.wrappers`) to a file; the order has been checked.
+    def export(self, wrapper: nn.Module, options: ExportOptions, file: Path) -> None:
+        """Writes a wrapper (see :mod:`mmiformer.deploy.wrappers`) to a file; call :meth:`check` before.
 
         Raises:
-            UserError: If the program cannot be converted, or the file not be written.
+            UserError: If the wrapper cannot be converted. Nothing is written then.
         """
-        program = copy.deepcopy(program)
-        use_matmul_attention(program, not self.fused_attention)
-        if self.planar_pixels and isinstance(program, FromPixels):
-            program = PlanarPixels(program)
-            order = replace(order, example=order.example.permute(0, 3, 1, 2).float().contiguous())
-        with staged(*self.files(file)) as folder, converting(self.name):
-            self.write(program, order, folder / file.name)
+        wrapper = copy.deepcopy(wrapper)
+        use_matmul_attention(wrapper, not self.fused_attention)
+        if self.planar_pixels and isinstance(wrapper, FromPixels):
+            wrapper.planar = True
+            options = replace(options, example=options.example.permute(0, 3, 1, 2).float().contiguous())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix='.export-', dir=file.parent) as folder:
+            try:
+                with silence():
+                    self.write(wrapper, options, Path(folder, file.name))
+            except Exception as error:  # Each converter has its own.
+                raise UserError(
+                    self.name,
+                    f'cannot convert this network ({type(error).__name__}: {first_line(error)})',
+                    'try --what backbone, or one fixed --size',
+                ) from error
+            for part in self.files(file):
+                written = Path(folder, part.name)
+                if written.is_dir() and part.is_dir():
+                    shutil.rmtree(part)
+                written.replace(part)
 
     @abstractmethod
-    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
-        """Converts a program, which may be changed, and writes it into a folder that is thrown away later."""
+    def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
+        """Converts a wrapper, which may be changed, and writes it to a temporary folder."""
 
     def files(self, file: Path) -> list[Path]:
-        """What is written for the name ``file``: it, and for some formats the weights beside it."""
+        """All files that are written for ``file``: it, and for some formats the weights beside it."""
         return [file, *([file.with_suffix(self.weights_suffix)] if self.weights_suffix else [])]
 
-    @abstractmethod
     def open(self, file: Path, threads: int | None = None) -> Session:
-        """Loads a file to run it, with as many threads as told, or as the runtime thinks best."""
+        """Loads a file to run it on a number of threads, by default as many as the runtime chooses."""
+        raise NotImplementedError(f'{self.name} does not run on this machine')
 
     @abstractmethod
-    def inspect(self, file: Path) -> Graph:
-        """Looks into a file."""
+    def inspect(self, file: Path) -> Counter[str]:
+        """Counts the operators of a file by type."""
 
 
-def trace(program: nn.Module, order: ExportOptions) -> torch.export.ExportedProgram:
-    """The graph of a program, for the converters.
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Discards what Python and C++ code print, logs and progress bars included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            for descriptor, original in enumerate(saved, 1):
+                os.dup2(original, descriptor)
+                os.close(original)
 
-    With ``order.dynamic`` height and width are free, and the batch if the program allows. They
-    are traced at a size at which no map has one row or column of windows, since a dimension that is 1
-    while tracing stays 1. Conditions on the size are put off to run time rather than imposed on it:
-    those that come up are of layouts in memory, which change no value and of which files know nothing.
+
+def trace(wrapper: Any, options: ExportOptions) -> torch.export.ExportedProgram:
+    """Exports a wrapper to the graph that converters read.
+
+    With ``options.dynamic`` height and width are free, and the batch if the wrapper takes several images. The
+    example then has several rows and columns of windows on every map, since torch.export fixes dimensions
+    that are 1. Guards on the size become assertions, which files do not store: they concern memory layouts.
     """
-    shapes, example = None, order.example
-    if order.dynamic:
-        pixels = example.dtype == torch.uint8  # N x H x W x 3
-        batch = 2 if getattr(program, 'batched', True) else 1
-        example = example.new_zeros((batch, 544, 608, 3) if pixels else (batch, 3, 544, 608))
-        free = (0, 1, 2) if pixels else (0, 2, 3)
-        shapes = ({dim: torch.export.Dim.DYNAMIC for dim in (free if batch > 1 else free[1:])},)
-    exported = torch.export.export(
-        program, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
+    shapes, example = None, options.example
+    if options.dynamic:
+        batch = 2 if wrapper.batched else 1
+        shape = (batch, 544, 608, 3) if example.dtype == torch.uint8 else (batch, 3, 544, 608)
+        example = example.new_zeros(shape)
+        shapes = ({dim: torch.export.Dim.DYNAMIC for dim, size in enumerate(shape) if size not in (1, 3)},)
+    return torch.export.export(
+        wrapper, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
     )
-    drop_conditions(exported.graph)
-    return exported
-
-
-def drop_conditions(graph: torch.fx.Graph) -> None:
-    """Takes the conditions that are put off to run time out of a graph, in place."""
-    for node in list(graph.nodes):
-        if node.op == 'call_function' and 'assert' in str(node.target):
-            graph.erase_node(node)
-    graph.eliminate_dead_code()

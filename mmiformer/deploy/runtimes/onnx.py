@@ -1,23 +1,24 @@
 """ONNX files, run by ONNX Runtime."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session, trace
+from mmiformer.deploy.detectors import onnx_translations
+from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
 
-OPSET = 20  # The first one with GELU as one operator; ONNX Runtime takes twice the time without.
+OPSET = 20  # The first with GELU as one operator; ONNX Runtime takes twice as long without it.
 
 
 class OnnxRuntime(Runtime):
     """ONNX Runtime on the CPU; standard operators of opset 20 only.
 
-    int8 is static quantisation of convolutions and linear layers in QDQ form, per channel, with ranges read
-    off the calibration images.
+    fp16 has weights and arithmetic in half precision, but inputs and outputs in fp32. int8 quantises
+    convolutions and linear layers statically in QDQ form, per channel, with ranges of the calibration images.
     """
 
     name = 'onnx'
@@ -25,33 +26,30 @@ class OnnxRuntime(Runtime):
     modules = ('onnx', 'onnxscript', 'onnxruntime')
     precisions = ('fp32', 'fp16', 'int8')
     dynamic = True
-    detectors = True
 
-    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
-        """Writes one .onnx file with the weights inside."""
+    def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
+        """See :meth:`Runtime.write`; the file contains the weights."""
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        from mmiformer.deploy.detectors import onnx_translations
-
         exported = torch.onnx.export(
-            trace(program, order),
+            trace(wrapper, options),
             custom_translation_table=onnx_translations(),
             dynamo=True,
             opset_version=OPSET,
             input_names=['image'],
-            output_names=list(program.outputs),
+            output_names=list(wrapper.outputs),
             verbose=False,
         )
         assert exported is not None
         exported.save(file)
-        if order.precision == 'int8':
-            _quantise(file, order)
-        elif order.precision == 'fp16':  # Weights and arithmetic; input and outputs stay as they are.
+        if options.precision == 'int8':
+            _quantize(file, options.calibration)
+        elif options.precision == 'fp16':
             onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
-        """Loads a file; the session takes and gives numpy arrays."""
+        """See :meth:`Runtime.open`."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -60,31 +58,22 @@ class OnnxRuntime(Runtime):
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-        name = session.get_inputs()[0].name
-        return lambda image: session.run(None, {name: image})
+        return lambda image: session.run(None, {'image': image})
 
-    def inspect(self, file: Path) -> Graph:
-        """Operators with their domain, where it is not ONNX's own."""
+    def inspect(self, file: Path) -> Counter[str]:
+        """See :meth:`Runtime.inspect`; with their domain, unless it is ONNX's own."""
         import onnx
 
-        model = onnx.load(file, load_external_data=False)
-        graph = model.graph
-        shapes = [
-            len(value.type.tensor_type.shape.dim)
-            for value in (*graph.value_info, *graph.input, *graph.output)
-        ]
-        names = (f'{node.domain}::{node.op_type}' if node.domain else node.op_type for node in graph.node)
-        return Graph(Counter(names), max(shapes))
+        nodes = onnx.load(file, load_external_data=False).graph.node
+        return Counter(f'{node.domain}::{node.op_type}'.removeprefix('::') for node in nodes)
 
 
-def _quantise(file: Path, order: ExportOptions) -> None:
-    """Replaces a file of float32 by one of int8."""
+def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(q.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images: Iterator[torch.Tensor] = iter(order.calibration)
+        images = iter(calibration)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self.images, None)
@@ -97,7 +86,7 @@ def _quantise(file: Path, order: ExportOptions) -> None:
         file,
         Images(),
         quant_format=q.QuantFormat.QDQ,
-        # The products of attention stay in float: in int8 they quadruple the error of iFormer.
+        # Attention stays in float: its products in int8 quadruple the error of iFormer.
         op_types_to_quantize=['Conv', 'Gemm'],
         per_channel=True,
         activation_type=q.QuantType.QUInt8,

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from mmiformer.deploy.runtimes.base import ExportOptions, Graph, Runtime, Session, trace
+from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
 
-_MARK = ['mmiformer', 'precision']
+_PRECISION = ['mmiformer', 'precision']  # Key of our entry in the file's metadata.
 
 
 class OpenVino(Runtime):
     """OpenVINO on the CPU.
 
-    It would compute in bf16 on a CPU that can, whatever the file: so the file says in which precision it is
-    meant. fp16 has weights in half precision and computes in float32, bf16 the other way round; int8 is
-    nncf's static quantisation, with ranges read off the calibration images.
+    fp16 has weights in half precision and computes in fp32, bf16 the other way round; int8 is nncf's static
+    quantisation, with ranges of the calibration images. OpenVINO by default computes any file in bf16 where
+    the CPU supports it, so the file stores its precision.
     """
 
     name = 'openvino'
@@ -26,29 +26,29 @@ class OpenVino(Runtime):
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
 
-    def write(self, program: Any, order: ExportOptions, file: Path) -> None:
-        """Writes the file, and one of the same name that ends in .bin."""
+    def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
+        """See :meth:`Runtime.write`."""
         import nncf
         import openvino
 
-        model = openvino.convert_model(trace(program, order))
+        model = openvino.convert_model(trace(wrapper, options))
         model.inputs[0].get_tensor().set_names({'image'})
-        for port, name in zip(model.outputs, program.outputs, strict=True):
+        for port, name in zip(model.outputs, wrapper.outputs, strict=True):
             port.get_tensor().set_names({name})
-        if order.precision == 'int8':
-            images = [image.numpy() for image in order.calibration]
+        if options.precision == 'int8':
+            images = [image.numpy() for image in options.calibration]
             model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
-        model.set_rt_info(order.precision, _MARK)
-        openvino.save_model(model, file, compress_to_fp16=order.precision == 'fp16')
+        model.set_rt_info(options.precision, _PRECISION)
+        openvino.save_model(model, file, compress_to_fp16=options.precision == 'fp16')
 
     def open(self, file: Path, threads: int | None = None) -> Session:
-        """Loads a file; the session takes and gives numpy arrays."""
+        """See :meth:`Runtime.open`."""
         import openvino
 
         core = openvino.Core()
         model = core.read_model(file)
-        marked = model.has_rt_info(_MARK) and model.get_rt_info(_MARK).astype(str) == 'bf16'
-        settings: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'bf16' if marked else 'f32'}
+        bf16 = model.has_rt_info(_PRECISION) and model.get_rt_info(_PRECISION).astype(str) == 'bf16'
+        settings: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'bf16' if bf16 else 'f32'}
         if threads:
             settings['INFERENCE_NUM_THREADS'] = threads
         compiled = core.compile_model(model, 'CPU', settings)
@@ -59,25 +59,9 @@ class OpenVino(Runtime):
 
         return run
 
-    def inspect(self, file: Path) -> Graph:
-        """Operators, without constants."""
+    def inspect(self, file: Path) -> Counter[str]:
+        """See :meth:`Runtime.inspect`; without constants."""
         import openvino
 
-        # Weights, and what only prepares them, are none of the network's tensors.
-        model = openvino.Core().read_model(file)
-        operators = [
-            operator for operator in model.get_ordered_ops() if operator.get_type_name() != 'Constant'
-        ]
-        fed: set[str] = set()
-        for operator in operators:
-            sources = {value.get_node().get_name() for value in operator.input_values()}
-            if operator.get_type_name() == 'Parameter' or sources & fed:
-                fed.add(operator.get_name())
-        ranks = [
-            port.get_partial_shape().rank.get_length()
-            for operator in operators
-            if operator.get_name() in fed
-            for port in operator.outputs()
-            if port.get_partial_shape().rank.is_static
-        ]
-        return Graph(Counter(operator.get_type_name() for operator in operators), max(ranks))
+        kinds = [operator.get_type_name() for operator in openvino.Core().read_model(file).get_ops()]
+        return Counter(kind for kind in kinds if kind != 'Constant')
