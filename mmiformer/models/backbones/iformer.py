@@ -15,7 +15,16 @@ from torch import nn
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.checkpoints.translation import NAMINGS, Naming
 from mmiformer.models.backbones.base import Backbone, Model, Stage
-from mmiformer.models.layers import CPE, FFN, SHMA, ConvBlock, ConvNorm, merge_windows, partition_windows
+from mmiformer.models.layers import (
+    CPE,
+    FFN,
+    SHMA,
+    ConvBlock,
+    ConvNorm,
+    ConvNorms,
+    merge_windows,
+    partition_windows,
+)
 
 Arch = dict[str, Any]
 
@@ -120,7 +129,7 @@ class IFormer(Backbone):
         setting = self.setting_of(arch)
         dims = setting['dims']
         super().__init__(arch, dims, out_indices, frozen_stages, norm_eval, init_cfg)
-        self.stem = nn.Sequential(
+        self.stem = ConvNorms(
             ConvNorm(3, dims[0] // 2, 5, stride=2, norm_cfg=norm_cfg, act=nn.GELU),
             ConvNorm(dims[0] // 2, 2 * dims[0], 5, stride=2, norm_cfg=norm_cfg, act=nn.GELU),
             ConvNorm(2 * dims[0], dims[0], 1, norm_cfg=norm_cfg),

@@ -63,7 +63,7 @@ class SHMA(Attention, ResidualBlock):
         else:
             v, gate = self.v_gate(x).sigmoid().chunk(2, dim=1)
         out = self.attend(self.q(x).flatten(2), self.k(x).flatten(2), v.flatten(2))
-        return self.project(out.reshape(v.shape) * gate)
+        return self.project.convolve_after(torch.mul, out.reshape(v.shape), gate)
 
     def fold(self) -> None:
         """Also splits the convolution of values and gate in two.

@@ -1,5 +1,7 @@
 """The convolution unit of all networks: convolution, normalisation, activation."""
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,6 +9,8 @@ from mmcv.cnn import build_norm_layer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mmiformer.models.layers.functional import conv_of, wants_gradients
 
 
 class ConvNorm(nn.Module):
@@ -44,7 +48,31 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x in_channels x H x W to N x out_channels x H' x W'."""
-        return self.act(self.norm(self.conv(x)))
+        return self.act(self.convolve(x))
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolution and normalisation alone."""
+        return self.convolve_after(_identity, x)
+
+    def convolve_after(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        """The same of ``function(*inputs)``, a map that training makes once more instead of storing it."""
+        if not wants_gradients(self):
+            return self.norm(self.conv(function(*inputs)))
+        weight, bias = self.merged()
+        out = conv_of(function, inputs, self.conv, weight, bias)
+        return self.norm(out) if bias is None else out
+
+    def merged(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight and bias of convolution and norm in one, if the norm runs on stored statistics.
+
+        Else the convolution's weight and None. With gradients, as in "Efficient ConvBN Blocks"
+        (arXiv 2305.11624): so no map is stored between the two.
+        """
+        conv, norm = self.conv, self.norm
+        if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None or not norm.affine:
+            return conv.weight, conv.bias
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
     def fold(self) -> None:
         """Moves a BatchNorm's stored statistics into the convolution; other norms stay as they are."""
@@ -61,6 +89,21 @@ class ConvNorm(nn.Module):
             self.act = InPlaceGELU()
         elif isinstance(self.act, nn.ReLU):
             self.act.inplace = True
+
+
+def _identity(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+class ConvNorms(nn.Sequential):
+    """Several :class:`ConvNorm`, one after another; training does not store what their activations return."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps the input of the first to the output of the last."""
+        x = self[0].convolve(x)
+        for unit, following in itertools.pairwise(self):
+            x = following.convolve_after(unit.act, x)
+        return self[-1].act(x)
 
 
 class InPlaceGELU(nn.Module):

@@ -1,5 +1,6 @@
 """Residual blocks of iFormer (paper section 3, released code where the two differ)."""
 
+import os
 from typing import Any
 
 import torch
@@ -7,6 +8,9 @@ from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 from mmiformer.models.layers.conv_norm import ConvNorm
+from mmiformer.models.layers.functional import CACHE, feed_forward, suits_chunks, wants_gradients
+
+_WIDE = int(os.environ.get('WIDE', 10000))
 
 
 class ResidualBlock(nn.Module):
@@ -62,7 +66,12 @@ class FFN(ResidualBlock):
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
-        return self.project(self.expand(x))
+        hidden = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
+        if wants_gradients(self) and suits_chunks(x) and hidden > CACHE:
+            expand, project = self.expand.merged(), self.project.merged()
+            if expand[1] is not None and project[1] is not None:
+                return feed_forward(x, *expand, *project)
+        return self.project.convolve_after(self.expand.act, self.expand.convolve(x))
 
 
 class ConvBlock(FFN):
