@@ -237,7 +237,7 @@ def test_timm_weights_come_by_the_one_reader(tmp_path, monkeypatch):
         Teacher(*arguments)
     url = 'https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors'
     place = tmp_path / 'hub' / 'checkpoints' / url.removeprefix('https://')
-    assert f'{url}: not fetched' in str(error.value) and f'put it at {place}' in str(error.value)
+    assert f'{url}: not downloaded' in str(error.value) and f'put it at {place}' in str(error.value)
     weights = timm.create_model('test_vit').state_dict()
     place.parent.mkdir(parents=True)
     safetensors.torch.save_file(weights, place)
