@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+import mmiformer  # noqa: F401  Before mmdet, since it makes torchvision importable with a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.checkpoints import read, translate
 from mmiformer.models.backbones import FAMILIES
@@ -29,20 +29,17 @@ from mmiformer.utils.files import replacing
 
 
 def main() -> None:
-    """Says what was recognised, and writes the file."""
+    """Prints what was recognised, and writes the file."""
     args = parse_args()
     dst = Path(args.dst)
     if dst.suffix not in ('.pth', '.pt', '.safetensors'):
-        raise UserError(f'{dst}: expected a name that ends in .pth, .pt or .safetensors.')
-    if not dst.absolute().parent.is_dir():
-        raise UserError(dst, 'its folder does not exist', 'make it first')
+        raise UserError(dst, 'not a name of a weight file', 'expected .pth, .pt or .safetensors')
 
     checkpoint = read(args.src)
     translation = translate(checkpoint.state_dict)
-    left_out = ', '.join(sorted(checkpoint.left_out))
-    print(f'{args.src}: {translation.report()}' + (f'; not taken over: {left_out}' if left_out else ''))
+    print(f'{args.src}: {translation.report()}')
     if translation.recognised is None:
-        raise UserError(args.src, 'holds no network of this package', 'nothing written')
+        raise UserError(args.src, 'holds no network of this package', 'name the weights of one')
     state_dict = dict(translation.state_dict)
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     arch = next(filter(None, (family.arch_of(backbone) for family in FAMILIES)), None)
@@ -55,7 +52,7 @@ def main() -> None:
                 meta = dict(dataset_meta=checkpoint.dataset_meta)
                 torch.save(dict(state_dict=state_dict, meta=meta), part)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f'{dst}: cannot be written ({error}).') from error
+        raise UserError(dst, f'cannot be written ({error})', 'name another file') from error
     print(f'written: {dst} ({len(state_dict)} tensors)')
 
 

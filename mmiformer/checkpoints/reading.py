@@ -11,12 +11,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from mmiformer.checkpoints import unpickling
 from mmiformer.checkpoints.fetching import fetch
-from mmiformer.checkpoints.unpickling import ForbiddenGlobal, TooComplex, pickle_module
 from mmiformer.utils.errors import UserError, first_line
+from mmiformer.utils.files import check_regular
 
-_MEMORY_FACTOR = 10  # A file may take this many times its size in memory; tied weights count twice.
-_MEMORY_EXTRA = 4 << 20  # Bytes.
 _TRAINING_KEYS = ('meta', 'message_hub', 'optimizer', 'param_schedulers', 'ema_state_dict')
 
 
@@ -26,15 +25,13 @@ class Checkpoint:
 
     Attributes:
         state_dict: Tensors by name, detached, on the CPU.
-        dataset_meta: ``classes`` (names) and ``palette`` (one RGB triple per class), if the file has them.
+        dataset_meta: Names of ``classes``, if the file has them.
         training: What mmengine saves to resume a run, unchecked: see :mod:`mmiformer.engine.resuming`.
-        left_out: Other keys in the file.
     """
 
     state_dict: dict[str, torch.Tensor]
     dataset_meta: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
 
 
 def read(file: str | os.PathLike[str]) -> Checkpoint:
@@ -48,7 +45,7 @@ def read(file: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         UserError: If the file is missing or damaged, contains no weights, needs other classes than tensors
-            and plain data, or would take more than ten times its size in memory.
+            and plain data, or would take many times its size in memory.
     """
     name = os.fspath(file)
     if '://' not in name:
@@ -61,31 +58,27 @@ def read(file: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _read_file(path: Path) -> Checkpoint:
+    check_regular(path)
     if not os.path.isfile(path):  # Unlike Path.is_file, accepts names that are too long.
-        if os.path.exists(path):
-            raise UserError(path, 'is a folder or device', 'expected a checkpoint file')
         raise UserError(
             path, f'no such checkpoint file (looked in {path.absolute().parent})', 'check the path'
         )
-    memory = _MEMORY_FACTOR * path.stat().st_size + _MEMORY_EXTRA
     try:
         if path.suffix == '.safetensors':
             content: Any = safetensors.torch.load_file(path)
         else:
             content = torch.load(
-                _open(path), map_location='cpu', pickle_module=pickle_module(memory), weights_only=False
+                _open(path), map_location='cpu', pickle_module=unpickling, weights_only=False
             )
     except UserError:
         raise
-    except ForbiddenGlobal as error:
+    except unpickling.Refused as error:
         raise UserError(
             path,
-            f'refused, because reading it would run code ({error})',
+            f'refused, because {error}',
             'if you trust its origin, save only its weights with torch.save(torch.load(FILE, '
             "weights_only=False)['state_dict'], NEW_FILE) and load that file",
         ) from error
-    except TooComplex as error:
-        raise UserError(path, f'refused ({error})', 'expected weights or a training checkpoint') from error
     except Exception as error:  # A damaged file can raise anything in its parser.
         reason = ascii(first_line(error))[1:-1]
         raise UserError(
@@ -93,7 +86,7 @@ def _read_file(path: Path) -> Checkpoint:
             f'truncated, or not a checkpoint ({path.stat().st_size} bytes: {reason:.100})',
             'expected a file of torch.save or .safetensors, so download or copy it again',
         ) from error
-    return _checkpoint(content, path, memory)
+    return _checkpoint(content, path)
 
 
 def _open(path: Path) -> io.BytesIO:
@@ -121,18 +114,18 @@ def _open(path: Path) -> io.BytesIO:
     return copy
 
 
-def _checkpoint(content: Any, path: Path, memory: int) -> Checkpoint:
+def _checkpoint(content: Any, path: Path) -> Checkpoint:
     content = content if isinstance(content, dict) else {}
     key = next((k for k in ('state_dict', 'model') if isinstance(content.get(k), dict)), None)
     weights = tensors_of(content[key] if key else content, path)
     if not weights:
         raise UserError(path, 'contains no weights', 'expected a dict of tensors, or one as its state_dict')
-    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > memory:
-        name, largest = max(weights.items(), key=lambda item: item[1].numel())
+    size = path.stat().st_size
+    if sum(tensor.nbytes for tensor in weights.values()) > 10 * size:  # Tied weights count twice.
+        name = max(weights, key=lambda key: weights[key].nbytes)
         raise UserError(
             path,
-            f'its tensors, e.g. {name} of shape {tuple(largest.shape)}, are larger than a file of '
-            f'{path.stat().st_size} bytes can hold',
+            f'{name} has the shape {tuple(weights[name].shape)}, too large for a file of {size} bytes',
             'use another file',
         )
     if not key:
@@ -142,7 +135,6 @@ def _checkpoint(content: Any, path: Path, memory: int) -> Checkpoint:
         weights,
         _dataset_meta(meta) if isinstance(meta, dict) else {},
         {k: content[k] for k in _TRAINING_KEYS if k in content},
-        tuple(k for k in content if _is_name(k) and k not in (key, 'meta')),
     )
 
 
@@ -164,24 +156,13 @@ def tensors_of(value: Mapping[Any, Any], file: str | Path) -> dict[str, torch.Te
 
 
 def _dataset_meta(meta: dict[Any, Any]) -> dict[str, Any]:
-    """Class names and palette as mmengine, or mmcv before it, writes them; malformed ones are left out."""
+    """Class names as mmengine, or mmcv before it, writes them."""
     inner = meta.get('dataset_meta')
     inner = inner if isinstance(inner, dict) else meta
-    found = {}
-    for key, is_valid in (('classes', _is_name), ('palette', _is_color)):
-        value = inner.get(key, inner.get(key.upper()))
-        if isinstance(value, list | tuple) and value and all(map(is_valid, value)):
-            found[key] = value
-    return found
+    classes = inner.get('classes', inner.get('CLASSES'))
+    valid = isinstance(classes, list | tuple) and classes and all(map(_is_name, classes))
+    return dict(classes=classes) if valid else {}
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable()
-
-
-def _is_color(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and all(isinstance(part, int) and 0 <= part <= 255 for part in value)
-    )

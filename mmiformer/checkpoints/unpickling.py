@@ -1,15 +1,16 @@
-"""An interpreter of pickles that builds tensors and plain data, and calls nothing else.
+"""A ``pickle_module`` for ``torch.load`` that builds tensors and plain data, and calls nothing else.
 
 ``torch.load(weights_only=True)`` refuses the training files that people have (the authors' contain
 ``argparse.Namespace``, mmengine's contain numpy scalars), and its list of allowed names applies to the whole
-process. The ``pickle_module`` of ``torch.load`` applies to one call.
+process. A ``pickle_module`` applies to one call.
 """
 
+import os
 import pickle
 import pickletools
 import struct
 from collections.abc import Callable
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import IO, Any
 
 import torch
@@ -18,16 +19,15 @@ from torch.serialization import MAGIC_NUMBER
 
 _MAX_DIMENSIONS = 64  # torch checks strides in time quadratic in their number.
 _MAX_INTEGER = 1 << 63  # Larger ones can be chosen to collide as keys of a dict.
-# Bytes of memory that an opcode takes at most: those that build an object, and all others.
+# Bytes of memory that an opcode takes at most: those that build an object, and all others. Pickles of weights
+# take about 25 for each of their own bytes by that measure.
 _LARGE, _SMALL = 300, 100
+_MEMORY_PER_BYTE = 40
+_EXTRA_MEMORY = 4 << 20
 
 
-class ForbiddenGlobal(pickle.UnpicklingError):
-    """The file names a class or function that weights do not need."""
-
-
-class TooComplex(pickle.UnpicklingError):
-    """The file would take too much memory or time."""
+class Refused(pickle.UnpicklingError):
+    """Reading the file would run code, or take too much memory or time; the message is a clause."""
 
 
 class Ignored:
@@ -57,15 +57,15 @@ _NAMES: dict[str, Any] = {
     # How protocol 2 writes bytes; only those of numpy scalars are needed.
     '_codecs.encode': lambda text, *_: text.encode('latin1') if len(text) <= 8 else b'',
 }
-# Packages, classes and builtins that training files contain beside weights. They are not imported or called.
+# Packages and classes of other objects in training files. Nothing of them is imported or called.
 _IGNORED = {
     *('argparse', 'collections', 'copy_reg', 'datetime', 'decimal', 'enum', 'pathlib', 'uuid'),
     *('easydict', 'mmcls', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'numpy', 'omegaconf', 'yacs'),
     *('torch.Size', 'torch.Tensor', 'torch.device'),
-}
-_IGNORED_BUILTINS = {
-    *('bool', 'complex', 'dict', 'float', 'frozenset', 'getattr', 'int', 'list', 'object', 'set', 'slice'),
-    *('str', 'tuple', 'xrange'),
+    # Protocol 2 writes Python 2's names.
+    *('__builtin__.bool', '__builtin__.complex', '__builtin__.dict', '__builtin__.float', '__builtin__.int'),
+    *('__builtin__.frozenset', '__builtin__.getattr', '__builtin__.list', '__builtin__.object'),
+    *('__builtin__.set', '__builtin__.slice', '__builtin__.str', '__builtin__.tuple', '__builtin__.xrange'),
 }
 _NEW: dict[str, Callable[[], Any]] = {
     **{'EMPTY_LIST': list, 'EMPTY_DICT': dict, 'EMPTY_TUPLE': tuple},
@@ -75,45 +75,35 @@ _POPPED = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3, 'APPEND': 1, 'SETITEM': 2}  # 
 
 
 class Unpickler:
-    """Replaces ``pickle.Unpickler`` in ``torch.load``, for the protocol of ``torch.save``, which is 2.
+    """Reads pickles of ``torch.save``, whose protocol is 2.
 
     Args:
-        file: A file at the start of a pickle.
+        file: A seekable file at the start of a pickle.
     """
 
-    max_memory: int
     persistent_load: Callable[[Any], Any]  # Set by torch; reads a storage.
 
     def __init__(self, file: IO[bytes], **_: Any) -> None:
         self._file = file
+        start = file.tell()
+        self._memory = _EXTRA_MEMORY + _MEMORY_PER_BYTE * (file.seek(0, os.SEEK_END) - start)
+        file.seek(start)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks up what replaces a class or function in the file.
-
-        Raises:
-            ForbiddenGlobal: If weights do not need it.
-        """
+        """Looks up what replaces a class or function in the file."""
         if (full := f'{module}.{name}') in _NAMES:
             return _NAMES[full]
         if module == 'torch' and isinstance(value := vars(torch).get(name), torch.dtype):
             return value
-        if module == '__builtin__' and name in _IGNORED_BUILTINS:  # Protocol 2 writes Python 2's names.
-            return IGNORED
         if full in _IGNORED or module.partition('.')[0] in _IGNORED:
             return IGNORED
-        raise ForbiddenGlobal(ascii(full)[1:-1].removeprefix('__builtin__.'))
+        raise Refused(f'reading it would run code ({ascii(full)[1:-1].removeprefix("__builtin__.")})')
 
     def load(self) -> Any:
-        """Builds what the pickle describes.
-
-        Raises:
-            ForbiddenGlobal: If it names what weights do not need.
-            TooComplex: If it would take more than ``max_memory`` bytes, or much time.
-        """
+        """Builds the object that the pickle describes."""
         stack: list[Any] = []
         marks: list[int] = []
         memo: dict[int, Any] = {}
-        memory = 0
 
         def pop(count: int | None) -> list[Any]:
             start = marks.pop() if count is None else len(stack) - count
@@ -124,9 +114,9 @@ class Unpickler:
         argument: Any
         for opcode, argument, _ in pickletools.genops(self._file):
             name = opcode.name
-            memory += _LARGE if name in ('EMPTY_LIST', 'EMPTY_DICT', 'REDUCE') else _SMALL
-            if memory > self.max_memory:
-                raise TooComplex('more objects than a file of this size needs')
+            self._memory -= _LARGE if name in ('EMPTY_LIST', 'EMPTY_DICT', 'REDUCE') else _SMALL
+            if self._memory < 0:
+                raise Refused('it has more objects than a file of its size needs')
             if name in _NEW:
                 stack.append(_NEW[name]())
             elif name == 'MARK':
@@ -149,7 +139,7 @@ class Unpickler:
             elif name in ('GET', 'BINGET', 'LONG_BINGET'):
                 stack.append(memo[argument])
             elif isinstance(argument, int) and abs(argument) >= _MAX_INTEGER and argument != MAGIC_NUMBER:
-                raise TooComplex('an integer of more than 64 bits')
+                raise Refused('it has an integer of more than 64 bits')
             elif argument is not None and name != 'PROTO':
                 stack.append(argument)
             elif name not in ('PROTO', 'STOP'):
@@ -158,16 +148,9 @@ class Unpickler:
         return _checked_keys(stack[-1]) if isinstance(stack[-1], list) else stack[-1]
 
 
-def pickle_module(max_memory: int) -> Any:
-    """What ``torch.load`` takes as ``pickle_module``.
-
-    Args:
-        max_memory: Bytes that the plain data in the file may take, estimated from its opcodes.
-    """
-    unpickler = type('Unpickler', (Unpickler,), dict(max_memory=max_memory))
-    return SimpleNamespace(
-        __name__=__name__, Unpickler=unpickler, load=lambda file, **_: unpickler(file).load()
-    )
+def load(file: IO[bytes], **_: Any) -> Any:
+    """Reads a pickle without tensors."""
+    return Unpickler(file).load()
 
 
 def _fill(container: Any, items: list[Any]) -> None:
@@ -180,7 +163,7 @@ def _fill(container: Any, items: list[Any]) -> None:
 def _checked_keys(keys: Any) -> Any:
     """Refuses tuples: one that holds another twice, and so on, takes forever to hash or print."""
     if any(isinstance(key, tuple) for key in keys):
-        raise TooComplex('a tuple as a key')
+        raise Refused('it has a tuple as a key')
     return keys
 
 
@@ -188,5 +171,5 @@ def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
     if not isinstance(function, FunctionType):  # Of functions, only those of the table get here.
         return IGNORED
     if any(isinstance(argument, tuple) and len(argument) > _MAX_DIMENSIONS for argument in arguments):
-        raise TooComplex('a tensor of too many dimensions')
+        raise Refused('it has a tensor of too many dimensions')
     return function(*arguments)

@@ -1,11 +1,10 @@
-"""The one exception for what a user can put right."""
+"""The exception for mistakes of users."""
 
 
 class UserError(ValueError):
-    """A mistake in a config, file or command line, as one sentence.
+    """A mistake in a config, file or command line.
 
-    The command lines print it and exit with code 1; any other exception is a bug of ours and keeps its
-    traceback.
+    The command lines print it as one line and exit with code 1; other exceptions keep their traceback.
 
     Args:
         subject: The file, key or option at fault.
@@ -13,24 +12,24 @@ class UserError(ValueError):
         remedy: What to do.
     """
 
-    # Torch's data loader raises a worker's exception again, with the whole message as its only argument.
+    # torch's data loader raises the exception of a worker again, with the message as its only argument.
     def __init__(self, subject: object, problem: str = '', remedy: str = '') -> None:
         sentence = '; '.join(part for part in (problem, remedy) if part)
-        super().__init__(f'{subject}: {sentence}.' if sentence else subject)
+        super().__init__(f'{subject}: {sentence}.'.replace('?.', '?') if sentence else subject)
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says first, for a sentence."""
+    """The first line of an exception's message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def unreadable(error: OSError | UnicodeError, path: str) -> UserError:
-    """What to raise for a list or folder that the system cannot read.
+    """The error to raise for a list or folder that cannot be read.
 
     Args:
-        error: The system's.
-        path: What was read, where the error names nothing.
+        error: As the system raised it.
+        path: The file, if the error does not name it.
     """
-    # A loop of links is named by all its forty rounds.
+    # The name of a loop of links repeats it forty times.
     name, reason = getattr(error, 'filename', None) or path, getattr(error, 'strerror', None)
     return UserError(f'{str(name):.200}', f'cannot be read ({reason or first_line(error)})', 'restore it')

@@ -215,7 +215,7 @@ def test_load_report_names_what_was_found(official):
     checkpoint = read(official / 'cls_m_distill.pth')
     report = translate(checkpoint.state_dict).report()
     assert "the authors' names" in report and '540 tensors of the backbone' in report
-    assert '14 of a classifier' in report and {'optimizer', 'args'} <= set(checkpoint.left_out)
+    assert '14 of a classifier' in report
 
 
 def test_unbuilt_stages_are_left_out(official):
@@ -318,10 +318,9 @@ def test_honest_training_files_are_read(tmp_path, monkeypatch):
     package.CfgNode = Cfg
     monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
     monkeypatch.setitem(sys.modules, 'yacs.config', package)
-    palette = [[1, 2, 3], (4, 5, 6)]
     honest = dict(
         state_dict={'w': torch.ones(2)},
-        meta=dict(dataset_meta=dict(CLASSES=('a', 'b'), PALETTE=palette), time=datetime.now(timezone.utc)),
+        meta=dict(dataset_meta=dict(CLASSES=('a', 'b')), time=datetime.now(timezone.utc)),
         args=argparse.Namespace(lr=0.1, path=Path('x')),
         cfg=Cfg(lr=0.1, inner=Cfg()),
         config=ConfigDict(lr=0.1),
@@ -332,8 +331,7 @@ def test_honest_training_files_are_read(tmp_path, monkeypatch):
     torch.save(honest, tmp_path / 'honest.pth')
     checkpoint = read(tmp_path / 'honest.pth')
     assert torch.equal(checkpoint.state_dict['w'], torch.ones(2))
-    assert checkpoint.dataset_meta == dict(classes=('a', 'b'), palette=palette)
-    assert set(checkpoint.left_out) == {'args', 'cfg', 'config', 'numpy', 'sets', 'message_hub'}
+    assert checkpoint.dataset_meta == dict(classes=('a', 'b'))
 
 
 def test_a_best_score_of_numpy_is_a_number(tmp_path):

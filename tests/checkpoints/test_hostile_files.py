@@ -174,11 +174,11 @@ ONE = torch.storage.TypedStorage(
 HUGE: dict[str, tuple[Callable, str]] = {
     'expanded': (
         lambda: {KEY: torch.zeros(1).expand(10**6, 10**6)},
-        f'{KEY} of shape (1000000, 1000000), are larger than a file of',
+        f'{KEY} has the shape (1000000, 1000000), too large for a file of',
     ),
     'many times': (
         lambda: dict.fromkeys(map(str, range(9)), torch.zeros(1).expand(10**6)),
-        'are larger than a file of',
+        'too large for a file of',
     ),
     'beyond its storage': (
         lambda: {KEY: Call(_rebuild_tensor_v2, (ONE, 0, (1000,), (1,), False, OrderedDict()))},
@@ -357,7 +357,7 @@ def test_paths_that_are_not_files(tmp_path):
     (tmp_path / 'zero.safetensors').symlink_to('/dev/zero')
     (tmp_path / 'folder.pth').mkdir()
     for name in ('fifo.pth', 'zero.safetensors', 'folder.pth'):
-        assert 'is a folder or device' in refusal(tmp_path / name)
+        assert 'is a folder, a pipe or a device' in refusal(tmp_path / name)
     for name in ('dangling.pth', 'x' * 300):
         if name == 'dangling.pth':
             (tmp_path / name).symlink_to(tmp_path / 'gone')
