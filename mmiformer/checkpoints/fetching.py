@@ -27,8 +27,7 @@ _TIMEOUT = 60  # Seconds without a byte after which a connection counts as dead.
 _HASH_IN_NAME = re.compile(r'-(?!20\d{6}\.)([0-9a-f]{8,64})\.\w+$')
 _REMEDY = (
     'download it elsewhere and put it at {path}, or name your copy with --cfg-options '
-    'model.backbone.init_cfg.checkpoint=FILE (to start from scratch: model.backbone.init_cfg=None '
-    'model.backbone.norm_eval=False; tools/train.py CONFIG --demo needs no download)'
+    'model.backbone.init_cfg.checkpoint=FILE (tools/train.py --demo needs no download)'
 )
 
 
@@ -104,9 +103,7 @@ def _download(url: str, file: Path) -> None:
 
 
 def _check_hash(url: str, file: Path) -> None:
-    expected = known_sha256(url)
-    found = sha256_of(file) if expected else ''
-    if expected and not found.startswith(expected):
+    if (expected := known_sha256(url)) and not (found := sha256_of(file)).startswith(expected):
         raise UserError(
             url,
             f'refused, because its SHA-256 is {found[: len(expected)]} and not {expected}',

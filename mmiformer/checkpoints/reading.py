@@ -121,7 +121,7 @@ def _checkpoint(content: Any, path: Path) -> Checkpoint:
     if not weights:
         raise UserError(path, 'contains no weights', 'expected a dict of tensors, or one as its state_dict')
     size = path.stat().st_size
-    if sum(tensor.nbytes for tensor in weights.values()) > 10 * size:  # Tied weights count twice.
+    if sum(tensor.nbytes for tensor in weights.values()) > 10 * size + (4 << 20):  # Tied weights count twice.
         name = max(weights, key=lambda key: weights[key].nbytes)
         raise UserError(
             path,

@@ -20,7 +20,7 @@ from torch.serialization import MAGIC_NUMBER
 _MAX_DIMENSIONS = 64  # torch checks strides in time quadratic in their number.
 _MAX_INTEGER = 1 << 63  # Larger ones can be chosen to collide as keys of a dict.
 # Bytes of memory that an opcode takes at most: those that build an object, and all others. Pickles of weights
-# take about 25 for each of their own bytes by that measure.
+# take up to 35 for each of their own bytes by that measure.
 _LARGE, _SMALL = 300, 100
 _MEMORY_PER_BYTE = 40
 _EXTRA_MEMORY = 4 << 20
@@ -103,7 +103,7 @@ class Unpickler:
         """Builds the object that the pickle describes."""
         stack: list[Any] = []
         marks: list[int] = []
-        memo: dict[int, Any] = {}
+        memo: list[Any] = []
 
         def pop(count: int | None) -> list[Any]:
             start = marks.pop() if count is None else len(stack) - count
@@ -135,7 +135,9 @@ class Unpickler:
             elif name == 'BINPERSID':
                 stack.append(self.persistent_load(_checked_keys(stack.pop())))
             elif name in ('PUT', 'BINPUT', 'LONG_BINPUT'):
-                memo[argument] = stack[-1]
+                if argument != len(memo):  # Picklers count up, and a list takes less memory than a dict.
+                    raise pickle.UnpicklingError(f'memo {argument}')
+                memo.append(stack[-1])
             elif name in ('GET', 'BINGET', 'LONG_BINGET'):
                 stack.append(memo[argument])
             elif isinstance(argument, int) and abs(argument) >= _MAX_INTEGER and argument != MAGIC_NUMBER:
