@@ -16,7 +16,6 @@ if __name__ == '__main__':
 
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 
@@ -34,6 +33,8 @@ def main() -> None:
     dst = Path(args.dst)
     if dst.suffix not in ('.pth', '.pt', '.safetensors'):
         raise UserError(dst, 'not a name of a weight file', 'expected .pth, .pt or .safetensors')
+    if not dst.absolute().parent.is_dir():
+        raise UserError(dst, 'its folder does not exist', 'make it first')
 
     checkpoint = read(args.src)
     translation = translate(checkpoint.state_dict)
@@ -44,15 +45,11 @@ def main() -> None:
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     arch = next(filter(None, (family.arch_of(backbone) for family in FAMILIES)), None)
     print(f'arch: {arch or "not a published one"}')
-    try:
-        with replacing(dst) as part:
-            if dst.suffix == '.safetensors':
-                safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
-            else:
-                meta = dict(dataset_meta=checkpoint.dataset_meta)
-                torch.save(dict(state_dict=state_dict, meta=meta), part)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(dst, f'cannot be written ({error})', 'name another file') from error
+    with replacing(dst) as part:
+        if dst.suffix == '.safetensors':
+            safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
+        else:
+            torch.save(dict(state_dict=state_dict, meta=dict(dataset_meta=checkpoint.dataset_meta)), part)
     print(f'written: {dst} ({len(state_dict)} tensors)')
 
 

@@ -179,7 +179,7 @@ def test_convert_to_safetensors_and_what_it_refuses(tmp_path, run_tool):
     call = lambda src, dst: errors(run_tool('convert_checkpoint', tmp_path / src, tmp_path / dst))  # noqa: E731
     assert 'holds no network of this package' in call('other.pth', 'x.pth')
     assert '.safetensors' in call('iFormer_t.pth', 'x.txt')
-    assert 'does not exist' in call('iFormer_t.pth', 'nowhere/x.pth')
+    assert 'folder does not exist' in call('iFormer_t.pth', 'nowhere/x.pth')
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'iFormer_t.pth').read_bytes()[:5000])
     assert 'truncated' in call('cut.pth', 'x.pth')
     (tmp_path / 'text.pth').write_text('hello')
