@@ -7,7 +7,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
     parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
-    parser.add_argument('dst', help='file to write: .pth, or .safetensors for the weights alone')
+    parser.add_argument('dst', help='file to write: .pth, or .safetensors')
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """A ``pickle_module`` for ``torch.load`` that builds tensors and plain data, and calls nothing else.
 
 ``torch.load(weights_only=True)`` refuses the training files that people have (the authors' contain
-``argparse.Namespace``, mmengine's contain numpy scalars), and its list of allowed names applies to the whole
+``argparse.Namespace``, mmengine's contain numpy scalars), and its list of allowed names applies to the
 process. A ``pickle_module`` applies to one call.
 """
 
@@ -46,7 +46,7 @@ def _numpy_scalar(code: Any, data: Any) -> Any:
 _NAMES: dict[str, Any] = {
     # Without the hooks and attributes that follow.
     'torch._utils._rebuild_tensor_v2': lambda *args: _utils._rebuild_tensor(*args[:4]),
-    'torch._utils._rebuild_tensor_v3': lambda *a: _utils._rebuild_tensor_v3(*a[:4], False, {}, a[6]),
+    'torch._utils._rebuild_tensor_v3': lambda *a: _utils._rebuild_tensor_v3(*(*a[:4], False, {}, a[6])),
     'torch._utils._rebuild_parameter': lambda data, *_: data,
     'torch._utils._rebuild_parameter_with_state': lambda data, *_: data,
     'torch.storage.UntypedStorage': torch.UntypedStorage,  # The type of a storage; it is never called.

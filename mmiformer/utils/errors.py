@@ -14,8 +14,8 @@ class UserError(ValueError):
 
     # torch's data loader raises the exception of a worker again, with the message as its only argument.
     def __init__(self, subject: object, problem: str = '', remedy: str = '') -> None:
-        sentence = '; '.join(part for part in (problem, remedy) if part)
-        super().__init__(f'{subject}: {sentence}.'.replace('?.', '?') if sentence else subject)
+        text = '; '.join(part for part in (problem, remedy) if part)
+        super().__init__(f'{subject}: {text}{"" if text.endswith("?") else "."}' if text else subject)
 
 
 def first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ def test_models_without_released_weights_are_an_error():
         mmiformer.inferencer('retinanet_mocovit_coco')
 
 
-def whole_file(name: str, folder: Path) -> str:
+def saved_file(name: str, folder: Path) -> str:
     """Saves random weights of a model, without class names, as the authors' files."""
     model = mmiformer.get_model(name)
     model.init_weights()
@@ -89,7 +89,7 @@ def test_the_toolboxs_inferencer_predicts_as_the_model(name, tmp_path, image, mo
         if step.type == 'Resize':
             step.scale = (128, 128)
     monkeypatch.setattr('mmiformer.apis.hub.get_config', lambda _: cfg)
-    weights = whole_file(name, tmp_path)
+    weights = saved_file(name, tmp_path)
     mark = with_program(weights)
     inferencer = mmiformer.inferencer(name, weights, device='cpu')
     toolbox = dict(maskrcnn='mmdet', fpn='mmseg', iformer='mmpretrain')[name.split('_')[0]]

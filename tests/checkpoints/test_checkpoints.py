@@ -84,7 +84,7 @@ def test_every_kind_of_file_gives_the_same_backbone(official, tmp_path):
     bare = {k: v for k, v in reference.state_dict().items()}
     torch.save(golden.state_dict('cls_m'), tmp_path / 'bare_official.pth')
     torch.save({f'module.{k}': v for k, v in golden.state_dict('cls_m').items()}, tmp_path / 'ddp.pth')
-    torch.save(dict(state_dict=own), tmp_path / 'own_whole.pth')
+    torch.save(dict(state_dict=own), tmp_path / 'own_detector.pth')
     torch.save(bare, tmp_path / 'own_bare.pth')
     torch.save({f'module.{k}': v for k, v in bare.items()}, tmp_path / 'own_ddp.pth')
     safetensors.torch.save_file(bare, tmp_path / 'own.safetensors')
@@ -417,11 +417,11 @@ def test_weights_of_a_bare_backbone_fill_a_detector(official, tmp_path):
 def test_damaged_files_are_named(tmp_path, name):
     file = tmp_path / name
     if name.startswith('cut'):
-        whole = tmp_path / ('whole' + file.suffix)
+        original = tmp_path / ('original' + file.suffix)
         weights = {'stem.0.conv.weight': torch.randn(100, 100)}
         save = safetensors.torch.save_file if file.suffix == '.safetensors' else torch.save
-        save(weights, whole)
-        file.write_bytes(whole.read_bytes()[:20000])
+        save(weights, original)
+        file.write_bytes(original.read_bytes()[:20000])
     else:
         file.write_text('' if name.startswith('empty') else 'these are not weights\n' * 50)
     with pytest.raises(UserError, match='truncated, or not a checkpoint') as error:

@@ -60,7 +60,7 @@ class Site:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
 
-def whole(data: bytes) -> Answer:
+def complete(data: bytes) -> Answer:
     return stated(data, len(data))
 
 
@@ -143,10 +143,10 @@ def refusal(url: str) -> str:
     return text
 
 
-def test_a_file_is_fetched_once_and_kept_by_its_whole_address(site, cache):
+def test_a_file_is_fetched_once_and_kept_by_its_full_address(site, cache):
     names = ('1/model.pth', '2/model.pth', '2/model.pth?id=3', '2/model.pth?id=4')
     for number, name in enumerate(names):
-        site.answers[f'/{name}'] = whole(weights(number))
+        site.answers[f'/{name}'] = complete(weights(number))
     for _ in range(2):
         for number, name in enumerate(names):
             assert read(f'{site.address}/{name}').state_dict['x'].mean() == number
@@ -159,7 +159,7 @@ def test_a_file_is_fetched_once_and_kept_by_its_whole_address(site, cache):
 
 def test_redirects_stay_with_https(site, cache):
     plain = Site()
-    plain.answers['/net.pth'] = site.answers['/net.pth'] = whole(weights())
+    plain.answers['/net.pth'] = site.answers['/net.pth'] = complete(weights())
     site.answers['/good.pth'] = redirect(f'{site.address}/net.pth')
     site.answers['/bad.pth'] = redirect(f'{plain.address}/net.pth')
     site.answers['/worse.pth'] = redirect('file:///etc/hostname')
@@ -195,7 +195,7 @@ def test_an_incomplete_download_leaves_nothing(site, cache, monkeypatch, answer,
     site.answers['/net.pth'] = answer
     assert words in refusal(f'{site.address}/net.pth')
     assert files_of(cache) == []
-    site.answers['/net.pth'] = whole(weights())
+    site.answers['/net.pth'] = complete(weights())
     assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
 
 
@@ -209,7 +209,7 @@ def test_the_error_names_alternatives(site, cache):
 
 def test_an_unknown_certificate_is_refused(site, cache, monkeypatch):
     monkeypatch.delenv('SSL_CERT_FILE')
-    site.answers['/net.pth'] = whole(weights())
+    site.answers['/net.pth'] = complete(weights())
     assert 'CERTIFICATE_VERIFY_FAILED' in refusal(f'{site.address}/net.pth')
     assert not site.asked and files_of(cache) == []
 
@@ -219,7 +219,7 @@ def test_the_hash_in_a_name_is_compared(site, cache, tmp_path):
     start = sha256_of(tmp_path / 'net')[:8]
     other = f'{int(start, 16) ^ 1:08x}'
     for digits in (start, other):
-        site.answers[f'/net-{digits}.pth'] = whole(weights())
+        site.answers[f'/net-{digits}.pth'] = complete(weights())
     assert read(f'{site.address}/net-{start}.pth').state_dict['x'].mean() == 1
     text = refusal(f'{site.address}/net-{other}.pth')
     assert f'its SHA-256 is {start} and not {other}; if you trust it' in text
@@ -230,7 +230,7 @@ def test_the_hash_of_a_released_file_is_compared(site, cache, monkeypatch):
     expected = released.RELEASED['iformer_t_in1k'].sha256
     moved = released.Weights(f'{site.address}/iFormer_t.pth', expected)
     monkeypatch.setitem(released.RELEASED, 'iformer_t_in1k', moved)
-    site.answers['/iFormer_t.pth'] = whole(weights())
+    site.answers['/iFormer_t.pth'] = complete(weights())
     assert f'and not {expected}; if you trust it' in refusal(f'{site.address}/iFormer_t.pth')
     assert files_of(cache) == []
 
@@ -313,20 +313,20 @@ def test_the_part_of_a_killed_download_is_not_used(site, cache):
     end.set()
     (left,) = files_of(cache)
     assert left.name.startswith('part-')
-    site.answers['/net.pth'] = whole(data)
+    site.answers['/net.pth'] = complete(data)
     assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
     assert {path.name for path in files_of(cache)} == {left.name, 'net.pth'}
 
 
 def test_a_file_in_the_cache_that_is_no_checkpoint_is_named_and_kept(site, cache):
     """It may be the user's own copy, and another process may be reading it."""
-    site.answers['/net.pth'] = whole(b'<html>Please sign in</html>')
+    site.answers['/net.pth'] = complete(b'<html>Please sign in</html>')
     for _ in range(2):
         text = refusal(f'{site.address}/net.pth')
         (file,) = files_of(cache)
         assert f'{file}: truncated' in text and 'or remove the file to download it again' in text
     file.unlink()
-    site.answers['/net.pth'] = whole(weights())
+    site.answers['/net.pth'] = complete(weights())
     assert read(f'{site.address}/net.pth').state_dict['x'].mean() == 1
 
 
@@ -334,7 +334,7 @@ def test_a_file_in_the_cache_that_is_no_checkpoint_is_named_and_kept(site, cache
 
 
 def test_offline_only_the_cache_is_used(site, cache, monkeypatch):
-    site.answers['/net.pth'] = site.answers['/other.pth'] = whole(weights())
+    site.answers['/net.pth'] = site.answers['/other.pth'] = complete(weights())
     monkeypatch.setenv('MMIFORMER_OFFLINE', '0')
     read(f'{site.address}/net.pth')
     monkeypatch.setenv('MMIFORMER_OFFLINE', '1')

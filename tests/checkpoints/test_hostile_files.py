@@ -502,13 +502,13 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize('name', ['ours.pth', 'official.pth', 'ours.safetensors', 'official.safetensors'])
 def test_truncated_anywhere(honest, tmp_path, name):
-    whole = honest[name].read_bytes()
+    original = honest[name].read_bytes()
     file = tmp_path / name
 
     @EXAMPLES
-    @given(st.integers(0, len(whole) - 1))
+    @given(st.integers(0, len(original) - 1))
     def check(size: int) -> None:
-        file.write_bytes(whole[:size])
+        file.write_bytes(original[:size])
         assert 'truncated, or not a checkpoint' in refusal(file)
 
     check()
@@ -516,13 +516,13 @@ def test_truncated_anywhere(honest, tmp_path, name):
 
 @pytest.mark.parametrize('name', ['ours.pth', 'official.pth'])
 def test_a_flipped_bit_anywhere_changes_nothing_or_is_an_error(honest, tmp_path, name):
-    whole, expected = honest[name].read_bytes(), read(honest[name])
+    original, expected = honest[name].read_bytes(), read(honest[name])
     file = tmp_path / name
 
     @EXAMPLES
-    @given(st.integers(0, len(whole) - 1), st.integers(0, 7))
+    @given(st.integers(0, len(original) - 1), st.integers(0, 7))
     def check(place: int, bit: int) -> None:
-        damaged = bytearray(whole)
+        damaged = bytearray(original)
         damaged[place] ^= 1 << bit
         file.write_bytes(damaged)
         try:
@@ -541,23 +541,23 @@ def test_a_flipped_bit_among_the_weights(honest, tmp_path):
     with zipfile.ZipFile(honest['ours.pth']) as source:
         record = next(i for i in source.infolist() if i.filename.endswith('data/0'))
         weights = source.read(record)
-    whole = honest['ours.pth'].read_bytes()
-    place = whole.index(weights)
-    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    original = honest['ours.pth'].read_bytes()
+    place = original.index(weights)
+    file.write_bytes(original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
     assert not same(torch.load(file)['state_dict'], read(honest['ours.pth']).state_dict)
     assert "Bad CRC-32 for file 'ours/data/0'" in refusal(file).replace('\\', '')
 
 
 @pytest.mark.parametrize('name', ['ours.safetensors', 'official.safetensors'])
 def test_a_flipped_bit_in_a_header_gives_tensors_or_an_error(honest, tmp_path, name):
-    whole = honest[name].read_bytes()
-    length = 8 + struct.unpack('<Q', whole[:8])[0]
+    original = honest[name].read_bytes()
+    length = 8 + struct.unpack('<Q', original[:8])[0]
     file = tmp_path / name
 
     @EXAMPLES
     @given(st.integers(0, length - 1), st.integers(0, 7))
     def check(place: int, bit: int) -> None:
-        damaged = bytearray(whole)
+        damaged = bytearray(original)
         damaged[place] ^= 1 << bit
         file.write_bytes(damaged)
         try:
