@@ -95,12 +95,9 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         args: Arguments of ``tools/runner_arguments.py``.
         splits: Data loaders that the run uses, out of ``train``, ``val``, ``test``.
 
-    Returns:
-        The config, ready for mmengine's runner.
-
     Raises:
-        UserError: If data, a GPU or a package is missing, classes or annotation files do not match, the
-            launcher did not start this process, or the work dir cannot be made.
+        UserError: If data, a GPU, a package or a launcher is missing, classes or annotation files do not
+            match, or the work dir cannot be made.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'

@@ -39,7 +39,7 @@ def get_model(
 
     Args:
         name: As :func:`get_config` takes it.
-        pretrained: False for random weights, True for the released weights of the whole model, or the path
+        pretrained: False for random weights, True for the released weights of the full model, or the path
             or https address of other weights. Defaults to False.
         device: Where the model runs. Defaults to the CPU.
 
@@ -51,26 +51,17 @@ def get_model(
     cfg = get_config(name)
     if not pretrained:
         return bare_model(cfg).to(device).eval()
-    return build_model(cfg, weights_of(name) if pretrained is True else str(pretrained), device)
+    return build_model(cfg, _released(name) if pretrained is True else str(pretrained), device)
 
 
-def weights_of(name: str) -> str:
-    """Address of the released weights of a whole model.
-
-    Args:
-        name: As :func:`get_config` takes it.
-
-    Raises:
-        UserError: If there are none.
-    """
-    file = config_file(name)
-    if name in RELEASED:
-        return RELEASED[name].url
-    raise UserError(
-        name,
-        'no weights of the whole model were released',
-        f'train it with tools/train.py configs/{file.parent.name}/{file.name}, and name the checkpoint',
-    )
+def _released(name: str) -> str:
+    if name not in RELEASED:
+        raise UserError(
+            name,
+            'no weights of the full model were released',
+            f'train it with tools/train.py {config_file(name)}, and name the checkpoint',
+        )
+    return RELEASED[name].url
 
 
 def inferencer(
@@ -94,7 +85,7 @@ def inferencer(
 
     cfg = get_config(name)
     task, device = task_of(cfg), device or get_device()
-    model = optimize_for_inference(build_model(cfg, str(weights or weights_of(name)), device))
+    model = optimize_for_inference(build_model(cfg, str(weights or _released(name)), device))
     meta = model.dataset_meta
     model.dataset_meta = {key: meta[key] for key in meta.keys() & {'classes', 'palette'}}  # As mmseg expects.
     # Inferencers replace loading transforms, which they know by name, with theirs. Ours checks images.

@@ -47,9 +47,9 @@ def test_without_weights_nothing_is_fetched(nothing, monkeypatch):
 
 
 def test_models_without_released_weights_are_an_error():
-    with pytest.raises(UserError, match='upernet_iformer_m_ade20k: no weights of the whole model'):
+    with pytest.raises(UserError, match='upernet_iformer_m_ade20k: no weights of the full model'):
         mmiformer.get_model('upernet_iformer_m_ade20k', pretrained=True)
-    with pytest.raises(UserError, match='retinanet_mocovit_coco: no weights of the whole model'):
+    with pytest.raises(UserError, match='retinanet_mocovit_coco: no weights of the full model'):
         mmiformer.inferencer('retinanet_mocovit_coco')
 
 
