@@ -67,14 +67,13 @@ def load_backbone(backbone: Any, file: str | os.PathLike[str], prefix: str | Non
         UserError: If the file cannot be read, or does not fill the backbone exactly.
     """
     prefix = (prefix or 'backbone').rstrip('.') + '.'
-    state_dict = read(file).state_dict
+    state_dict = dict(translate(read(file).state_dict).state_dict)
+    own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    own = own or backbone.from_foreign(state_dict)
+    if not own:
+        known = ', '.join(f'{naming.network} in {naming.source}' for naming in NAMINGS)
+        raise UserError(file, 'contains no backbone of this package', f'expected weights of {known}')
     try:
-        state_dict = dict(translate(state_dict).state_dict)
-        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        own = own or backbone.from_foreign(state_dict)
-        if not own:
-            known = ', '.join(f'{naming.network} in {naming.source}' for naming in NAMINGS)
-            raise UserError(f'contains no backbone of this package; expected weights of {known}.')
         backbone.load_state_dict(backbone.filter_weights(own))
     except UserError as error:
         raise UserError(f'{file}: {error}') from None
