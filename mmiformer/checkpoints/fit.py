@@ -67,16 +67,18 @@ def load_backbone(backbone: Any, file: str | os.PathLike[str], prefix: str | Non
         UserError: If the file cannot be read, or does not fill the backbone exactly.
     """
     prefix = (prefix or 'backbone').rstrip('.') + '.'
-    state_dict = dict(translate(read(file).state_dict).state_dict)
-    own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-    own = own or backbone.from_foreign(state_dict)
+    weights = read(file).state_dict
+    try:
+        state_dict = dict(translate(weights).state_dict)
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        own = own or backbone.from_foreign(state_dict)
+        if own:
+            backbone.load_state_dict(backbone.filter_weights(own))
+    except UserError as error:
+        raise UserError(f'{file}: {error}') from None
     if not own:
         known = ', '.join(f'{naming.network} in {naming.source}' for naming in NAMINGS)
         raise UserError(file, 'contains no backbone of this package', f'expected weights of {known}')
-    try:
-        backbone.load_state_dict(backbone.filter_weights(own))
-    except UserError as error:
-        raise UserError(f'{file}: {error}') from None
     print_log(
         f'{file}: {len(own)} tensors fill {type(backbone).__name__}, {len(state_dict) - len(own)} are left '
         'over.',
