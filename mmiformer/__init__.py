@@ -1,9 +1,9 @@
 """Mobile hybrid vision backbones for OpenMMLab.
 
 Importing this package registers its backbones in mmengine's root registry, so that ``type='IFormer'``
-works unprefixed in mmdet, mmseg and mmpretrain configs. It replaces nothing of other packages and fills in
-two things where they are missing: operators of mmcv without its compiled part (:mod:`mmiformer.ops`), and
-the schemas of a torchvision that does not fit torch.
+works unprefixed in mmdet, mmseg and mmpretrain configs. It replaces nothing in other packages. It adds two
+things if they are missing: mmcv's compiled operators (:mod:`mmiformer.ops`), and the operator schemas of a
+torchvision that was built for another torch.
 """
 
 import importlib.util
@@ -11,14 +11,13 @@ import warnings
 
 __version__ = '0.1.0'
 
-# The distribution that provides mmengine and mmcv is the user's choice (two lines own the same import
-# names), so the core requirements name neither, and their absence must be told here.
+# The requirements do not name mmengine and mmcv, since two distributions provide each of them.
 _missing = [name for name in ('mmengine', 'mmcv') if importlib.util.find_spec(name) is None]
 
 if _missing:
     warnings.warn(
         f'mmiformer {__version__}: {" and ".join(_missing)} not installed, so nothing is registered; '
-        "run pip install 'mmiformer[onedl]' (or '[openmmlab]' for the original line).",
+        "pip install 'mmiformer[onedl]' (or '[openmmlab]' for the original line).",
         stacklevel=2,
     )
 else:

@@ -1,9 +1,9 @@
 """Runs a script after ``import mmiformer``: ``python -m mmiformer SCRIPT [ARGUMENT ...]``.
 
-For scripts that import mmdet's models before they read a config, as mmdet's own ``tools/test.py`` does: where
-mmcv has no compiled operators, or torchvision does not fit torch, those imports fail without mmiformer. The
-script's mmengine reads weight files by our reader: that of the original line cannot read its own checkpoints
-with torch 2.6 or later.
+For scripts that import mmdet's models before they read a config, such as mmdet's ``tools/test.py``. Without
+mmcv's compiled operators, or with a torchvision for another torch, those imports fail unless mmiformer is
+imported first. The script reads weight files with our reader, since the original line's mmengine cannot read
+its own checkpoints with torch 2.6 or later.
 """
 
 import os
@@ -19,12 +19,7 @@ from mmiformer.checkpoints import read, translate
 
 
 def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None, **_: Any) -> dict[str, Any]:
-    """What mmengine's runner takes from a file: weights, and what a run resumes from but for config texts.
-
-    Args:
-        filename: Path of the file.
-        map_location: Left aside: weights are read to the CPU.
-    """
+    """Reads a file for mmengine's runner: weights, on the CPU, and the state of training, without configs."""
     checkpoint = read(filename)
     meta = checkpoint.training.get('meta')
     kept = {k: v for k, v in meta.items() if k not in ('cfg', 'config')} if isinstance(meta, dict) else {}
@@ -42,5 +37,5 @@ if __name__ == '__main__':
     allow_own_bases()
     CheckpointLoader.register_scheme(prefixes='', loader=load_checkpoint, force=True)
     sys.argv = sys.argv[1:]
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # As Python does for a script of its own.
+    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # As Python does for a script.
     runpy.run_path(sys.argv[0], run_name='__main__')

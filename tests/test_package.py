@@ -8,7 +8,7 @@ import torch
 import mmiformer
 
 
-def test_torchvision_imports_beside_this_torch():
+def test_torchvision_imports_with_this_torch():
     if find_spec('torchvision') is None:
         pytest.skip('torchvision is not installed')
     import torchvision.transforms as transforms
@@ -16,20 +16,20 @@ def test_torchvision_imports_beside_this_torch():
     assert transforms.Resize(4)(torch.zeros(3, 8, 8)).shape == (3, 4, 4)
 
 
-def test_import_without_an_mm_stack_says_so(tmp_path):
+def test_import_without_mmengine_and_mmcv_warns(tmp_path):
     code = (
         'import importlib.util as u, warnings; find = u.find_spec\n'
         "u.find_spec = lambda n, *a: None if n in ('mmengine', 'mmcv') else find(n, *a)\n"
-        'with warnings.catch_warnings(record=True) as told:\n'
+        'with warnings.catch_warnings(record=True) as caught:\n'
         "    warnings.simplefilter('always'); import mmiformer\n"
-        'print(mmiformer.__version__, told[0].message)'
+        'print(mmiformer.__version__, caught[0].message)'
     )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert out.startswith(mmiformer.__version__) and "pip install 'mmiformer[onedl]'" in out
 
 
-def test_names_in_the_registry_do_not_need_a_toolbox():
-    """Classification users need not have mmdet: importing mmiformer imports no toolbox."""
+def test_importing_imports_no_toolbox():
+    """Users of classification need not install mmdet."""
     code = "import sys, mmiformer; print([m for m in ('mmdet', 'mmseg', 'mmpretrain') if m in sys.modules])"
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith('[]')
@@ -58,7 +58,7 @@ for name in ('matplotlib.pyplot', 'mmpretrain', 'mmseg', 'mmdet', 'mmcv.ops'):
     try:
         importlib.import_module(name)
     except (ImportError, AssertionError, RuntimeError):
-        pass  # Without compiled operators, which mmiformer is to fill in.
+        pass  # Without compiled operators.
 before = snapshot()
 import mmiformer
 after = snapshot()

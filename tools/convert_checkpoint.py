@@ -7,7 +7,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
     parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
-    parser.add_argument('dst', help='file to write: .pth, or .safetensors for the weights alone')
+    parser.add_argument('dst', help='file to write: .pth, or .safetensors')
     return parser.parse_args()
 
 
@@ -16,11 +16,10 @@ if __name__ == '__main__':
 
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
+import mmiformer  # noqa: F401  Before mmdet, since it makes torchvision importable with a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.checkpoints import read, translate
 from mmiformer.models.backbones import FAMILIES
@@ -29,33 +28,28 @@ from mmiformer.utils.files import replacing
 
 
 def main() -> None:
-    """Says what was recognised, and writes the file."""
+    """Prints what was recognised, and writes the file."""
     args = parse_args()
     dst = Path(args.dst)
     if dst.suffix not in ('.pth', '.pt', '.safetensors'):
-        raise UserError(f'{dst}: expected a name that ends in .pth, .pt or .safetensors.')
+        raise UserError(dst, 'not a name of a weight file', 'expected .pth, .pt or .safetensors')
     if not dst.absolute().parent.is_dir():
         raise UserError(dst, 'its folder does not exist', 'make it first')
 
     checkpoint = read(args.src)
     translation = translate(checkpoint.state_dict)
-    left_out = ', '.join(sorted(checkpoint.left_out))
-    print(f'{args.src}: {translation.report()}' + (f'; not taken over: {left_out}' if left_out else ''))
+    print(f'{args.src}: {translation.report()}')
     if translation.recognised is None:
-        raise UserError(args.src, 'holds no network of this package', 'nothing written')
+        raise UserError(args.src, 'holds no network of this package', 'name the weights of one')
     state_dict = dict(translation.state_dict)
     backbone = {k.removeprefix('backbone.'): v for k, v in state_dict.items()}
     arch = next(filter(None, (family.arch_of(backbone) for family in FAMILIES)), None)
     print(f'arch: {arch or "not a published one"}')
-    try:
-        with replacing(dst) as part:
-            if dst.suffix == '.safetensors':
-                safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
-            else:
-                meta = dict(dataset_meta=checkpoint.dataset_meta)
-                torch.save(dict(state_dict=state_dict, meta=meta), part)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f'{dst}: cannot be written ({error}).') from error
+    with replacing(dst) as part:
+        if dst.suffix == '.safetensors':
+            safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, part)
+        else:
+            torch.save(dict(state_dict=state_dict, meta=dict(dataset_meta=checkpoint.dataset_meta)), part)
     print(f'written: {dst} ({len(state_dict)} tensors)')
 
 

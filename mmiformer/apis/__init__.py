@@ -1,1 +1,1 @@
-"""From a config or a name to a model and its predictions."""
+"""Configs, models and predictions by name or file."""

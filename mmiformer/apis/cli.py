@@ -1,7 +1,6 @@
-"""What the command lines share: errors as sentences, configs, checks before a long run."""
+"""Common parts of the command lines: error messages, configs, checks before a long run."""
 
 import argparse
-import errno
 import importlib
 import logging
 import os
@@ -25,32 +24,24 @@ from mmiformer.utils.configs import walk
 from mmiformer.utils.dist import first_process_first
 from mmiformer.utils.errors import UserError
 
-_FAULTS_OF_FILES = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # A full disk, a quota, the limit of a file's size.
-    *(errno.EROFS, errno.EIO, errno.ESTALE),  # A disk or share that fails.
-    *(errno.EACCES, errno.EPERM),  # Somebody else's file.
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),  # A name that cannot be used.
-}
-
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command line; what a user can mend becomes one sentence on stderr and exit code 1."""
-    logging.raiseExceptions = False  # Else each line of the log prints a traceback on a full disk.
+    """Runs a command line; errors that a user can fix become one line on stderr and exit code 1."""
+    logging.raiseExceptions = False  # On a full disk, each line of the log would print a traceback.
     allow_own_bases()
     if is_offline():
-        os.environ['HF_HUB_OFFLINE'] = '1'  # For models by name, which timm and transformers would fetch.
+        os.environ['HF_HUB_OFFLINE'] = '1'  # For the downloads of timm and transformers.
     try:
         main()
     except UserError as error:
-        # A data worker hands its exception on with its whole traceback as text; the sentence ends it.
+        # The message of a data worker's exception is its traceback, which ends with the error.
         _fail(str(error).rpartition(f'{UserError.__module__}.UserError: ')[2])
     except OSError as error:
-        if error.errno not in _FAULTS_OF_FILES:
-            raise
+        if error.errno is None or isinstance(error, FileNotFoundError | ConnectionError):
+            raise  # Probably a bug. Others are full or failing disks, and files that cannot be used.
         _fail(
-            f'{error.filename or "a file"}: cannot be written or read ({error.strerror}); make room or '
-            'mend it, and start again; a training goes on from its last checkpoint, which is whole, with '
-            '--resume.'
+            f'{error.filename or "a file"}: cannot be written or read ({error.strerror}); free space or fix '
+            'it, and start again; --resume continues a training from its last checkpoint.'
         )
     except RuntimeError as error:
         if (lost := distributed.lost_contact(error)) is None:
@@ -66,29 +57,24 @@ def _fail(sentence: str) -> NoReturn:
 
 
 def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = False) -> Config:
-    """Reads a config, points it at the miniature data if asked to, then applies the user's options.
+    """Reads a config, switches it to the demo data if asked to, then applies the user's options.
 
     Args:
         file: Path of the config.
-        options: Settings by dotted key. Defaults to none.
-        demo: Whether to use the miniature data. Defaults to False.
-
-    Returns:
-        The config, with ``work_dir`` left as it is in the file.
+        options: Settings by dotted key. Defaults to None.
+        demo: Whether to use the demo data. Defaults to False.
 
     Raises:
-        UserError: If the file or one of its bases is missing, or is no config.
+        UserError: If the file is missing or not a config, or an option does not fit it.
     """
     if not os.environ.get('MMIFORMER_DATA', 'unset'):
-        del os.environ['MMIFORMER_DATA']  # mmengine fails on a variable that is set but empty.
+        del os.environ['MMIFORMER_DATA']  # mmengine fails on an empty variable.
     if not Path(file).is_file():
-        raise UserError(file, 'no such config file', 'see configs/ for those that come with mmiformer')
+        raise UserError(file, 'no such config file', 'see configs/ for those of mmiformer')
     try:
         cfg = Config.fromfile(file)
     except (OSError, SyntaxError, LookupError, AttributeError, TypeError, NameError, ImportError) as error:
-        raise UserError(
-            f'{file}: not a config that mmengine can read ({error}).'.replace('\n', ' ')
-        ) from error
+        raise UserError(file, f'not a config that mmengine can read ({error})', 'correct it') from error
     rename_types(cfg)
     if demo:
         with first_process_first():
@@ -98,24 +84,20 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
     try:
         cfg.merge_from_dict(options or {})
     except (TypeError, LookupError, AttributeError, ValueError, AssertionError) as error:
-        raise UserError(f'--cfg-options: does not fit {file} ({error}).'.replace('\n', ' ')) from error
+        raise UserError('--cfg-options', f'does not fit {file} ({error})', 'correct the key') from error
     return cfg
 
 
 def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
-    """The config of a run on command-line arguments, checked as far as can be before it starts.
+    """Loads the config of a run, and checks what can be checked before it starts.
 
     Args:
-        args: Of ``tools/runner_arguments.py``.
-        splits: Data loaders that the run will use, out of ``train``, ``val``, ``test``.
-
-    Returns:
-        The config, ready for mmengine's runner.
+        args: Arguments of ``tools/runner_arguments.py``.
+        splits: Data loaders that the run uses, out of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: If data is missing, its classes are not the heads', a metric reads another file, a GPU is
-            asked for and absent, the launcher did not start this process, a package is missing, or the
-            work dir cannot be made.
+        UserError: If data, a GPU, a package or a launcher is missing, classes or annotation files do not
+            match, or the work dir cannot be made.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -126,7 +108,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
             require_device(
                 f'cuda:{local_rank}', ', start one process a GPU, or one on the CPU without --launcher'
             )
-        # Before the whole config: the first process alone makes the miniature data.
+        # Before --demo, since only the first process makes the demo data.
         settings = {key: value for key, value in args.cfg_options.items() if key.startswith('env_cfg.')}
         distributed.start(args.launcher, load_config(args.config, settings).get('env_cfg', {}))
     cfg = load_config(args.config, args.cfg_options, args.demo)
@@ -148,15 +130,10 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
 
 
 def check_packages(cfg: Config) -> None:
-    """Raises unless what the model's types are imported from is installed.
-
-    mmengine would say that such a type is not in the registry.
-
-    Args:
-        cfg: A config of mmdet, mmseg or mmpretrain.
+    """Imports the modules of the model's types; mmengine would say that such a type is not in the registry.
 
     Raises:
-        UserError: Naming the key and the package.
+        UserError: If a package is missing.
     """
     for key, part in walk(cfg.model, 'model'):
         package, _, name = str(part.get('type', '')).rpartition('.')
@@ -167,17 +144,16 @@ def check_packages(cfg: Config) -> None:
             raise UserError(
                 f'{key}.type',
                 f'{name} needs {error.name}, which is not installed',
-                "pip install 'mmiformer[onedl]' (or '[openmmlab]' for the original line) brings all "
-                'that configs need',
+                "pip install 'mmiformer[onedl]' (or '[openmmlab]' for the original line)",
             ) from error
 
 
 def require_device(device: str, instead: str = ', or use the CPU') -> torch.device:
-    """The device of a name.
+    """Checks that a device is available.
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        instead: How to go on without it, for the message.
+        instead: Alternatives for the message.
 
     Raises:
         UserError: If the name is unknown or the device is absent.

@@ -1,8 +1,7 @@
-"""Configs, models and inferencers by name, over mmengine's and the toolboxes' own functions.
+"""Configs, models and inferencers by name.
 
-Those cannot do it alone: mmengine knows a fixed list of packages and gives everything in a base of another
-package that package's scope, in which no detector is registered; the toolboxes look for names in their own
-metafiles, and their inferencers only know their own loading transform.
+mmengine and the toolboxes look for names in a fixed list of packages or in their own metafiles, and the
+toolboxes' inferencers only know their own loading transform.
 """
 
 from pathlib import Path
@@ -25,11 +24,10 @@ def get_config(name: str) -> Config:
     """A config of mmiformer.
 
     Args:
-        name: Without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``; or the path of a config of one's
-            own.
+        name: Without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``; or the path of another config.
 
     Raises:
-        UserError: If there is none of that name; near names are given.
+        UserError: If there is none of that name; similar names are given.
     """
     return load_config(str(config_file(name)))
 
@@ -41,8 +39,8 @@ def get_model(
 
     Args:
         name: As :func:`get_config` takes it.
-        pretrained: False for the model as it is built, with random weights and nothing fetched; True for
-            the released weights of the whole model; a path or https address for others. Defaults to False.
+        pretrained: False for random weights, True for the released weights of the full model, or the path
+            or https address of other weights. Defaults to False.
         device: Where the model runs. Defaults to the CPU.
 
     Raises:
@@ -53,60 +51,44 @@ def get_model(
     cfg = get_config(name)
     if not pretrained:
         return bare_model(cfg).to(device).eval()
-    return build_model(cfg, weights_of(name) if pretrained is True else str(pretrained), device)
+    return build_model(cfg, _released(name) if pretrained is True else str(pretrained), device)
 
 
-def weights_of(name: str) -> str:
-    """Address of the released weights of a whole model.
-
-    Args:
-        name: As :func:`get_config` takes it.
-
-    Raises:
-        UserError: If there are none.
-    """
-    file = config_file(name)
-    weights = RELEASED.get(name)
-    if weights is None:
-        dataset = name.rpartition('_')[2]
-        have = ', '.join(other for other in RELEASED if other.endswith(f'_{dataset}'))
-        others = f' (for {dataset} there are those of {have})' if have else ''
+def _released(name: str) -> str:
+    if name not in RELEASED:
         raise UserError(
             name,
-            f'no weights of the whole model were released{others}',
-            f'train it with tools/train.py configs/{file.parent.name}/{file.name}, and name the checkpoint',
+            'no weights of the full model were released',
+            f'train it with tools/train.py {config_file(name)}, and name the checkpoint',
         )
-    return weights.url
+    return RELEASED[name].url
 
 
 def inferencer(
     name: str, weights: str | Path | None = None, device: torch.device | str | None = None, **kwargs: Any
 ) -> Any:
-    """mmdet's, mmseg's or mmpretrain's own inferencer of a config, with its weights in place.
+    """The inferencer of mmdet, mmseg or mmpretrain for a config and its weights.
 
     Args:
         name: As :func:`get_config` takes it.
         weights: Path or https address. Defaults to the released file.
-        device: Where the model runs. Defaults to a GPU where there is one.
-        kwargs: What the inferencer takes beside.
+        device: Where the model runs. Defaults to a GPU if there is one.
+        kwargs: Further arguments of the inferencer.
 
     Returns:
         ``DetInferencer``, ``MMSegInferencer`` or ``ImageClassificationInferencer``.
 
     Raises:
-        UserError: If there is no such config, no weights are known, or they do not fit.
+        UserError: If there is no such config, no weights were released, or they do not fit.
     """
     from mmiformer.apis.inference import build_model, image_steps, optimize_for_inference
 
     cfg = get_config(name)
     task, device = task_of(cfg), device or get_device()
-    model = optimize_for_inference(build_model(cfg, str(weights or weights_of(name)), device))
-    # The rest of it is of no use to them, and mmseg's cannot draw with it.
+    model = optimize_for_inference(build_model(cfg, str(weights or _released(name)), device))
     meta = model.dataset_meta
-    model.dataset_meta = {key: meta[key] for key in ('classes', 'palette') if key in meta}
-    # They look for the loading transforms by their names in mmcv and mmdet, and take their own instead, which
-    # would fill what a truncated image lacks.
-    steps = image_steps(cfg)
-    load = TRANSFORMS.build(steps[0])
-    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps[1:]]
-    return task.inferencer(cfg, model, load, device=device, **kwargs)
+    model.dataset_meta = {key: meta[key] for key in meta.keys() & {'classes', 'palette'}}  # As mmseg expects.
+    # Inferencers replace loading transforms, which they know by name, with theirs. Ours checks images.
+    load, *steps = image_steps(cfg)
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps]
+    return task.inferencer(cfg, model, TRANSFORMS.build(load), device=device, **kwargs)

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to predictions on one image; the same for all tasks."""
+"""From a config and a checkpoint to predictions on one image, for all tasks."""
 
 import copy
 from pathlib import Path
@@ -22,17 +22,13 @@ from mmiformer.utils.errors import UserError
 
 Model = TypeVar('Model', bound=nn.Module)
 
-_TRUTH = ('LoadAnnotations', 'LoadCheckedSegMap')  # transforms that an image without annotations skips
+_ANNOTATION_STEPS = ('LoadAnnotations', 'LoadCheckedSegMap')
 
 
 def bare_model(cfg: Config) -> BaseModel:
-    """Builds the model of a config, its weights not yet as ``init_weights`` makes them.
-
-    Args:
-        cfg: The config.
-    """
+    """Builds the model of a config without calling ``init_weights``."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return revert_sync_batchnorm(MODELS.build(cfg.model))  # One process has nothing to synchronise with.
+    return revert_sync_batchnorm(MODELS.build(cfg.model))  # Inference runs in one process.
 
 
 def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str = 'cpu') -> BaseModel:
@@ -40,11 +36,11 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
 
     Args:
         cfg: The config.
-        checkpoint: Path or address of the weights; None starts the model as training would.
+        checkpoint: Path or address of the weights; None initialises the model as for training.
         device: Where the model runs. Defaults to the CPU.
 
     Returns:
-        The model, with the data set's names in ``dataset_meta``.
+        The model, with the classes and palette of the data set in ``dataset_meta``.
 
     Raises:
         UserError: If the file cannot be read or does not fit the model.
@@ -57,22 +53,22 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
     if checkpoint:
         meta = load_weights(model, checkpoint).dataset_meta
     else:
-        model._dump_init_info = lambda *_: None  # Else mmengine lists every tensor on the terminal.
+        model._dump_init_info = lambda *_: None  # mmengine would print every tensor.
         model.init_weights()
-    model.dataset_meta = meta if 'classes' in meta else dataset_meta(cfg, 'test')
+    model.dataset_meta = {**dataset_meta(cfg, 'test'), **meta}
     return model.to(device).eval()
 
 
 def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
-    """A copy of a trained model that predicts the same, faster: folded, then optimised for its device.
+    """Returns a faster copy of a trained model: folded, then optimised for its device.
 
-    A CPU gets channels-last weights, attention as explicit products, activations in place, and RoIAlign in
-    PyTorch; a GPU keeps torch's own attention kernels.
+    On a CPU it has channels-last weights, attention as explicit products, activations in place, and RoIAlign
+    in PyTorch; a GPU keeps torch's attention kernels.
 
     Args:
         model: A detector, segmentor or classifier, or a wrapper of one.
-        compiled: Whether ``torch.compile`` takes the backbone. It pays after some dozens of images; each
-            new image size costs a compilation at first. Defaults to False.
+        compiled: Whether to compile the backbone with ``torch.compile``. It pays after some dozens of images;
+            each new image size is compiled once. Defaults to False.
 
     Returns:
         The copy, in eval mode.
@@ -94,15 +90,11 @@ def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
 
 def image_steps(cfg: Config) -> list[ConfigDict]:
     """The test pipeline of a config without the transforms that read annotations."""
-    return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _TRUTH]
+    return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _ANNOTATION_STEPS]
 
 
 def read_image(cfg: Config, image: str | Path) -> np.ndarray:
-    """An image as a config's networks see it: RGB, H x W x 3, turned by its EXIF data or not.
-
-    Args:
-        cfg: The config.
-        image: Path of the image.
+    """Reads an image as the test pipeline of a config does: RGB, H x W x 3.
 
     Raises:
         UserError: If it cannot be read.
@@ -115,20 +107,20 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     """Runs a model on one image file, through the test pipeline of the config.
 
     Args:
-        model: Model of :func:`build_model`.
-        cfg: The config.
+        model: A model of :func:`build_model`.
+        cfg: Its config.
         image: Path of the image.
 
     Returns:
-        The data sample with the prediction, in the image's own coordinates.
+        The data sample with the prediction, in coordinates of the image file.
 
     Raises:
-        UserError: If the image cannot be read, or is too small for the network; it is named.
+        UserError: If the image cannot be read, or is too small for the network.
     """
     pipeline = Compose([TRANSFORMS.build(step) for step in image_steps(cfg)])
     data = pipeline(dict(img_path=str(image), img_id=0))
     try:
         with torch.no_grad():
             return model.test_step(pseudo_collate([data]))[0]
-    except UserError as error:  # Of a network that it is too small for.
+    except UserError as error:  # The network does not know the file.
         raise UserError(f'{image}: {error}') from None

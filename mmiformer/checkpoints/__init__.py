@@ -1,4 +1,4 @@
-"""Weight files: fetched, read, their names translated, networks filled from them."""
+"""Downloading and reading weight files, translating their names, filling networks."""
 
 from mmiformer.checkpoints.fit import load_backbone, load_weights
 from mmiformer.checkpoints.reading import Checkpoint, read

@@ -1,4 +1,4 @@
-"""Filling networks from weight files, so that nothing of ours is left at random."""
+"""Filling networks from weight files."""
 
 import os
 from typing import Any
@@ -14,22 +14,22 @@ from mmiformer.utils.errors import UserError
 
 
 def load_weights(model: nn.Module, file: str | os.PathLike[str], strict: bool = True) -> Checkpoint:
-    """Fills a whole model from a file, under the authors', timm's or our names.
+    """Fills a model from a file with the authors', timm's or our names.
 
-    A module may have a method ``filter_weights``, which takes the weights under its own names, raises a
-    UserError where they do not fit it, and returns those to load.
+    A module may have a method ``filter_weights``: it receives the weights under the module's own names,
+    raises a UserError if they do not fit, and returns those to load.
 
     Args:
         model: A detector, segmentor or classifier.
         file: Path or https address.
-        strict: Whether every tensor of the model must be in the file, and the other way round; else the
-            differences are logged, apart from those that ``filter_weights`` refuses. Defaults to True.
+        strict: Whether the names in the file and in the model must be the same; otherwise differences are
+            logged, except those that ``filter_weights`` refuses. Defaults to True.
 
     Returns:
-        What the file holds.
+        The contents of the file.
 
     Raises:
-        UserError: If the file cannot be read or does not fit the model; it is named.
+        UserError: If the file cannot be read or does not fit the model.
     """
     checkpoint = read(file)
     try:
@@ -40,10 +40,8 @@ def load_weights(model: nn.Module, file: str | os.PathLike[str], strict: bool = 
         for name, module in model.named_modules():
             if hasattr(module, 'filter_weights'):
                 prefix = f'{name}.' if name else ''
-                own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
-                kept = module.filter_weights(own)
-                weights = {k: v for k, v in weights.items() if not k.startswith(prefix)}
-                weights.update({prefix + k: v for k, v in kept.items()})
+                own = {k.removeprefix(prefix): weights.pop(k) for k in [*weights] if k.startswith(prefix)}
+                weights.update({prefix + k: v for k, v in module.filter_weights(own).items()})
         load_state_dict(model, weights, strict=strict, logger='current')
     except UserError as error:
         raise UserError(f'{file}: {error}') from None
@@ -58,33 +56,33 @@ def load_weights(model: nn.Module, file: str | os.PathLike[str], strict: bool = 
 
 
 def load_backbone(backbone: Any, file: str | os.PathLike[str], prefix: str | None = None) -> None:
-    """Fills a backbone from a file: of a backbone, a classifier, detector or segmentor, by any of the names.
+    """Fills a backbone from the file of a backbone, classifier, detector or segmentor.
 
     Args:
         backbone: A :class:`~mmiformer.models.backbones.base.Backbone`.
         file: Path or https address.
-        prefix: What stands before the backbone's names in the file, where it is not ``backbone.``.
-            Defaults to None.
+        prefix: Prefix of the backbone's names in the file, if it is not ``backbone.``. Defaults to None.
 
     Raises:
         UserError: If the file cannot be read, or does not fill the backbone exactly.
     """
     prefix = (prefix or 'backbone').rstrip('.') + '.'
-    state_dict = read(file).state_dict
+    weights = read(file).state_dict
     try:
-        state_dict = dict(translate(state_dict).state_dict)
+        state_dict = dict(translate(weights).state_dict)
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
         own = own or backbone.from_foreign(state_dict)
-        if not own:
-            known = ', '.join(f'{naming.network} in {naming.source}' for naming in NAMINGS)
-            raise UserError(f'holds no backbone of this package; expected weights of {known}.')
-        backbone.load_state_dict(backbone.filter_weights(own))
+        if own:
+            backbone.load_state_dict(backbone.filter_weights(own))
     except UserError as error:
         raise UserError(f'{file}: {error}') from None
+    if not own:
+        known = ', '.join(f'{naming.network} in {naming.source}' for naming in NAMINGS)
+        raise UserError(file, 'contains no backbone of this package', f'expected weights of {known}')
     print_log(
-        f'{file}: {len(own)} tensors fill {type(backbone).__name__}; {len(state_dict) - len(own)} others are '
-        'left over.',
+        f'{file}: {len(own)} tensors fill {type(backbone).__name__}, {len(state_dict) - len(own)} are left '
+        'over.',
         logger='current',
     )
-    if hasattr(backbone, '_params_init_info'):
+    if hasattr(backbone, '_params_init_info'):  # Of mmengine, while it initialises a model.
         update_init_info(backbone, init_info=f'Loaded from {file}')

@@ -8,8 +8,8 @@ class Weights:
     """A weight file.
 
     Attributes:
-        url: Where it is downloaded.
-        sha256: Reported by a third party, never verified by us. Defaults to None, where nobody did.
+        url: Its address.
+        sha256: As reported by a third party, not verified by us; None if nobody reported one.
     """
 
     url: str
@@ -21,5 +21,5 @@ class Weights:
         return self.url.rpartition('/')[2]
 
 
-# Whole models, by the name of their config; a network's own file adds its own.
+# Whole models, by the name of their config; the file of a network adds its own.
 RELEASED: dict[str, Weights] = {}

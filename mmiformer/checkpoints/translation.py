@@ -1,14 +1,12 @@
-"""Names of a network's tensors in the files of others, and ours.
+"""Translation of tensor names in the files of others to ours.
 
-Which of them a file uses is read off its keys. A network's own file registers how others name it.
+The keys of a file show whose names it uses. The file of a network registers the names that others use for it.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-
-from mmiformer.utils.errors import UserError
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -18,11 +16,11 @@ class Naming:
     """How the files of one source name the tensors of a network.
 
     Attributes:
-        network: What it is, for people.
-        source: Whose names they are.
+        network: The network, for messages.
+        source: Whose names they are, for messages.
         marks: Two names that no other network has together, without the prefix ``backbone.``.
-        rename: Gives our name, with ``backbone.`` or ``head.``, for a name and all names of the file; both
-            without the prefix. None where the names are ours.
+        rename: Maps a name, given all names of the file, to ours with ``backbone.`` or ``head.``; the given
+            names have no prefix. None if the names are ours.
     """
 
     network: str
@@ -36,18 +34,18 @@ NAMINGS: list[Naming] = []
 
 @dataclass(frozen=True)
 class Translation:
-    """Weights in our names, and what was recognised in them.
+    """Weights under our names.
 
     Attributes:
         state_dict: Tensors by name, without ``module.``.
-        recognised: Whose names they had; None if they are of some other network.
+        recognised: Whose names they had; None for a network that is not of this package.
     """
 
     state_dict: StateDict
     recognised: Naming | None = None
 
     def report(self) -> str:
-        """One sentence for the log."""
+        """What was recognised, for the log."""
         if self.recognised is None:
             return 'no network of this package recognised'
         own = sum(key.startswith('backbone.') for key in self.state_dict)
@@ -58,38 +56,29 @@ class Translation:
 
 
 def translate(state_dict: StateDict) -> Translation:
-    """Recognises the names of a network of ours and translates them.
+    """Recognises the names of our networks and translates them to ours.
 
-    A bare backbone or classification file becomes a state dict with the prefixes ``backbone.`` and
-    ``head.``; a whole detector or segmentor keeps the names of its neck and heads, which are mmdet's and
-    mmseg's own.
+    The names of a bare backbone or classifier get the prefixes ``backbone.`` and ``head.``; a detector or
+    segmentor keeps the names of its neck and heads, which are mmdet's and mmseg's.
 
     Args:
-        state_dict: Weights by name, with DistributedDataParallel's ``module.`` before them or not.
+        state_dict: Weights by name, with or without DistributedDataParallel's ``module.``.
 
     Returns:
-        The translation; with ``recognised=None`` and no name changed but for ``module.`` where no network of
-        ours is in it.
-
-    Raises:
-        UserError: If a name is there with ``module.`` and without.
+        The translation. For other networks, ``recognised`` is None and only ``module.`` is removed.
     """
     bare = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     found = [(n, p) for n in NAMINGS for p in ('', 'backbone.') if all(p + mark in bare for mark in n.marks)]
     if not found:
         wrapped = bool(state_dict) and all(key.startswith('module.') for key in state_dict)
         return Translation(bare if wrapped else state_dict)
-    if len(bare) < len(state_dict):
-        key = next(key for key in state_dict if f'module.{key}' in state_dict)
-        raise UserError(f'the weights hold both {key} and module.{key}; take out one of them.')
     naming, prefix = found[0]
     names = {key.removeprefix(prefix) for key in bare}
-    result: dict[str, torch.Tensor] = {}
-    for key, value in bare.items():
-        if prefix and not key.startswith(prefix):  # Of a neck or head.
-            result[key] = value
-        elif naming.rename is None:
-            result['backbone.' + key.removeprefix(prefix)] = value
-        else:
-            result[naming.rename(key.removeprefix(prefix), names)] = value
-    return Translation(result, naming)
+
+    def rename(key: str) -> str:
+        if not key.startswith(prefix):  # Of a neck or head.
+            return key
+        name = key.removeprefix(prefix)
+        return naming.rename(name, names) if naming.rename else f'backbone.{name}'
+
+    return Translation({rename(key): value for key, value in bare.items()}, naming)

@@ -1,240 +1,207 @@
-"""An unpickler that builds tensors and plain data and calls nothing else.
+"""A ``pickle_module`` for ``torch.load`` that builds tensors and plain data, and calls nothing else.
 
-``torch.load(weights_only=True)`` refuses honest training files (the authors' hold ``argparse.Namespace``,
-mmengine's hold numpy scalars), and its list of allowed names is global to the process. ``pickle_module`` of
-``torch.load`` is per call: the unpickler given there decides what every name in the file stands for.
+``torch.load(weights_only=True)`` refuses the training files that people have (the authors' contain
+``argparse.Namespace``, mmengine's contain numpy scalars), and its list of allowed names applies to the
+process. A ``pickle_module`` applies to one call.
 """
 
+import os
 import pickle
 import pickletools
 import struct
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import FunctionType
 from typing import IO, Any
 
 import torch
-from torch import _utils
+from torch import _utils  # Files of torch.save name its functions; there are no public ones.
 from torch.serialization import MAGIC_NUMBER
 
-_MAX_DIMENSIONS = 64
-_MAX_INTEGER = 1 << 63  # Larger ones can be made to collide as keys.
-# Bytes that an opcode takes in memory, at most: calls and containers, and all others.
-_LARGE, _SMALL = 250, 50
-_LARGE_OPCODES = {'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ', 'INST', 'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET'}
+_MAX_DIMENSIONS = 64  # torch checks strides in time quadratic in their number.
+_MAX_INTEGER = 1 << 63  # Larger ones can be chosen to collide as keys of a dict.
+# Bytes of memory that an opcode takes at most: those that build an object, and all others. Pickles of weights
+# take up to 35 for each of their own bytes by that measure.
+_LARGE, _SMALL = 300, 100
+_MEMORY_PER_BYTE = 40
+_EXTRA_MEMORY = 4 << 20
 
 
-class ForbiddenGlobal(pickle.UnpicklingError):
-    """The file names a class or function that weights do not need."""
-
-
-class TooComplex(pickle.UnpicklingError):
-    """The file would take too much memory or time."""
+class Refused(pickle.UnpicklingError):
+    """Reading the file would run code, or take too much memory or time; the message is a clause."""
 
 
 class Ignored:
-    """Stands for any object that is no part of the weights; takes what it is given and keeps nothing."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_: Any, **__: Any) -> 'Ignored':
-        """Accepts any arguments."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-    def append(self, value: Any) -> None:
-        """As for subclasses of list."""
-
-    extend = add = append
+    """Type of the placeholder for any object that is neither a tensor nor plain data."""
 
 
-class PlainDict(dict):
-    """Stands for ``OrderedDict``: filled item by item, without attributes."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None: ...
+IGNORED = Ignored()
 
 
-class NumpyDtype(Ignored):
-    """Stands for ``numpy.dtype`` by its code, such as ``'f8'``."""
-
-    __slots__ = ('code',)
-
-    def __init__(self, code: Any = None, *_: Any) -> None:
-        self.code = code if isinstance(code, str) else ''
+def _numpy_scalar(code: Any, data: Any) -> Any:
+    """Reads a number, such as the best score of a training."""
+    formats = {'f4': '<f', 'f8': '<d', 'i4': '<i', 'i8': '<q'}
+    return struct.unpack(formats[code], data)[0] if isinstance(code, str) and code in formats else IGNORED
 
 
-class Function(Ignored):
-    """A function that a file may call; of the bare one it could set attributes, for the whole process."""
-
-    __slots__ = ('function',)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, *args: Any) -> Any:
-        """Calls it."""
-        return self.function(*args)
-
-
-class UntypedStorage(Ignored):
-    """Stands for the type of storages of dtypes that are newer than typed storages, as torch reads them."""
-
-    __slots__ = ()
-    dtype = torch.uint8
-
-
-def _numpy_scalar(dtype: Any, data: Any) -> Any:
-    """A best score may be one. Others are ignored."""
-    code = dtype.code if isinstance(dtype, NumpyDtype) else ''
-    form = {'f4': '<f', 'f8': '<d', 'i4': '<i', 'i8': '<q'}.get(code)
-    if form is None or not isinstance(data, bytes) or len(data) != struct.calcsize(form):
-        return Ignored()
-    return struct.unpack(form, data)[0]
-
-
-def _short_bytes(text: Any, encoding: Any = None) -> bytes:
-    """``_codecs.encode``, by which protocol 2 writes bytes; those of arrays are not needed."""
-    return text.encode('latin1') if isinstance(text, str) and len(text) <= 8 else b''
-
-
-def _tensor_from(function: Callable[..., Any]) -> Function:
-    """A function of torch that builds a tensor, unless the shape is absurd."""
-
-    def build(*args: Any) -> Any:
-        inner = [a for arg in args if isinstance(arg, tuple | list) for a in arg[:_MAX_DIMENSIONS]]
-        for arg in (*args, *inner):
-            if isinstance(arg, tuple | list) and len(arg) > _MAX_DIMENSIONS:
-                raise TooComplex(f'a tensor of {len(arg)} dimensions')
-        return function(*args)
-
-    return Function(build)
-
-
-# The names under which torch.save writes tensors; there are no public ones.
-_TENSORS: dict[str, Callable[..., Any]] = {
-    'torch._utils._rebuild_tensor': _utils._rebuild_tensor,
+_NAMES: dict[str, Any] = {
     # Without the hooks and attributes that follow.
     'torch._utils._rebuild_tensor_v2': lambda *args: _utils._rebuild_tensor(*args[:4]),
-    'torch._utils._rebuild_tensor_v3': lambda *args: _utils._rebuild_tensor_v3(*args[:7]),
-    'torch._tensor._rebuild_from_type_v2': lambda function, kind, args, state: function(*args),
+    'torch._utils._rebuild_tensor_v3': lambda *a: _utils._rebuild_tensor_v3(*(*a[:4], False, {}, a[6])),
+    'torch._utils._rebuild_sparse_tensor': lambda *args: _utils._rebuild_sparse_tensor(*args),
+    'torch.serialization._get_layout': torch.serialization._get_layout,
+    'torch._utils._rebuild_qtensor': lambda *args: _utils._rebuild_qtensor(*args[:5], False, {}),
+    'torch._utils._rebuild_meta_tensor_no_storage': lambda *args: torch.empty(
+        args[1], dtype=args[0], device='meta'
+    ),
+    'torch._tensor._rebuild_from_type_v2': lambda build, kind, args, state: _call(build, args),
     'torch._utils._rebuild_parameter': lambda data, *_: data,
     'torch._utils._rebuild_parameter_with_state': lambda data, *_: data,
-    'torch._utils._rebuild_sparse_tensor': _utils._rebuild_sparse_tensor,
-    'torch._utils._rebuild_qtensor': _utils._rebuild_qtensor,
-    'torch._utils._rebuild_meta_tensor_no_storage': _utils._rebuild_meta_tensor_no_storage,
-    'torch.Size': torch.Size,
+    'torch.Size': lambda sizes: sizes,
+    'torch.storage.UntypedStorage': torch.UntypedStorage,  # The type of a storage; it is never called.
+    'collections.OrderedDict': lambda *_: {},
+    'numpy.dtype': lambda code, *_: code,
+    'numpy.core.multiarray.scalar': _numpy_scalar,
+    'numpy._core.multiarray.scalar': _numpy_scalar,
+    # How protocol 2 writes bytes; only those of numpy scalars are needed.
+    '_codecs.encode': lambda text, *_: text.encode('latin1') if len(text) <= 8 else b'',
 }
-_BUILTINS = (
-    *('bool', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'object', 'range', 'set', 'slice'),
-    *('str', 'tuple', 'xrange'),
-)
-_NAMES: dict[str, Any] = {
-    **{name: _tensor_from(function) for name, function in _TENSORS.items()},
-    'torch.Tensor': Ignored,  # As the type of a tensor with attributes.
-    'torch.device': Function(torch.device),
-    'torch.serialization._get_layout': Function(torch.serialization._get_layout),
-    'torch.storage.UntypedStorage': UntypedStorage(),
-    'collections.OrderedDict': PlainDict,
-    'numpy.dtype': NumpyDtype,
-    'numpy.core.multiarray.scalar': Function(_numpy_scalar),
-    'numpy._core.multiarray.scalar': Function(_numpy_scalar),
-    '_codecs.encode': Function(_short_bytes),
-    'builtins.getattr': Ignored,  # By which methods are named, as of mmengine's loss history.
-    **{f'builtins.{name}': Ignored for name in _BUILTINS},
-}
-# Whatever else honest files hold beside weights; nothing of these packages is imported or called.
-_IGNORED_PACKAGES = {
-    *('argparse', 'collections', 'copyreg', 'datetime', 'decimal', 'enum', 'pathlib', 'uuid'),
+# Packages and classes of other objects in training files. Nothing of them is imported or called.
+_IGNORED = {
+    *('argparse', 'collections', 'copy_reg', 'datetime', 'decimal', 'enum', 'pathlib', 'uuid'),
     *('easydict', 'mmcls', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'numpy', 'omegaconf', 'yacs'),
+    *('torch.Tensor', 'torch.device'),
+    *(
+        f'builtins.{name}'
+        for name in ('bool', 'complex', 'dict', 'float', 'frozenset', 'getattr', 'int', 'list')
+    ),
+    *('builtins.bool', 'builtins.complex', 'builtins.dict', 'builtins.float', 'builtins.frozenset'),
+    *(
+        'builtins.getattr',
+        'builtins.int',
+        'builtins.list',
+        'builtins.object',
+        'builtins.range',
+        'builtins.set',
+    ),
+    *('builtins.slice', 'builtins.str', 'builtins.tuple', 'builtins.xrange'),
 }
+_NEW: dict[str, Callable[[], Any]] = {
+    **{'EMPTY_LIST': list, 'EMPTY_DICT': dict, 'EMPTY_TUPLE': tuple, 'EMPTY_SET': lambda: IGNORED},
+    **{'NONE': lambda: None, 'NEWTRUE': lambda: True, 'NEWFALSE': lambda: False},
+}
+_POPPED = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3, 'APPEND': 1, 'SETITEM': 2}  # Others pop up to a mark.
 
 
-class Unpickler(pickle.Unpickler):
-    """Refuses a pickle that takes more memory than ``max_memory`` bytes, and looks names up in our table."""
-
-    max_memory: int
-
-    def __init__(self, file: Any, **kwargs: Any) -> None:
-        start = file.tell()
-        _check_complexity(file, self.max_memory)
-        file.seek(start)
-        super().__init__(file, **kwargs)
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name in the file.
-
-        Raises:
-            ForbiddenGlobal: If weights do not need it.
-        """
-        full = f'{module}.{name}'.replace('__builtin__.', 'builtins.')  # Python 2's.
-        if full in _NAMES:
-            return _NAMES[full]
-        if module == 'torch' and isinstance(value := getattr(torch, name, None), torch.dtype | torch.qscheme):
-            return value
-        if module.partition('.')[0] in _IGNORED_PACKAGES:
-            return Ignored
-        raise ForbiddenGlobal(ascii(full)[1:-1].removeprefix('builtins.'))
-
-
-def pickle_module(max_memory: int) -> Any:
-    """What ``torch.load`` takes as ``pickle_module``.
+class Unpickler:
+    """Reads pickles of ``torch.save``, of protocol 2, its default, to 5.
 
     Args:
-        max_memory: Bytes that the plain data in the file may take, estimated from its opcodes.
+        file: A seekable file at the start of a pickle.
     """
-    unpickler = type('Unpickler', (Unpickler,), dict(max_memory=max_memory))
-    return SimpleNamespace(
-        __name__=__name__, Unpickler=unpickler, load=lambda file, **kwargs: unpickler(file, **kwargs).load()
-    )
+
+    persistent_load: Callable[[Any], Any]  # Set by torch; reads a storage.
+
+    def __init__(self, file: IO[bytes], **_: Any) -> None:
+        self._file = file
+        start = file.tell()
+        self._memory = _EXTRA_MEMORY + _MEMORY_PER_BYTE * (file.seek(0, os.SEEK_END) - start)
+        file.seek(start)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Looks up what replaces a class or function in the file."""
+        full = f'{module}.{name}'.replace('__builtin__', 'builtins')  # Protocol 2 writes Python 2's names.
+        if full in _NAMES:
+            return _NAMES[full]
+        constant = vars(torch).get(name) if module == 'torch' else None
+        if isinstance(constant, torch.dtype | torch.layout | torch.qscheme):
+            return constant
+        if full in _IGNORED or module.partition('.')[0] in _IGNORED:
+            return IGNORED
+        raise Refused(f'reading it would run code ({ascii(full)[1:-1].removeprefix("builtins.")})')
+
+    def load(self) -> Any:
+        """Builds the object that the pickle describes."""
+        stack: list[Any] = []
+        marks: list[int] = []
+        memo: list[Any] = []
+
+        def pop(count: int | None) -> list[Any]:
+            start = marks.pop() if count is None else len(stack) - count
+            items = stack[start:]
+            del stack[start:]
+            return items
+
+        argument: Any
+        for opcode, argument, _ in pickletools.genops(self._file):
+            name = opcode.name
+            self._memory -= _LARGE if name in ('EMPTY_LIST', 'EMPTY_DICT', 'REDUCE') else _SMALL
+            if self._memory < 0:
+                raise Refused('it has more objects than a file of its size needs')
+            if name in _NEW:
+                stack.append(_NEW[name]())
+            elif name == 'MARK':
+                marks.append(len(stack))
+            elif name in ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3'):
+                stack.append(tuple(pop(_POPPED.get(name))))
+            elif name == 'FROZENSET':
+                pop(None)
+                stack.append(IGNORED)
+            elif name in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS'):
+                items = pop(_POPPED.get(name))
+                _fill(stack[-1], items)
+            elif name == 'GLOBAL':
+                stack.append(self.find_class(*argument.split(' ', 1)))
+            elif name == 'STACK_GLOBAL':
+                stack.append(self.find_class(*pop(2)))
+            elif name in ('REDUCE', 'NEWOBJ'):
+                stack.append(_call(*pop(2)))
+            elif name == 'NEWOBJ_EX':
+                pop(3)
+                stack.append(IGNORED)
+            elif name == 'BUILD':  # Would set attributes.
+                stack.pop()
+            elif name == 'BINPERSID':
+                stack.append(self.persistent_load(_checked_keys(stack.pop())))
+            elif name in ('PUT', 'BINPUT', 'LONG_BINPUT'):
+                if argument != len(memo):  # Picklers count up, and a list takes less memory than a dict.
+                    raise pickle.UnpicklingError(f'memo {argument}')
+                memo.append(stack[-1])
+            elif name == 'MEMOIZE':
+                memo.append(stack[-1])
+            elif name in ('GET', 'BINGET', 'LONG_BINGET'):
+                stack.append(memo[argument])
+            elif isinstance(argument, int) and abs(argument) >= _MAX_INTEGER and argument != MAGIC_NUMBER:
+                raise Refused('it has an integer of more than 64 bits')
+            elif argument is not None and name not in ('PROTO', 'FRAME'):
+                stack.append(argument)
+            elif name not in ('PROTO', 'FRAME', 'STOP'):
+                raise pickle.UnpicklingError(f'opcode {name}')
+        # torch.save's format before 1.6 ends with a list of the keys of its storages.
+        return _checked_keys(stack[-1]) if isinstance(stack[-1], list) else stack[-1]
 
 
-def _check_complexity(file: IO[bytes], max_memory: int) -> None:
-    """Follows a pickle without building anything.
+def load(file: IO[bytes], **_: Any) -> Any:
+    """Reads a pickle without tensors."""
+    return Unpickler(file).load()
 
-    Raises:
-        TooComplex: If it would take too much memory, or has keys whose hash could take for ever.
-    """
-    mark, memory = object(), 0
-    stack: list[Any] = []  # Whether a tuple, or a mark.
-    memo: dict[int, Any] = {}
-    argument: Any
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        memory += _LARGE if opcode.name in _LARGE_OPCODES else _SMALL
-        if memory > max_memory:
-            raise TooComplex('more objects than a file of this size needs')
-        if isinstance(argument, int) and abs(argument) >= _MAX_INTEGER and argument != MAGIC_NUMBER:
-            raise TooComplex('an integer of more than 64 bits')
-        if opcode.name.endswith('PUT'):
-            if argument > number:  # The unpickler makes room for as many.
-                raise TooComplex(f'memo {argument}')
-            memo[argument] = stack[-1]
-        elif opcode.name == 'MEMOIZE':
-            memo[len(memo)] = stack[-1]
-        elif opcode.name.endswith('GET'):
-            stack.append(memo[argument])
-        else:
-            before = opcode.stack_before
-            taken = []  # From the top down.
-            if pickletools.markobject in before:
-                while (top := stack.pop()) is not mark:
-                    taken.append(top)
-                before = before[: before.index(pickletools.markobject)]
-            taken += [stack.pop() for _ in before]
-            hashed = []
-            if opcode.name in ('SETITEM', 'SETITEMS', 'DICT'):
-                hashed = taken[1::2]  # Each key lies below its value.
-            elif opcode.name in ('ADDITEMS', 'FROZENSET'):
-                hashed = taken
-            if any(is_tuple is True for is_tuple in hashed):
-                raise TooComplex('a tuple as a key')
-            is_tuple = opcode.name.startswith(('TUPLE', 'EMPTY_TUPLE')) or (opcode.name == 'DUP' and taken[0])
-            stack += [mark if new is pickletools.markobject else is_tuple for new in opcode.stack_after]
+
+def _fill(container: Any, items: list[Any]) -> None:
+    if isinstance(container, list):
+        container += items
+    elif isinstance(container, dict):
+        container.update(zip(_checked_keys(items[::2]), items[1::2], strict=True))
+
+
+def _checked_keys(keys: Any) -> Any:
+    """Refuses tuples: one that holds another twice, and so on, takes forever to hash or print."""
+    if any(isinstance(key, tuple) for key in keys):
+        raise Refused('it has a tuple as a key')
+    return keys
+
+
+def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(function, FunctionType):  # Of functions, only those of the table get here.
+        return IGNORED
+    if any(isinstance(argument, tuple) and len(argument) > _MAX_DIMENSIONS for argument in arguments):
+        raise Refused('it has a tensor of too many dimensions')
+    return function(*arguments)

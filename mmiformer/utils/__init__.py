@@ -1,1 +1,1 @@
-"""Command lines, configs, errors, files, the machine."""
+"""Helpers for configs, errors, files, processes and devices."""

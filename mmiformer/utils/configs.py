@@ -1,4 +1,4 @@
-"""Walking through the nested parts of a config."""
+"""Iteration over the nested parts of a config."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ from mmengine.config import ConfigDict
 
 
 def walk(node: Any, key: str = '') -> Iterator[tuple[str, ConfigDict]]:
-    """Every dict in a config with its dotted key, the outer ones first.
+    """Yields every dict in a config with its dotted key, outer ones first.
 
-    A dict may be changed before the next one is asked for: its children are looked up afterwards.
+    Callers may change a dict before they continue: its children are looked up afterwards.
 
     Args:
         node: A part of a config.
-        key: The part's own key, the start of all others. Defaults to none.
+        key: The key of that part. Defaults to ''.
     """
     if isinstance(node, dict):
         yield key, node

@@ -1,4 +1,4 @@
-"""What makes a model fast on a CPU without changing what it computes."""
+"""Optimisations of models for CPUs that do not change results."""
 
 from typing import Any
 
@@ -7,11 +7,7 @@ from torch import nn
 
 
 def prepare_for_cpu(model: nn.Module) -> None:
-    """Lays a model out channels-last and takes RoIAlign in PyTorch, in place.
-
-    Args:
-        model: Any model.
-    """
+    """Makes a model channels-last with RoIAlign in PyTorch, in place."""
     from mmiformer.ops.layers import use_torch_roi_align  # Imports mmcv.ops, which is slow.
 
     use_torch_roi_align(model)
@@ -19,18 +15,15 @@ def prepare_for_cpu(model: nn.Module) -> None:
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Lays a model's weights out channels-last, in place, which the CPU's convolutions run faster in.
+    """Makes a model's weights channels-last, in place, for faster convolutions on CPUs.
 
-    mmcv's compiled RoIAlign reads its input as if it were contiguous, whatever its layout, and would silently
-    return features of wrong places. So every operator of mmcv gets contiguous copies.
-
-    Args:
-        model: Any model.
+    mmcv's compiled RoIAlign reads any input as if it were contiguous, and would silently return features of
+    wrong places. So every operator of mmcv gets contiguous copies.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it.
     for module in model.modules():
         if type(module).__module__.startswith('mmcv.ops.'):
-            # The convolution inside that gives a deformable one its offsets too: they go to the operator.
+            # Including the convolution inside a deformable one, which computes the operator's offsets.
             module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             module.register_forward_pre_hook(_contiguous_inputs)
 

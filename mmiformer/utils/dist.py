@@ -1,4 +1,4 @@
-"""Several processes, beyond ``mmengine.dist``."""
+"""Additions to ``mmengine.dist``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from mmengine.dist import barrier, get_rank
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Lets rank 0 do something before the others, who find it done, or do it on their own machine."""
+    """Runs a block on rank 0 first; the other ranks then find its result, or repeat it on their machine."""
     first = get_rank() == 0
     if not first:
         barrier()

@@ -1,11 +1,10 @@
-"""The one exception for what a user can put right."""
+"""The exception for mistakes of users."""
 
 
 class UserError(ValueError):
-    """A mistake in a config, file or command line, as one sentence.
+    """A mistake in a config, file or command line.
 
-    The command lines print it and exit with code 1; any other exception is a bug of ours and keeps its
-    traceback.
+    The command lines print it as one line and exit with code 1; other exceptions keep their traceback.
 
     Args:
         subject: The file, key or option at fault.
@@ -13,10 +12,10 @@ class UserError(ValueError):
         remedy: What to do.
     """
 
-    # Torch's data loader raises a worker's exception again, with the whole message as its only argument.
+    # torch's data loader raises the exception of a worker again, with the message as its only argument.
     def __init__(self, subject: object, problem: str = '', remedy: str = '') -> None:
-        sentence = '; '.join(part for part in (problem, remedy) if part)
-        super().__init__(f'{subject}: {sentence}.' if sentence else subject)
+        text = '; '.join(part for part in (problem, remedy) if part)
+        super().__init__(f'{subject}: {text}{"" if text.endswith("?") else "."}' if text else subject)
 
 
 def first_line(error: Exception) -> str:

@@ -1,8 +1,7 @@
-"""Writing and knowing files."""
+"""Atomic writes, locks and hashes of files."""
 
 import hashlib
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +11,12 @@ from filelock import FileLock, Timeout
 
 from mmiformer.utils.errors import UserError
 
-_PART = re.compile(r'part-[0-9a-f]{32}-')
-
 
 def check_regular(path: str | Path) -> None:
-    """Raises where a path leads to something else than a file; to read a pipe may take for ever.
+    """Refuses pipes, which can block a reader forever, and other things that are not files.
 
     Raises:
-        UserError: Naming it; not where there is nothing.
+        UserError: If there is something else than a file at the path.
     """
     if not os.path.isfile(path) and os.path.exists(path):
         raise UserError(path, 'is a folder, a pipe or a device, expected a file', 'remove it')
@@ -27,36 +24,36 @@ def check_regular(path: str | Path) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Gives a name to write to, and what was written the name of ``file`` once it is whole and on the disk.
+    """Replaces a file atomically by one that the block writes.
 
-    Several processes, also of several machines, may do so at once: the last one's file stays. After an
-    exception ``file`` is as it was; a killed process leaves its part behind, under a name of its own.
+    Several processes may do so at once; the last one's file remains. If the block raises, ``file`` does not
+    change. A killed process leaves its part behind: see :func:`parts_in`.
 
     Args:
-        file: Its folder exists.
+        file: A path in an existing folder.
 
     Yields:
-        A name beside ``file`` that no other process has, of the same suffix.
+        A unique path beside ``file``, with the same suffix, to write to.
     """
     part = file.with_name(f'part-{uuid.uuid4().hex}-{file.name}')
     try:
         yield part
         with part.open('rb') as stream:
-            os.fsync(stream.fileno())  # Else a power cut may leave the name and lose the content.
+            os.fsync(stream.fileno())  # A power cut could keep the name and lose the content.
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
 
 
 def atomic_write(file: Path, content: str | bytes) -> None:
-    """Writes a file so that one of its name is whole at any time: the former one, or the new one.
+    """Writes a file by :func:`replacing`.
 
     Args:
-        file: Its folder exists.
-        content: A text is written as UTF-8.
+        file: A path in an existing folder.
+        content: Text is written as UTF-8.
 
     Raises:
-        OSError: If it cannot be written, with the file's name; no part stays then.
+        OSError: With the name of the file.
     """
     try:
         with replacing(file) as part:
@@ -67,22 +64,19 @@ def atomic_write(file: Path, content: str | bytes) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Locks a folder for this process, until the block or the process ends, however it does.
-
-    Args:
-        folder: It exists.
+    """Locks an existing folder until the block or the process ends.
 
     Raises:
-        UserError: If another process has locked the folder.
+        UserError: If another process has locked it.
     """
     lock = FileLock(folder / '.lock', timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise UserError(
-            folder, 'another run is at work there', 'wait for its end, or name another --work-dir'
+            folder, 'another run is using it', 'wait until it ends, or name another --work-dir'
         ) from error
-    except NotImplementedError:  # By a share that has no locks.
+    except NotImplementedError:  # The file system has no locks.
         pass
     try:
         yield
@@ -91,14 +85,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def parts_in(folder: Path) -> list[Path]:
-    """What killed processes left of files that they were writing to a folder."""
-    return [file for file in folder.glob('part-*') if _PART.match(file.name)]
+    """The parts that killed processes left in a folder."""
+    return [*folder.glob(f'part-{"[0-9a-f]" * 32}-*')]
 
 
 def sha256_of(file: Path) -> str:
-    """Hash of a file's content."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file, in hexadecimal digits."""
     with file.open('rb') as stream:
-        for block in iter(lambda: stream.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, 'sha256').hexdigest()

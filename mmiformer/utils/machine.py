@@ -1,4 +1,4 @@
-"""What figures were measured on."""
+"""Description of the machine that produced results."""
 
 import importlib.metadata
 import os
@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-# What results of a model depend on beside Python and torch.
+# Packages, besides torch, that a model's results depend on.
 MODULES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmiformer', 'timm')
 
 
 def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
-    """What figures depend on: processor, cores, load of the last minute, system, and versions.
+    """Processor, cores, load of the last minute, system, and versions.
 
     Args:
-        modules: Those whose versions are wanted beside Python's and torch's.
+        modules: Modules to give the versions of, in addition to Python and torch.
     """
     processor = platform.processor() or platform.machine()
     cpuinfo = Path('/proc/cpuinfo')

@@ -1,22 +1,21 @@
-"""Lets ``import torchvision`` work beside a CPU build of torch."""
+"""Makes ``import torchvision`` work with a CPU build of torch."""
 
 import importlib.util
 from pathlib import Path
 
 import torch
 
-# Keeps the declarations alive for the life of the process: torch removes them with the object.
+# torch removes the declarations when this object is deleted.
 _library: torch.library.Library | None = None
 
 
 def declare_if_missing() -> None:
     """Declares the schemas of torchvision's operators if its compiled part cannot be loaded.
 
-    pip's torchvision is built for the CUDA build of torch. Beside a CPU torch its compiled part does
-    not load, and ``import torchvision`` then dies with "operator torchvision::nms does not exist",
-    although mmpretrain, timm and mmdet need only its Python side (transforms). With the two schemas
-    declared the import succeeds; calling the operators still fails, as it must. Does nothing when
-    torchvision is absent or whole.
+    pip's torchvision is built for the CUDA build of torch. With a CPU build its compiled part does not load,
+    and ``import torchvision`` fails with "operator torchvision::nms does not exist", although mmpretrain,
+    timm and mmdet only need its transforms. With the two schemas the import succeeds; calling the operators
+    still fails. Does nothing if torchvision is missing or intact.
     """
     global _library
     spec = importlib.util.find_spec('torchvision')
@@ -32,5 +31,5 @@ def declare_if_missing() -> None:
 
 
 def are_loaded() -> bool:
-    """Whether torchvision's compiled operators are there, beyond the schemas declared here."""
+    """Whether torchvision's compiled operators are loaded, not only the schemas declared here."""
     return importlib.util.find_spec('torchvision') is not None and hasattr(torch.ops.torchvision, 'roi_align')

@@ -18,23 +18,23 @@ from mmiformer.utils.files import atomic_write
         ('mmdet', 'segmentation/fpn_swin_t_ade20k', 'SwinTransformer needs mmdet'),
     ],
 )
-def test_a_package_that_a_config_needs_is_named(root, monkeypatch, missing, config, said):
+def test_a_missing_package_is_named(root, monkeypatch, missing, config, said):
     cfg = load_config(str(root / f'configs/{config}.py'))
     check_packages(cfg)
     timm_features = 'mmiformer.models.backbones.timm_features'
     for name in [n for n in sys.modules if n.startswith((timm_features, missing))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, missing, None)  # Python's own way to have an import fail.
+    monkeypatch.setitem(sys.modules, missing, None)  # Makes the import fail.
     with pytest.raises(UserError, match=f'model.backbone.type: {said}'):
         check_packages(cfg)
 
 
-def test_types_of_the_scope_need_nothing(root):
+def test_types_without_a_module_are_not_imported(root):
     check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')
-def test_a_full_disk_is_a_sentence_and_other_faults_are_not(tmp_path, capsys):
+def test_a_full_disk_is_one_line_and_a_missing_file_a_traceback(tmp_path, capsys):
     def write() -> None:
         with open('/dev/full', 'w') as file:
             file.write('x')
@@ -42,7 +42,7 @@ def test_a_full_disk_is_a_sentence_and_other_faults_are_not(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run(write)
     assert stop.value.code == 1
-    assert 'cannot be written or read (No space left on device); make room' in capsys.readouterr().err
+    assert 'cannot be written or read (No space left on device); free space' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(lambda: atomic_write(tmp_path, 'x'))
     assert f'{tmp_path}: cannot be written or read (Is a directory)' in capsys.readouterr().err
@@ -50,7 +50,7 @@ def test_a_full_disk_is_a_sentence_and_other_faults_are_not(tmp_path, capsys):
         run(lambda: os.listdir('/nowhere'))
 
 
-def test_a_sentence_is_one_line_also_out_of_a_worker_and_with_a_name_of_two(capsys):
+def test_errors_are_one_line_even_from_workers_and_with_line_breaks(capsys):
     def fail() -> None:
         raise UserError('two\nlines.jpg: truncated.')
 

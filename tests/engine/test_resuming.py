@@ -106,7 +106,7 @@ def test_a_folder_is_locked_until_its_run_ends():
     with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while process.stdout.readline() != 'held\n':
             assert process.poll() is None
-        with pytest.raises(UserError, match='run: another run is at work there'), lock_folder(Path('run')):
+        with pytest.raises(UserError, match='run: another run is using it'), lock_folder(Path('run')):
             pass
         process.kill()
     with lock_folder(Path('run')):
