@@ -49,7 +49,7 @@ _NAMES: dict[str, Any] = {
     'torch._utils._rebuild_tensor_v3': lambda *a: _utils._rebuild_tensor_v3(*(*a[:4], False, {}, a[6])),
     'torch._utils._rebuild_sparse_tensor': lambda *args: _utils._rebuild_sparse_tensor(*args),
     'torch.serialization._get_layout': torch.serialization._get_layout,
-    'torch._utils._rebuild_qtensor': lambda *args: _utils._rebuild_qtensor(*args[:5], False, {}),
+    'torch._utils._rebuild_qtensor': lambda *args: _utils._rebuild_qtensor(*args),
     'torch._utils._rebuild_meta_tensor_no_storage': lambda *args: torch.empty(
         args[1], dtype=args[0], device='meta'
     ),

@@ -55,24 +55,25 @@ class ConvNorm(nn.Module):
         return self.convolve_after(_identity, x)
 
     def convolve_after(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-        """The same of ``function(*inputs)``, a map that training makes once more instead of storing it."""
+        """The same of ``function(*inputs)``, which training does not store but computes again."""
         if not wants_gradients(self):
             return self.norm(self.conv(function(*inputs)))
-        weight, bias = self.merged()
-        out = conv_of(function, inputs, self.conv, weight, bias)
-        return self.norm(out) if bias is None else out
+        merged = self.merged()
+        out = conv_of(function, inputs, self.conv, *(merged or (self.conv.weight, self.conv.bias)))
+        return out if merged else self.norm(out)
 
-    def merged(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight and bias of convolution and norm in one, if the norm runs on stored statistics.
+    def merged(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Weight and bias of convolution and norm in one, with gradients, or None if the norm forbids it.
 
-        Else the convolution's weight and None. With gradients, as in "Efficient ConvBN Blocks"
-        (arXiv 2305.11624): so no map is stored between the two.
+        It must be a BatchNorm on stored statistics (Efficient ConvBN Blocks, arXiv 2305.11624): training then
+        stores no map between the two.
         """
-        conv, norm = self.conv, self.norm
+        norm = self.norm
         if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None or not norm.affine:
-            return conv.weight, conv.bias
+            return None
+        assert norm.running_mean is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
     def fold(self) -> None:
         """Moves a BatchNorm's stored statistics into the convolution; other norms stay as they are."""
@@ -96,14 +97,15 @@ def _identity(x: torch.Tensor) -> torch.Tensor:
 
 
 class ConvNorms(nn.Sequential):
-    """Several :class:`ConvNorm`, one after another; training does not store what their activations return."""
+    """Several :class:`ConvNorm`; training does not store the outputs of the activations between them."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps the input of the first to the output of the last."""
-        x = self[0].convolve(x)
-        for unit, following in itertools.pairwise(self):
+        units: list[Any] = list(self)
+        x = units[0].convolve(x)
+        for unit, following in itertools.pairwise(units):
             x = following.convolve_after(unit.act, x)
-        return self[-1].act(x)
+        return units[-1].act(x)
 
 
 class InPlaceGELU(nn.Module):

@@ -53,21 +53,21 @@ def conv_of(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """Convolution of ``function(*inputs)``, which is cheap: the backward pass repeats it.
+    """Convolution of ``function(*inputs)`` that stores the inputs; the backward pass repeats the function.
 
     Args:
-        function: A differentiable function of tensors.
-        inputs: These tensors; they are stored, what the function makes of them is not.
+        function: A differentiable and cheap function of tensors.
+        inputs: Its arguments.
         conv: Gives stride, padding and groups.
-        weight: In place of that of ``conv``.
-        bias: In place of that of ``conv``.
+        weight: Replaces the weight of ``conv``.
+        bias: Replaces the bias of ``conv``.
     """
     kind = weight.device.type
     if torch.is_autocast_enabled(kind):  # The backward pass runs without autocast.
         dtype = torch.get_autocast_dtype(kind)
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         inputs = tuple(x.to(dtype) for x in inputs)
-    return _ConvOf.apply(function, (conv.stride, conv.padding, conv.groups), weight, bias, *inputs)
+    return _ConvOf.apply(function, conv, weight, bias, *inputs)
 
 
 class _FeedForward(torch.autograd.Function):
@@ -121,63 +121,35 @@ class _ConvOf(torch.autograd.Function):
     def forward(
         ctx: Any,
         function: Callable[..., Tensor],
-        shape: Any,
+        conv: nn.Conv2d,
         weight: Tensor,
         bias: Tensor | None,
         *inputs: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(weight, *inputs)
-        ctx.function, ctx.shape = function, shape
-        stride, padding, groups = shape
-        return F.conv2d(function(*inputs), weight, bias, stride, padding, 1, groups)
+        ctx.function, ctx.conv = function, conv
+        return F.conv2d(function(*inputs), weight, bias, conv.stride, conv.padding, groups=conv.groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         weight, *inputs = ctx.saved_tensors
-        inputs = [
-            x.detach().requires_grad_(wanted)
-            for x, wanted in zip(inputs, ctx.needs_input_grad[4:], strict=True)
-        ]
+        conv, (wants_weight, wants_bias, *others) = ctx.conv, ctx.needs_input_grad[2:]
+        wants_inputs = any(others)
         with torch.enable_grad():
+            inputs = [x.detach().requires_grad_(wants_inputs) for x in inputs]
             x = ctx.function(*inputs)
-        grad_x, grad_weight = _conv_backward(
-            grad, x.detach(), weight, *ctx.shape, (x.requires_grad, ctx.needs_input_grad[2])
-        )
-        # Much more exact than that of oneDNN.
-        grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
-        wanted = [x for x in inputs if x.requires_grad]
-        grads = iter(torch.autograd.grad(x, wanted, grad_x)) if wanted else iter(())
-        return None, None, grad_weight, grad_bias, *(next(grads) if x.requires_grad else None for x in inputs)
-
-
-def _conv_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    groups: int,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a convolution for input and weight, None where not wanted."""
-    by_products = (
-        groups == len(weight) and stride == (1, 1) and weight.shape[-1] > 5 and suits_chunks(x) and wanted[1]
-    )
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        weight,
-        None,
-        stride,
-        padding,
-        (1, 1),
-        False,
-        (0, 0),
-        groups,
-        (wanted[0], wanted[1] and not by_products, False),
-    )
-    return grad_x, _depthwise_weight_grad(grad, x, weight.shape[-1]) if by_products else grad_weight
+        depthwise = conv.groups == len(weight) and conv.stride == (1, 1) and weight.shape[-1] == 7
+        by_products = wants_weight and depthwise and suits_chunks(grad)
+        wanted = wants_inputs, wants_weight and not by_products, False
+        layout = conv.stride, conv.padding, (1, 1), False, (0, 0), conv.groups
+        backward = torch.ops.aten.convolution_backward
+        grad_x, grad_weight, _ = backward(grad, x.detach(), weight, None, *layout, wanted)
+        if by_products:
+            grad_weight = _depthwise_weight_grad(grad, x.detach(), weight.shape[-1])
+        grad_bias = grad.sum((0, 2, 3)) if wants_bias else None  # More exact than oneDNN's.
+        grads = torch.autograd.grad(x, inputs, grad_x) if wants_inputs else [None] * len(inputs)
+        return None, None, grad_weight, grad_bias, *grads
 
 
 def _depthwise_weight_grad(grad: Tensor, x: Tensor, kernel: int) -> Tensor:

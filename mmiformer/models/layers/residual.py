@@ -68,8 +68,7 @@ class FFN(ResidualBlock):
         """Maps N x dim x H x W to the same shape."""
         hidden = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
         if wants_gradients(self) and suits_chunks(x) and hidden > CACHE:
-            expand, project = self.expand.merged(), self.project.merged()
-            if expand[1] is not None and project[1] is not None:
+            if (expand := self.expand.merged()) and (project := self.project.merged()):
                 return feed_forward(x, *expand, *project)
         return self.project.convolve_after(self.expand.act, self.expand.convolve(x))
 
