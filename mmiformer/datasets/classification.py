@@ -7,9 +7,8 @@ from mmengine.fileio import list_from_file
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
-from mmiformer.datasets.audit.report import first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 
 class CheckedFolderDataset(CustomDataset):

@@ -9,7 +9,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.logging import print_log
 
 from mmiformer.datasets.annotations import check_coco, read_coco
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 
 class CheckedCocoDataset(CocoDataset):
@@ -58,9 +58,7 @@ class SeenCocoMetric(CocoMetric):
 
 
 def warn_of_skipped(ann_file: str, files: list[str], what: str) -> None:
-    """Logs how many boxes are skipped, if any, with the first five of their files."""
+    """Logs how many boxes are skipped, if any, with the first of their files."""
     if files:
-        names = list(dict.fromkeys(files))
-        where = ', '.join(names[:5]) + (' ...' if names[5:] else '')
-        message = f'{ann_file}: {len(files)} {what} are skipped, in {where}.'
+        message = f'{ann_file}: {len(files)} {what} are skipped, in {first_few(set(files))}.'
         print_log(message, logger='current', level=logging.WARNING)

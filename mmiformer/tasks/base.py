@@ -112,8 +112,6 @@ class Task:
     input_size: tuple[int, int]  # Usual height and width of the images in pixels.
     # Ends of the keys of a model's parts whose num_classes is that of the data set.
     class_counts: tuple[str, ...] = ()
-    # Import paths of metrics that work on part of a data set, by the type name of one that does not.
-    subset_metrics: dict[str, str] = {}
     images: tuple[int, int]  # Number of training and of test images of the published data set.
     toy_data: str  # Import path of a :class:`~mmiformer.datasets.toy.folder.ToyData`.
     toy_batch_size: int

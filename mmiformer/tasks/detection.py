@@ -39,7 +39,6 @@ class Detection(Task):
         mask_ap75=_metric('mask AP75', 'segm_mAP_75'),
     )
     class_counts = ('bbox_head', 'mask_head')
-    subset_metrics = dict(CocoMetric='mmiformer.datasets.coco.SeenCocoMetric')
     input_size = (800, 1088)  # An image of 4:3 in the published schedule.
     images = 117_266, 5_000  # COCO 2017, less the training images without boxes.
     toy_data = 'mmiformer.datasets.toy.coco.TOY_DATA'

@@ -96,4 +96,3 @@ def _write(root: Path, images: Images) -> None:
 
 
 TOY_DATA = ToyData('ade', 1, CLASSES, _write)
-make_ade = TOY_DATA.make

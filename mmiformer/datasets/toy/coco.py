@@ -67,4 +67,3 @@ def _write(root: Path, images: Images) -> None:
 
 
 TOY_DATA = ToyData('coco', 2, CLASSES, _write)
-make_coco = TOY_DATA.make
