@@ -49,11 +49,8 @@ def read_coco(file: str | Path) -> dict[str, Any]:
         gc.enable()
     parts = {'annotations': [], **content} if isinstance(content, dict) else {}
     if not all(isinstance(parts.get(key), list) for key in ('images', 'categories', 'annotations')):
-        raise UserError(
-            file,
-            "expected an object with lists of images, categories and annotations, as COCO's instance files",
-            'pass such a file, or convert this one',
-        )
+        problem = 'expected an object with lists of images, categories and annotations, as in COCO'
+        raise UserError(file, problem, 'pass such a file, or convert this one')
     return content
 
 

@@ -126,9 +126,6 @@ def check_classes(cfg: Config, split: str) -> None:
     for key, part in walk(cfg.model, 'model'):
         number = part.get('num_classes') if key.rstrip('.0123456789').endswith(ends) else None
         if classes and number not in (None, len(classes)):
-            raise UserError(
-                f'{key}.num_classes',
-                f'{number}, but the data set of the {split}_dataloader has {len(classes)} classes '
-                f'({", ".join(map(str, classes[:3]))}, ...)',
-                'set both to the same number',
-            )
+            names = ', '.join(map(str, classes[:3]))
+            problem = f'{number}, but the {split}_dataloader has {len(classes)} classes ({names}, ...)'
+            raise UserError(f'{key}.num_classes', problem, 'set both to the same number')

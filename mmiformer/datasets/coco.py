@@ -32,12 +32,9 @@ class CheckedCocoDataset(CocoDataset):
         known = [category['name'] for category in content['categories']]
         wanted = list(self.metainfo['classes'])
         if [name for name in known if name in wanted] != wanted:
-            raise UserError(
-                self.ann_file,
-                f"its categories {', '.join(known)} are not the dataset's classes {', '.join(wanted)}",
-                "set the datasets' metainfo=dict(classes=...) to those categories that you want, in the "
-                "order of the file and without repetition, and the heads' num_classes to their number",
-            )
+            problem = f"its categories {', '.join(known)} are not the dataset's classes {', '.join(wanted)}"
+            remedy = 'set metainfo=dict(classes=...) to some of them in the order of the file, each once'
+            raise UserError(self.ann_file, problem, f"{remedy}, and the heads' num_classes to their number")
         coco = COCO()
         coco.dataset = content
         coco.createIndex()

@@ -32,11 +32,10 @@ class CheckedXMLDataset(XMLDataset):
         warn_of_skipped(self.ann_file, self._empty_boxes, NO_AREA)
         warn_of_skipped(self.ann_file, self._unknown, 'boxes whose name is not a class')
         if not any(data['instances'] for data in data_list):
-            raise UserError(
-                self.ann_file,
-                f'none of its {len(data_list)} images has a box of {", ".join(self.metainfo["classes"])}',
-                "set the dataset's metainfo=dict(classes=...) to the names in the XML files",
-            )
+            names = ', '.join(self.metainfo['classes'])
+            problem = f'none of its {len(data_list)} images has a box of {names}'
+            remedy = "set the dataset's metainfo=dict(classes=...) to the names in the XML files"
+            raise UserError(self.ann_file, problem, remedy)
         return data_list
 
     def parse_data_info(self, img_info: dict[str, Any]) -> dict[str, Any]:

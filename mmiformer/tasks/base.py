@@ -19,9 +19,8 @@ class Metric:
 
     Attributes:
         title: Its name in tables.
-        task: Name of the task.
-        dataset: Name of the data set.
         model: The model around the backbone.
+        dataset: Name of the data set.
         key: Its key in mm's evaluators.
         scale: Factor from mm's value to percent.
         tolerance: Largest difference between a released file and its published figure, in percent: figures
@@ -33,9 +32,8 @@ class Metric:
     """
 
     title: str
-    task: str
-    dataset: str
     model: str
+    dataset: str
     key: str
     scale: float
     tolerance: float

@@ -23,7 +23,7 @@ class DetectionPainter(Painter):
 
 
 def _metric(title: str, key: str, metafile_task: str | None = None) -> Metric:
-    return Metric(title, 'det', 'COCO', 'Mask R-CNN 1x', f'coco/{key}', 100, 0.3, 0.5, metafile_task)
+    return Metric(title, 'Mask R-CNN 1x', 'COCO', f'coco/{key}', 100, 0.3, 0.5, metafile_task)
 
 
 class Detection(Task):

@@ -44,11 +44,8 @@ def audit(name: str, root: Path, splits: tuple[str, ...] = SPLITS, decode: bool 
     """
     folder, check = DATASETS[name]
     if not root.is_dir():
-        raise UserError(
-            root,
-            f'no such folder (looked for from {Path.cwd()})',
-            f'put the data set there, pass its PATH, or set MMIFORMER_DATA to the folder that holds {folder}',
-        )
+        remedy = f'put it there, pass its PATH, or set MMIFORMER_DATA to the folder that holds {folder}'
+        raise UserError(root, f'no such folder (looked for from {Path.cwd()})', remedy)
     result = Audit(root, splits, decode)
     for split in splits:
         check(result, split)

@@ -36,14 +36,10 @@ def _draw(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
     for number, name in enumerate(names):
         if name:
             code = rle.encode(np.asfortranarray(owner == number, np.uint8))
+            area, box = int(rle.area(code)), rle.toBbox(code).tolist()
+            mask = dict(size=code['size'], counts=code['counts'].decode())
             annotations.append(
-                {
-                    'category_id': CATEGORY_IDS[name],
-                    'iscrowd': 0,
-                    'area': int(rle.area(code)),
-                    'bbox': rle.toBbox(code).tolist(),
-                    'segmentation': {'size': code['size'], 'counts': code['counts'].decode()},
-                }
+                dict(category_id=CATEGORY_IDS[name], iscrowd=0, area=area, bbox=box, segmentation=mask)
             )
     return np.clip(image, 0, 255).round().astype(np.uint8), annotations
 
