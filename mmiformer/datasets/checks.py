@@ -17,10 +17,7 @@ from mmiformer.utils.errors import UserError
 
 
 def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
-    """Returns the data sets of a split's data loader, without wrappers such as ``RepeatDataset``.
-
-    Several if they are concatenated, none if the config has no such loader.
-    """
+    """Returns the data sets of a split's data loader, if any, without wrappers such as ``RepeatDataset``."""
 
     def unwrap(dataset: ConfigDict) -> list[ConfigDict]:
         inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', ())
@@ -72,12 +69,15 @@ def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
     return build_datasets(cfg, split, lazy_init=True, pipeline=[])[0].metainfo
 
 
-def paths_of(dataset: ConfigDict) -> list[str]:
-    """Returns the annotation file and folders that a data set in a config names."""
-    prefix = dataset.get('data_prefix') or {}
-    folders = prefix.values() if isinstance(prefix, dict) else [prefix]
-    names = filter(None, [dataset.get('ann_file'), *folders])
-    return [os.path.join(dataset.get('data_root') or '', name) for name in names]
+def paths_of(cfg: Config, split: str) -> list[str]:
+    """Returns the annotation files and folders that the data sets of a split's data loader name."""
+    paths: list[str] = []
+    for dataset in datasets_of(cfg, split):
+        prefix = dataset.get('data_prefix') or {}
+        folders = prefix.values() if isinstance(prefix, dict) else [prefix]
+        names = filter(None, [dataset.get('ann_file'), *folders])
+        paths += [os.path.join(dataset.get('data_root') or '', name) for name in names]
+    return paths
 
 
 def check_files(cfg: Config, split: str) -> None:
@@ -86,7 +86,7 @@ def check_files(cfg: Config, split: str) -> None:
     Raises:
         UserError: Naming the first one that is missing.
     """
-    for path in (path for dataset in datasets_of(cfg, split) for path in paths_of(dataset)):
+    for path in paths_of(cfg, split):
         if '://' not in path and not Path(path).exists():
             raise UserError(
                 path,
@@ -104,8 +104,7 @@ def check_evaluators(cfg: Config, split: str) -> None:
     Raises:
         UserError: Naming both files.
     """
-    datasets = datasets_of(cfg, split)
-    read = [os.path.join(one.get('data_root') or '', one.get('ann_file') or '') for one in datasets]
+    read = paths_of(cfg, split)
     for evaluator in _evaluators_of(cfg, split):
         file = evaluator.get('ann_file')
         if file and read and os.path.realpath(file) not in map(os.path.realpath, read):

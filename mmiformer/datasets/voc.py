@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, parse
 
 from mmdet.datasets import XMLDataset
 
@@ -43,7 +43,7 @@ class CheckedXMLDataset(XMLDataset):
         path, image = img_info['xml_path'], os.path.join(self.sub_data_root, img_info['file_name'])
         check_regular(path)
         try:
-            root = ElementTree.parse(path).getroot()
+            root = parse(path).getroot()
             # LoadCheckedImage compares them with the image. Some tools write zeros, or no size.
             width, height = (int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
             if not width or not height:
@@ -55,9 +55,7 @@ class CheckedXMLDataset(XMLDataset):
             raise UserError(path, f'cannot be used ({error})', remedy) from error
         return dict(img_info, img_path=image, width=width, height=height, instances=instances)
 
-    def _instances(
-        self, root: ElementTree.Element, file: str, width: int, height: int
-    ) -> list[dict[str, Any]]:
+    def _instances(self, root: Element, file: str, width: int, height: int) -> list[dict[str, Any]]:
         instances = []
         for element in root.iterfind('object'):
             name = element.findtext('name', '').strip()

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from mmiformer.apis.configs import MIM, config_file
 from mmiformer.apis.hub import get_config
-from mmiformer.datasets.checks import datasets_of, paths_of
+from mmiformer.datasets.checks import paths_of
 from mmiformer.engine.resuming import last_checkpoint
 from mmiformer.tasks import TASKS
 from mmiformer.utils.errors import UserError
@@ -220,5 +220,5 @@ def _read(file: Path) -> Any:
 
 def _data_state(cfg: Config) -> list[list[Any]]:
     """Modification times of the test data's files and folders, which change when a file is added."""
-    paths = [Path(path) for dataset in datasets_of(cfg, 'test') for path in paths_of(dataset)]
+    paths = [Path(path) for path in paths_of(cfg, 'test')]
     return [[str(path.absolute()), path.stat().st_mtime_ns] for path in paths if path.exists()]

@@ -6,7 +6,7 @@ in each module's ``TOY_DATA``.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -122,10 +122,7 @@ def _place(
 
 
 def scatter(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    wanted: Iterable[str],
-    shapes: Mapping[str, tuple[Shape, float]],
+    rng: np.random.Generator, image: np.ndarray, wanted: Iterable[str], shapes: dict[str, tuple[Shape, float]]
 ) -> tuple[np.ndarray, list[str]]:
     """Paints items onto the image (in place), each above those before it.
 
