@@ -10,7 +10,7 @@ from mmdet.datasets import XMLDataset
 from mmiformer.datasets.annotations import NO_AREA
 from mmiformer.datasets.coco import warn_of_skipped
 from mmiformer.datasets.loading import BROKEN, open_image, shown_size
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.files import check_regular
 
 
@@ -47,12 +47,13 @@ class CheckedXMLDataset(XMLDataset):
             # LoadCheckedImage compares them with the image. Some tools write zeros, or no size.
             width, height = (int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
             if not width or not height:
+                check_regular(image)
                 with open_image(Path(image)) as opened:
                     width, height = shown_size(opened)
             instances = self._instances(root, os.path.basename(path), width, height)
-        except (*BROKEN, LookupError) as error:  # LookupError: at an unknown encoding.
+        except (*BROKEN, LookupError, OverflowError) as error:  # At an unknown encoding, an infinite width.
             remedy = f'{self.ann_file} lists it, so correct it or remove it from the list'
-            raise UserError(path, f'cannot be used ({error})', remedy) from error
+            raise UserError(path, f'cannot be used ({first_line(error)})', remedy) from error
         return dict(img_info, img_path=image, width=width, height=height, instances=instances)
 
     def _instances(self, root: Element, file: str, width: int, height: int) -> list[dict[str, Any]]:

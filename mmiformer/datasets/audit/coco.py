@@ -50,7 +50,7 @@ def _read_annotations(audit: Audit, entry: str) -> tuple[dict[str, tuple[int, in
         audit.errors.append(str(error))
         return {}, 0
     sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
-    instances, categories = len(content.get('annotations', [])), len(content['categories'])
+    instances, categories = len(content['annotations']), len(content['categories'])
     if not sizes or not instances:
         audit.add_error(path, f'has {len(sizes)} images and {instances} instances', _UNPACK)
     if categories != CLASSES:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from mmiformer.datasets.toy.shapes import DISTRACTORS, FULL, Pen, Shape
+from mmiformer.datasets.toy.shapes import DISTRACTORS, FULL, Pen, Shapes
 
 _MIN_VISIBLE = 0.35  # of an item's pixels, that others must not cover
 # Width and height.
@@ -122,7 +122,7 @@ def _place(
 
 
 def scatter(
-    rng: np.random.Generator, image: np.ndarray, wanted: Iterable[str], shapes: dict[str, tuple[Shape, float]]
+    rng: np.random.Generator, image: np.ndarray, wanted: Iterable[str], shapes: Shapes
 ) -> tuple[np.ndarray, list[str]]:
     """Paints items onto the image (in place), each above those before it.
 
