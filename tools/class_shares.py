@@ -37,7 +37,7 @@ def main() -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
     if task_of(cfg, args.config).name != 'seg':
         raise UserError(args.config, 'is not a segmentation config', 'name one')
-    check_files(cfg, (args.split,))
+    check_files(cfg, args.split)
     steps = [dict(type='LoadCheckedImage'), dict(type='LoadCheckedSegMap')]
     dataset = ConcatDataset(build_datasets(cfg, args.split, pipeline=steps))
     numbers = track(range(len(dataset)), f'Reading {len(dataset)} masks', transient=True)

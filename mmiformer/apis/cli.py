@@ -117,9 +117,10 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     check_packages(cfg)
-    check_files(cfg, splits)
-    check_evaluators(cfg, splits)
-    check_classes(cfg, splits)
+    for split in splits:
+        check_files(cfg, split)
+        check_evaluators(cfg, split)
+        check_classes(cfg, split)
     try:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:

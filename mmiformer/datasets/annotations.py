@@ -32,8 +32,7 @@ def read_coco(file: str | Path) -> dict[str, Any]:
         file: Path of the JSON file.
 
     Returns:
-        An object with the lists ``images`` and ``categories``, and ``annotations`` unless it is of a test
-        set.
+        An object with the lists ``images``, ``categories`` and ``annotations``, empty for a test set.
 
     Raises:
         UserError: If the file cannot be read or has another format.
@@ -47,13 +46,10 @@ def read_coco(file: str | Path) -> dict[str, Any]:
         raise UserError(file, f'not JSON ({first_line(error)})', 'write the file again') from error
     finally:
         gc.enable()
-    parts = {'annotations': [], **content} if isinstance(content, dict) else {}
-    if not all(isinstance(parts.get(key), list) for key in ('images', 'categories', 'annotations')):
-        raise UserError(
-            file,
-            "expected an object with lists of images, categories and annotations, as COCO's instance files",
-            'pass such a file, or convert this one',
-        )
+    content = {'annotations': [], **content} if isinstance(content, dict) else {}
+    if not all(isinstance(content.get(key), list) for key in ('images', 'categories', 'annotations')):
+        problem = 'expected an object with lists of images, categories and annotations, as in COCO'
+        raise UserError(file, problem, 'pass such a file, or convert this one')
     return content
 
 
@@ -79,7 +75,7 @@ def check_coco(
     _check(path, 'category', content['categories'], _is_category, 'an id and a name')
     images = {image['id']: image for image in content['images']}
     categories = {category['id'] for category in content['categories']}
-    annotations = content.get('annotations', [])
+    annotations = content['annotations']
 
     def is_annotation(annotation: Any) -> bool:
         (x, y, w, h), area = annotation['bbox'], annotation['area']

@@ -17,10 +17,7 @@ from mmiformer.utils.errors import UserError
 
 
 def datasets_of(cfg: Config, split: str) -> list[ConfigDict]:
-    """Returns the data sets of a split's data loader, without wrappers such as ``RepeatDataset``.
-
-    Several if they are concatenated, none if the config has no such loader.
-    """
+    """Returns the data sets of a split's data loader, if any, without wrappers such as ``RepeatDataset``."""
 
     def unwrap(dataset: ConfigDict) -> list[ConfigDict]:
         inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', ())
@@ -46,9 +43,8 @@ def limit_images(cfg: Config, count: int) -> None:
     for dataset in datasets_of(cfg, 'test'):
         dataset.indices = count
     for evaluator in _evaluators_of(cfg, 'test'):
-        for task in TASKS.values():
-            name = evaluator.type.rpartition('.')[2]
-            evaluator.type = task.subset_metrics.get(name, evaluator.type)
+        if evaluator.type.rpartition('.')[2] == 'CocoMetric':
+            evaluator.type = 'mmiformer.datasets.coco.SeenCocoMetric'
 
 
 def build_datasets(cfg: Config, split: str, **changes: Any) -> list[BaseDataset]:
@@ -73,75 +69,62 @@ def dataset_meta(cfg: Config, split: str) -> dict[str, Any]:
     return build_datasets(cfg, split, lazy_init=True, pipeline=[])[0].metainfo
 
 
-def paths_of(dataset: ConfigDict) -> list[str]:
-    """Returns the annotation file and folders that a data set in a config names."""
-    prefix = dataset.get('data_prefix') or {}
-    folders = prefix.values() if isinstance(prefix, dict) else [prefix]
-    names = filter(None, [dataset.get('ann_file'), *folders])
-    return [os.path.join(dataset.get('data_root') or '', name) for name in names]
+def paths_of(cfg: Config, split: str) -> list[str]:
+    """Returns the annotation files and folders that the data sets of a split's data loader name."""
+    paths: list[str] = []
+    for dataset in datasets_of(cfg, split):
+        prefix = dataset.get('data_prefix') or {}
+        folders = prefix.values() if isinstance(prefix, dict) else [prefix]
+        names = filter(None, [dataset.get('ann_file'), *folders])
+        paths += [os.path.join(dataset.get('data_root') or '', name) for name in names]
+    return paths
 
 
-def check_files(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises an error if an annotation file or image folder of the splits' data loaders is missing.
+def check_files(cfg: Config, split: str) -> None:
+    """Checks that the annotation file and image folders of a split's data loader exist.
 
     Raises:
-        UserError: Naming the first one.
+        UserError: Naming the first one that is missing.
     """
-    for split in splits:
-        for path in (path for dataset in datasets_of(cfg, split) for path in paths_of(dataset)):
-            if '://' not in path and not Path(path).exists():
-                raise UserError(
-                    path,
-                    f'not found (looked for from {Path.cwd()}; named in {split}_dataloader)',
-                    'put the data set there (tools/check_data.py checks its layout), set MMIFORMER_DATA to '
-                    'its parent folder, or add --demo to run on miniature data',
-                )
+    for path in paths_of(cfg, split):
+        if '://' not in path and not Path(path).exists():
+            raise UserError(
+                path,
+                f'not found (looked for from {Path.cwd()}; named in {split}_dataloader)',
+                'put the data set there (tools/check_data.py checks its layout), set MMIFORMER_DATA to its '
+                'parent folder, or add --demo to run on miniature data',
+            )
 
 
-def check_evaluators(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises an error if an evaluator reads another annotation file than the data loader.
+def check_evaluators(cfg: Config, split: str) -> None:
+    """Checks that evaluators read the annotation file of the data loader.
 
     COCO's metric would compare different images of the same id.
 
     Raises:
         UserError: Naming both files.
     """
-    for split in splits:
-        datasets = datasets_of(cfg, split)
-        read = [os.path.join(one.get('data_root') or '', one.get('ann_file') or '') for one in datasets]
-        for evaluator in _evaluators_of(cfg, split):
-            file = evaluator.get('ann_file')
-            if file and read and os.path.realpath(file) not in map(os.path.realpath, read):
-                raise UserError(
-                    f'{split}_evaluator.ann_file',
-                    f'{file}, but the {split}_dataloader reads {read[0]}',
-                    'set both to the same file',
-                )
+    read = paths_of(cfg, split)
+    for evaluator in _evaluators_of(cfg, split):
+        file = evaluator.get('ann_file')
+        if file and read and os.path.realpath(file) not in map(os.path.realpath, read):
+            problem = f'{file}, but the {split}_dataloader reads {read[0]}'
+            raise UserError(f'{split}_evaluator.ann_file', problem, 'set both to the same file')
 
 
-def check_classes(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Raises an error if a head has another number of classes than the data sets.
+def check_classes(cfg: Config, split: str) -> None:
+    """Checks that the heads have as many classes as the data set of a split.
 
     mmdet and mmseg ignore a surplus class, and fail inside a loss if one lacks.
 
     Raises:
         UserError: Naming the head's key and both numbers.
     """
-    counting = tuple(key for task in TASKS.values() for key in task.class_counts)
-    heads = [
-        (key, part.num_classes)
-        for key, part in walk(cfg.model, 'model')
-        if key.rstrip('.0123456789').endswith(counting) and part.get('num_classes') is not None
-    ]
-    for split in splits:
-        if not heads or not datasets_of(cfg, split):
-            continue
-        classes = dataset_meta(cfg, split).get('classes') or ()
-        for key, number in heads:
-            if classes and number != len(classes):
-                raise UserError(
-                    f'{key}.num_classes',
-                    f'{number}, but the data set of the {split}_dataloader has {len(classes)} classes '
-                    f'({", ".join(map(str, classes[:3]))}, ...)',
-                    'set both to the same number',
-                )
+    classes = (dataset_meta(cfg, split).get('classes') or ()) if datasets_of(cfg, split) else ()
+    ends = tuple(key for task in TASKS.values() for key in task.class_counts)
+    for key, part in walk(cfg.model, 'model'):
+        number = part.get('num_classes') if key.rstrip('.0123456789').endswith(ends) else None
+        if classes and number not in (None, len(classes)):
+            names = ', '.join(map(str, classes[:3]))
+            problem = f'{number}, but the {split}_dataloader has {len(classes)} classes ({names}, ...)'
+            raise UserError(f'{key}.num_classes', problem, 'set both to the same number')

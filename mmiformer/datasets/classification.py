@@ -7,9 +7,8 @@ from mmengine.fileio import list_from_file
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
-from mmiformer.datasets.audit.report import first_few
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 
 class CheckedFolderDataset(CustomDataset):
@@ -35,11 +34,8 @@ class CheckedFolderDataset(CustomDataset):
         """Lists the images and their labels."""
         if self.with_label:
             if not self.metainfo.get('classes'):
-                raise UserError(
-                    self.ann_file or self.img_prefix,
-                    'its dataset declares no classes',
-                    'set metainfo=dict(classes=(...)) to their names, in the order of the labels',
-                )
+                remedy = 'set metainfo=dict(classes=(...)) to their names, in the order of the labels'
+                raise UserError(self.ann_file or self.img_prefix, 'its dataset declares no classes', remedy)
             if self.ann_file:
                 self._check_lines()
         return super().load_data_list()
@@ -49,11 +45,8 @@ class CheckedFolderDataset(CustomDataset):
         for number, line in enumerate(list_from_file(self.ann_file), 1):
             name, _, label = line.strip().rpartition(' ')
             if not name or not label.isdecimal() or int(label) > last:
-                raise UserError(
-                    self.ann_file,
-                    f"line {number} is '{line}', expected an image's path and a label from 0 to {last}",
-                    "correct it, or the dataset's classes",
-                )
+                problem = f"line {number} is '{line}', expected an image's path and a label from 0 to {last}"
+                raise UserError(self.ann_file, problem, "correct it, or the dataset's classes")
 
     def _find_samples(self) -> list[tuple[str, int]]:
         if not self.with_label:
@@ -61,21 +54,17 @@ class CheckedFolderDataset(CustomDataset):
         classes, folders = list(self.metainfo['classes']), find_folders(self.img_prefix)[0]
         expected = classes if self.named_folders else folders
         if len(folders) != len(classes) or set(folders) != set(expected):
-            unmatched = first_few(set(folders) ^ set(expected))
-            raise UserError(
-                self.img_prefix,
-                f'has {len(folders)} class folders, but the dataset declares {len(classes)} classes'
-                + (f'; missing or unknown: {unmatched}' if unmatched else ''),
-                'every split needs the folder of every class, and no others',
-            )
+            problem = f'has {len(folders)} class folders, but the dataset declares {len(classes)} classes'
+            if unmatched := first_few(set(folders) ^ set(expected)):
+                problem += f'; missing or unknown: {unmatched}'
+            remedy = 'give every split a folder for every class, and no others'
+            raise UserError(self.img_prefix, problem, remedy)
         self.folder_to_idx = {name: i for i, name in enumerate(expected)}
         samples, empty = get_samples(self.img_prefix, self.folder_to_idx, self.is_valid_file)
         if empty:
-            raise UserError(
-                Path(self.img_prefix, min(empty)),
-                f'holds no image ({", ".join(sorted(self.extensions))})',
-                'add images of this class, or remove it from all splits and the config',
-            )
+            problem = f'holds no image ({", ".join(sorted(self.extensions))})'
+            remedy = 'add images of this class, or remove it from all splits and the config'
+            raise UserError(Path(self.img_prefix, min(empty)), problem, remedy)
         return samples
 
 

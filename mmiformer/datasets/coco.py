@@ -9,7 +9,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.logging import print_log
 
 from mmiformer.datasets.annotations import check_coco, read_coco
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 
 class CheckedCocoDataset(CocoDataset):
@@ -32,12 +32,9 @@ class CheckedCocoDataset(CocoDataset):
         known = [category['name'] for category in content['categories']]
         wanted = list(self.metainfo['classes'])
         if [name for name in known if name in wanted] != wanted:
-            raise UserError(
-                self.ann_file,
-                f"its categories {', '.join(known)} are not the dataset's classes {', '.join(wanted)}",
-                "set the datasets' metainfo=dict(classes=...) to those categories that you want, in the "
-                "order of the file and without repetition, and the heads' num_classes to their number",
-            )
+            problem = f"its categories {', '.join(known)} are not the dataset's classes {', '.join(wanted)}"
+            remedy = 'set metainfo=dict(classes=...) to some of them in the order of the file, each once'
+            raise UserError(self.ann_file, problem, f"{remedy}, and the heads' num_classes to their number")
         coco = COCO()
         coco.dataset = content
         coco.createIndex()
@@ -58,9 +55,7 @@ class SeenCocoMetric(CocoMetric):
 
 
 def warn_of_skipped(ann_file: str, files: list[str], what: str) -> None:
-    """Logs how many boxes are skipped, if any, with the first five of their files."""
+    """Logs how many boxes are skipped, if any, with the first of their files."""
     if files:
-        names = list(dict.fromkeys(files))
-        where = ', '.join(names[:5]) + (' ...' if names[5:] else '')
-        message = f'{ann_file}: {len(files)} {what} are skipped, in {where}.'
+        message = f'{ann_file}: {len(files)} {what} are skipped, in {first_few(set(files))}.'
         print_log(message, logger='current', level=logging.WARNING)

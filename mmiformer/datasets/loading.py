@@ -15,8 +15,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.files import check_regular
 
-IGNORED, UNDECLARED = 255, -1  # in a label table; mmseg's losses and metrics ignore 255
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # in lower case
+IGNORED, UNDECLARED = 255, -1  # In a label table; mmseg's losses and metrics ignore 255.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # In lower case.
 # What is read as an image. Pillow would pass some of the others, such as PostScript, to another program.
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # What Pillow and OpenCV raise at data that they cannot decode.
@@ -66,14 +66,11 @@ class LoadCheckedImage(LoadImageFromFile):
             fault += f', {first_line(error)}'
         if image is None:
             raise UserError(path, f'not a readable image ({fault})', 'replace or remove it')
-        declared = results.get('height'), results.get('width')
-        if None not in declared and image.shape[:2] != declared:
-            raise UserError(
-                path,
-                f'{image.shape[1]}x{image.shape[0]} pixels (after EXIF rotation), but its annotations are of '
-                f'{declared[1]}x{declared[0]}',
-                'restore the image, or scale the boxes and correct the size',
-            )
+        found, declared = image.shape[1::-1], (results.get('width'), results.get('height'))
+        if None not in declared and found != declared:
+            problem = '{}x{} pixels (after EXIF rotation), but its annotations are of {}x{}'
+            remedy = 'restore the image, or scale the boxes and correct the size'
+            raise UserError(path, problem.format(*found, *declared), remedy)
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -102,28 +99,20 @@ class LoadCheckedSegMap(BaseTransform):
         except BROKEN as error:
             raise UserError(path, f'not a readable mask ({first_line(error)})', 'restore the file') from error
         if labels.ndim != 2 or labels.dtype.kind not in 'biu':
-            raise UserError(
-                path,
-                f"has pixels of Pillow's mode {mode}, expected one channel of whole numbers",
-                "write the number of each pixel's class as an 8-bit greyscale image",
-            )
+            problem = f"has pixels of Pillow's mode {mode}, expected one channel of integers"
+            remedy = "write the number of each pixel's class as an 8-bit greyscale image"
+            raise UserError(path, problem, remedy)
         if labels.shape != shape:
-            raise UserError(
-                path,
-                f'{labels.shape[1]}x{labels.shape[0]} pixels, but its image {results["img_path"]} has '
-                f'{shape[1]}x{shape[0]}',
-                'a mask must have the size of its image',
-            )
+            problem = '{1}x{0} pixels, but its image {4} has {3}x{2}'
+            problem = problem.format(*labels.shape, *shape, results['img_path'])
+            raise UserError(path, problem, 'make the mask as large as its image')
         # A negative number becomes a high one, and a high one the last entry, which is undeclared.
         indices = table.take(labels.astype(np.uint32), mode='clip')
         undeclared = labels[indices == UNDECLARED]
         if undeclared.size:
-            declared = np.flatnonzero(table[:255] != UNDECLARED)
-            raise UserError(
-                path,
-                f'has label {undeclared.max()}, but the dataset declares {declared[0]} to {declared[-1]}',
-                "correct the mask, or the dataset's classes or void labels",
-            )
+            first, last = np.flatnonzero(table[:255] != UNDECLARED)[[0, -1]]
+            problem = f'has label {undeclared.max()}, but the dataset declares {first} to {last}'
+            raise UserError(path, problem, "correct the mask, or the dataset's classes or void labels")
         results['gt_seg_map'] = indices.astype(np.uint8)
         results['seg_fields'].append('gt_seg_map')
         return results

@@ -38,11 +38,8 @@ class CheckedSegDataset(BaseSegDataset):
         data_list = super().load_data_list()
         images, masks = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
         if not data_list:
-            raise UserError(
-                images,
-                f"holds no image that ends in '{self.img_suffix}'",
-                "put the images there or set the dataset's img_suffix",
-            )
+            problem = f"holds no image that ends in '{self.img_suffix}'"
+            raise UserError(images, problem, "put the images there or set the dataset's img_suffix")
         if masks is None or '://' in masks:
             return data_list
         # mmseg lists the images in the same way, which follows links to folders.
@@ -50,11 +47,9 @@ class CheckedSegDataset(BaseSegDataset):
         found = {os.path.join(masks, name) for name in names}
         missing = [data['seg_map_path'] for data in data_list if data['seg_map_path'] not in found]
         if missing:
-            raise UserError(
-                missing[0],
-                f'mask not found ({len(missing)} of {len(data_list)} images have none)',
-                "add it, remove the image, or set the dataset's seg_map_suffix",
-            )
+            problem = f'mask not found ({len(missing)} of {len(data_list)} images have none)'
+            remedy = "add it, remove the image, or set the dataset's seg_map_suffix"
+            raise UserError(missing[0], problem, remedy)
         if not self.ann_file and len(found) > len(data_list):
             unused = f'{len(found) - len(data_list)} masks have no image in {images}'
             message = f"{masks}: {unused} that ends in '{self.img_suffix}'; they are not used."

@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, parse
 
 from mmdet.datasets import XMLDataset
 
 from mmiformer.datasets.annotations import NO_AREA
 from mmiformer.datasets.coco import warn_of_skipped
 from mmiformer.datasets.loading import BROKEN, open_image, shown_size
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.files import check_regular
 
 
@@ -32,11 +32,10 @@ class CheckedXMLDataset(XMLDataset):
         warn_of_skipped(self.ann_file, self._empty_boxes, NO_AREA)
         warn_of_skipped(self.ann_file, self._unknown, 'boxes whose name is not a class')
         if not any(data['instances'] for data in data_list):
-            raise UserError(
-                self.ann_file,
-                f'none of its {len(data_list)} images has a box of {", ".join(self.metainfo["classes"])}',
-                "set the dataset's metainfo=dict(classes=...) to the names in the XML files",
-            )
+            names = ', '.join(self.metainfo['classes'])
+            problem = f'none of its {len(data_list)} images has a box of {names}'
+            remedy = "set the dataset's metainfo=dict(classes=...) to the names in the XML files"
+            raise UserError(self.ann_file, problem, remedy)
         return data_list
 
     def parse_data_info(self, img_info: dict[str, Any]) -> dict[str, Any]:
@@ -44,21 +43,20 @@ class CheckedXMLDataset(XMLDataset):
         path, image = img_info['xml_path'], os.path.join(self.sub_data_root, img_info['file_name'])
         check_regular(path)
         try:
-            root = ElementTree.parse(path).getroot()
+            root = parse(path).getroot()
             # LoadCheckedImage compares them with the image. Some tools write zeros, or no size.
             width, height = (int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
             if not width or not height:
+                check_regular(image)
                 with open_image(Path(image)) as opened:
                     width, height = shown_size(opened)
             instances = self._instances(root, os.path.basename(path), width, height)
-        except (*BROKEN, LookupError) as error:  # LookupError: at an unknown encoding.
+        except (*BROKEN, LookupError, OverflowError) as error:  # At an unknown encoding, an infinite width.
             remedy = f'{self.ann_file} lists it, so correct it or remove it from the list'
-            raise UserError(path, f'cannot be used ({error})', remedy) from error
+            raise UserError(path, f'cannot be used ({first_line(error)})', remedy) from error
         return dict(img_info, img_path=image, width=width, height=height, instances=instances)
 
-    def _instances(
-        self, root: ElementTree.Element, file: str, width: int, height: int
-    ) -> list[dict[str, Any]]:
+    def _instances(self, root: Element, file: str, width: int, height: int) -> list[dict[str, Any]]:
         instances = []
         for element in root.iterfind('object'):
             name = element.findtext('name', '').strip()

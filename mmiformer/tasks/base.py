@@ -19,9 +19,8 @@ class Metric:
 
     Attributes:
         title: Its name in tables.
-        task: Name of the task.
-        dataset: Name of the data set.
         model: The model around the backbone.
+        dataset: Name of the data set.
         key: Its key in mm's evaluators.
         scale: Factor from mm's value to percent.
         tolerance: Largest difference between a released file and its published figure, in percent: figures
@@ -33,9 +32,8 @@ class Metric:
     """
 
     title: str
-    task: str
-    dataset: str
     model: str
+    dataset: str
     key: str
     scale: float
     tolerance: float
@@ -110,17 +108,12 @@ class Task:
     scope: str  # ``default_scope`` of its configs: the package of its toolbox.
     metrics: dict[str, Metric]  # By their keys in the zoo.
     input_size: tuple[int, int]  # Usual height and width of the images in pixels.
-    # Ends of the keys of a model's parts whose num_classes is that of the data set.
-    class_counts: tuple[str, ...] = ()
-    # Import paths of metrics that work on part of a data set, by the type name of one that does not.
-    subset_metrics: dict[str, str] = {}
+    class_counts: tuple[str, ...]  # Ends of the keys of parts whose num_classes is that of the data set.
     images: tuple[int, int]  # Number of training and of test images of the published data set.
     toy_data: str  # Import path of a :class:`~mmiformer.datasets.toy.folder.ToyData`.
     toy_batch_size: int
     toy_lr: float  # Of AdamW.
-    # Import paths of subclasses of :class:`~mmiformer.deploy.wrappers.ExportWrapper` by the type of the
-    # model, '*' for all others of the toolbox.
-    export_wrappers: dict[str, str]
+    export_wrappers: dict[str, str]  # Import paths by the type of the model, '*' for others of the toolbox.
     inferencer_type: str  # Import path of the toolbox's inferencer.
     painter: type[Painter]
 

@@ -58,16 +58,15 @@ class ClassificationPainter(Painter):
         axes.set_title(f'{best} {share:.0%}{wrong}', fontsize=9, color='tab:red' if wrong else 'black')
 
 
+_METAFILE = 'Image Classification', 'Top 1 Accuracy'  # Task and metric in OpenMMLab's metafiles.
+
+
 class Classification(Task):
     """Image classification."""
 
     name, folder, scope = 'cls', 'classification', 'mmpretrain'
     metrics = dict(
-        top1=Metric(
-            *('top-1', 'cls', 'ImageNet-1k', 'classifier', 'accuracy/top1', 1, 0.1, 0.3),
-            metafile_task='Image Classification',
-            metafile_name='Top 1 Accuracy',
-        )
+        top1=Metric('top-1', 'classifier', 'ImageNet-1k', 'accuracy/top1', 1, 0.1, 0.3, *_METAFILE)
     )
     class_counts = ('model.head', 'model.data_preprocessor')
     input_size = (224, 224)

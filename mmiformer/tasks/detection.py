@@ -23,7 +23,7 @@ class DetectionPainter(Painter):
 
 
 def _metric(title: str, key: str, metafile_task: str | None = None) -> Metric:
-    return Metric(title, 'det', 'COCO', 'Mask R-CNN 1x', f'coco/{key}', 100, 0.3, 0.5, metafile_task)
+    return Metric(title, 'Mask R-CNN 1x', 'COCO', f'coco/{key}', 100, 0.3, 0.5, metafile_task)
 
 
 class Detection(Task):
@@ -39,7 +39,6 @@ class Detection(Task):
         mask_ap75=_metric('mask AP75', 'segm_mAP_75'),
     )
     class_counts = ('bbox_head', 'mask_head')
-    subset_metrics = dict(CocoMetric='mmiformer.datasets.coco.SeenCocoMetric')
     input_size = (800, 1088)  # An image of 4:3 in the published schedule.
     images = 117_266, 5_000  # COCO 2017, less the training images without boxes.
     toy_data = 'mmiformer.datasets.toy.coco.TOY_DATA'

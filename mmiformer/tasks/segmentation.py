@@ -76,7 +76,7 @@ class Segmentation(Task):
 
     name, folder, scope = 'seg', 'segmentation', 'mmseg'
     metrics = dict(
-        miou=Metric('mIoU', 'seg', 'ADE20K', 'Semantic FPN 40k', 'mIoU', 1, 0.3, 0.8, 'Semantic Segmentation')
+        miou=Metric('mIoU', 'Semantic FPN 40k', 'ADE20K', 'mIoU', 1, 0.3, 0.8, 'Semantic Segmentation')
     )
     class_counts = ('decode_head', 'auxiliary_head')
     input_size = (512, 512)

@@ -1,5 +1,7 @@
 """The exception for mistakes of users."""
 
+from collections.abc import Collection
+
 
 class UserError(ValueError):
     """A mistake in a config, file or command line.
@@ -22,3 +24,8 @@ def first_line(error: Exception) -> str:
     """The first line of an error's message; of an operating system's error the reason alone."""
     lines = [getattr(error, 'strerror', None) or '', *str(error).splitlines(), type(error).__name__]
     return next(line.strip() for line in lines if line.strip())
+
+
+def first_few(names: Collection[str]) -> str:
+    """The first three names in alphabetical order, with dots if there are more."""
+    return ', '.join([*sorted(names)[:3], *(['...'] if len(names) > 3 else [])])

@@ -7,7 +7,7 @@ from functools import cache
 from mmiformer.apis.configs import FOLDERS, config_files
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.models.backbones import FAMILIES
-from mmiformer.tasks import METRICS
+from mmiformer.tasks import TASKS
 from mmiformer.zoo.peers import PEERS
 from mmiformer.zoo.published import DOWNSTREAM, DOWNSTREAM_SOURCE, published
 
@@ -91,7 +91,7 @@ def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
             figures, source = dict(top1=row.value), row.source
     elif framework in DOWNSTREAM_FRAMEWORKS:
         known = next((row.figures() for row in DOWNSTREAM if row.title == title), {})
-        figures = {metric: value for metric, value in known.items() if METRICS[metric].task == task}
+        figures = {metric: value for metric, value in known.items() if metric in TASKS[task].metrics}
         source = DOWNSTREAM_SOURCE if figures else None
     dataset = _DATASETS[match['dataset']]
     weights = RELEASED.get(name)

@@ -14,9 +14,9 @@ from mmengine.config import Config
 
 from mmiformer.apis.configs import MIM, config_file
 from mmiformer.apis.hub import get_config
-from mmiformer.datasets.checks import datasets_of, paths_of
+from mmiformer.datasets.checks import paths_of
 from mmiformer.engine.resuming import last_checkpoint
-from mmiformer.tasks import METRICS, TASKS
+from mmiformer.tasks import TASKS
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write, sha256_of
 from mmiformer.utils.machine import MODULES, describe_machine
@@ -63,7 +63,7 @@ def rows_of(
     rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in chosen]
     for task in tasks:
         for line in DOWNSTREAM:
-            figures = {m: v for m, v in line.figures().items() if METRICS[m].task == task}
+            figures = {m: v for m, v in line.figures().items() if m in TASKS[task].metrics}
             if figures and line.name is None and not patterns:
                 row = Row(line.title, line.title, figures, 'published', remarks=[_NO_CONFIG])
                 rows.append((row, None))
@@ -220,5 +220,5 @@ def _read(file: Path) -> Any:
 
 def _data_state(cfg: Config) -> list[list[Any]]:
     """Modification times of the test data's files and folders, which change when a file is added."""
-    paths = [Path(path) for dataset in datasets_of(cfg, 'test') for path in paths_of(dataset)]
+    paths = [Path(path) for path in paths_of(cfg, 'test')]
     return [[str(path.absolute()), path.stat().st_mtime_ns] for path in paths if path.exists()]

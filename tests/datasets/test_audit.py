@@ -18,12 +18,12 @@ from mmiformer.apis.cli import load_config
 from mmiformer.datasets.audit import ade20k, audit, coco, default_root, imagenet
 from mmiformer.datasets.checks import check_files
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
-from mmiformer.datasets.toy.ade import make_ade
-from mmiformer.datasets.toy.coco import make_coco
-from mmiformer.datasets.toy.imagenet import make_imagenet
+from mmiformer.datasets.toy.ade import TOY_DATA as TOY_ADE
+from mmiformer.datasets.toy.coco import TOY_DATA as TOY_COCO
+from mmiformer.datasets.toy.imagenet import TOY_DATA as TOY_IMAGENET
 from mmiformer.utils.errors import UserError
 
-MAKERS = {'coco': make_coco, 'ade20k': make_ade, 'imagenet': make_imagenet}
+TOYS = {'coco': TOY_COCO, 'ade20k': TOY_ADE, 'imagenet': TOY_IMAGENET}
 TRAIN, VAL = 'annotations/instances_train2017.json', 'annotations/instances_val2017.json'
 
 
@@ -31,7 +31,7 @@ TRAIN, VAL = 'annotations/instances_train2017.json', 'annotations/instances_val2
 def made(tmp_path_factory) -> dict[str, Path]:
     """Data sets of 12 training and 6 validation images without problems."""
     folder = tmp_path_factory.mktemp('made')
-    roots = {name: make(folder / name, num_train=12, num_val=6) for name, make in MAKERS.items()}
+    roots = {name: toy.make(folder / name, num_train=12, num_val=6) for name, toy in TOYS.items()}
     for split in ('train', 'val'):
         file = roots['coco'] / f'annotations/instances_{split}2017.json'
         content = json.loads(file.read_text())
@@ -166,7 +166,7 @@ MISTAKES = {
     ),
     'ade20k, colours': (
         lambda r: mask(r / ADE_1, np.full((8, 8, 3), 7, np.uint8)),
-        r'colours instead of labels in annotations/training: 1 \(ADE_train_00000001\); unpack',
+        r'colours instead of labels in annotations/training: 1 \(ADE_train_00000001.png\); unpack',
     ),
     'ade20k, label 151': (lambda r: relabel(r / ADE_1, 151), r'labels above 150 in \S*training: 1 \(ADE'),
     'ade20k, shifted labels': (
@@ -180,7 +180,7 @@ MISTAKES = {
     'ade20k, truncated mask': (lambda r: cut(r / ADE_1, -500), 'Truncated files in annotations/training: 1'),
     'ade20k, truncated image': (
         lambda r: cut(r / 'images/validation/ADE_val_00000002.jpg', -2),
-        r'Truncated files in images/validation: 1 \(ADE_val_00000002\)',
+        r'Truncated files in images/validation: 1 \(ADE_val_00000002.jpg\)',
     ),
     'imagenet, Kaggle': (
         lambda r: nest(r, 'ILSVRC/Data/CLS-LOC'),
@@ -219,7 +219,7 @@ def test_mistakes_are_reported(copy, mistake):
     assert found.verdict == 'not usable'
 
 
-@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('name', TOYS)
 def test_the_official_set_is_complete(made, monkeypatch, name):
     found = audit(name, made[name])
     assert found.verdict == 'usable, but not the official set' and not found.errors + found.notes
@@ -356,7 +356,7 @@ def test_the_default_folder_is_that_of_the_configs(root, monkeypatch, name, conf
         cfg = load_config(str(root / 'configs' / config))
         assert Path(cfg.data_root) == folder
     with pytest.raises(UserError, match=f'^{cfg.data_root}.*: not found .*check_data.py.*MMIFORMER_DATA'):
-        check_files(cfg, ('train',))
+        check_files(cfg, 'train')
 
 
 def test_constants_are_those_of_the_stack():

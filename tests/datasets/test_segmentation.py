@@ -168,13 +168,13 @@ def heads(num_classes: int, auxiliary: int) -> dict:
 
 def test_heads_must_have_the_classes_of_the_data(data):
     cfg = Config(dict(default_scope='mmseg', train_dataloader=dict(dataset=data), model=heads(3, 3)))
-    check_classes(cfg, ('train',))
+    check_classes(cfg, 'train')
     cfg.model = heads(150, 3)
     with pytest.raises(UserError, match=r'model.decode_head.num_classes: 150, but .* 3 classes \(sky, sea'):
-        check_classes(cfg, ('train',))
+        check_classes(cfg, 'train')
     cfg.model = heads(3, 4)
     with pytest.raises(UserError, match=r'model.auxiliary_head.0.num_classes: 4'):
-        check_classes(cfg, ('train',))
+        check_classes(cfg, 'train')
     # Looked for below wrappers too, and without a palette one is made up.
     for wrapper in (
         dict(type='RepeatDataset', times=2, dataset=data),
@@ -182,12 +182,12 @@ def test_heads_must_have_the_classes_of_the_data(data):
     ):
         cfg.train_dataloader.dataset = wrapper
         with pytest.raises(UserError, match='num_classes: 4'):
-            check_classes(cfg, ('train',))
+            check_classes(cfg, 'train')
         assert np.shape(dataset_meta(cfg, 'train')['palette']) == (3, 3)
-        check_files(cfg, ('train',))
+        check_files(cfg, 'train')
     assert len(datasets_of(cfg, 'train')) == 2
     datasets_of(cfg, 'train')[1].data_prefix.img_path = 'gone'
     with pytest.raises(UserError, match='gone: not found'):
-        check_files(cfg, ('train',))
+        check_files(cfg, 'train')
     with pytest.raises(UserError, match='val_dataloader: the config has none'):
         dataset_meta(cfg, 'val')

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 
-from mmiformer.datasets.toy.imagenet import make_imagenet
+from mmiformer.datasets.toy.imagenet import TOY_DATA
 
 
 def test_a_subset_passes_with_its_numbers(run_tool, real_data, monkeypatch):
@@ -17,7 +17,7 @@ def test_a_subset_passes_with_its_numbers(run_tool, real_data, monkeypatch):
 
 
 def test_errors_have_the_number_of_files_and_the_first_names(run_tool, tmp_path):
-    root = make_imagenet(tmp_path / 'imagenet', num_train=60, num_val=6)
+    root = TOY_DATA.make(tmp_path / 'imagenet', num_train=60, num_val=6)
     for i in range(5):
         (root / f'train/n02708093/n02708093_{6 * i + 1}.JPEG').write_bytes(b'')
     code, out, _ = run_tool('check_data', 'imagenet', root)
@@ -34,7 +34,7 @@ def test_errors_have_the_number_of_files_and_the_first_names(run_tool, tmp_path)
 
 
 def test_one_split_can_be_checked(run_tool, tmp_path):
-    root = make_imagenet(tmp_path / 'imagenet', num_train=6, num_val=6)
+    root = TOY_DATA.make(tmp_path / 'imagenet', num_train=6, num_val=6)
     shutil.rmtree(root / 'train')
     missing = f'error: {root / "train"}: not found'
     _, both, _ = run_tool('check_data', 'imagenet', root)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmiformer
-from mmiformer.datasets.toy.ade import make_ade
+from mmiformer.datasets.toy.ade import TOY_DATA
 from mmiformer.utils.errors import UserError
 from mmiformer.zoo import reproducing
 
@@ -47,7 +47,7 @@ def official_segmentor(arch: str, file: Path) -> None:
 @pytest.fixture
 def place(tmp_path) -> Path:
     """Data in ADE20K's layout; files with official names: one intact, one truncated, one of another arch."""
-    make_ade(tmp_path / 'data/ade/ADEChallengeData2016', num_train=4, num_val=3)
+    TOY_DATA.make(tmp_path / 'data/ade/ADEChallengeData2016', num_train=4, num_val=3)
     files = tmp_path / 'files'
     files.mkdir()
     official_segmentor('m', files / 'iFormer_m_iter_40000.pth')

@@ -259,7 +259,7 @@ def test_wrong_masks_stop_the_run_by_their_name(run_tool, seg_config, workplace,
 
     try:
         cv2.imwrite(str(victim), labels[:-1])
-        assert 'must have the size of its image' in sentence(0)
+        assert 'make the mask as large as its image' in sentence(0)
         cv2.imwrite(str(victim), np.full_like(labels, 151))
         assert 'label 151' in sentence(1)
         cv2.imwrite(str(victim), np.zeros((*labels.shape, 3), np.uint8))

@@ -12,8 +12,8 @@ from mmiformer.utils.errors import UserError
 
 __all__ = ['DATASETS', 'SPLITS', 'audit', 'default_root']
 
-# Name -> (folder below the data root, function that adds numbers and problems of some splits to an audit).
-DATASETS: dict[str, tuple[str, Callable[[Audit, tuple[str, ...], bool], None]]] = {
+# Name -> (folder below the data root, function that adds numbers and problems of a split to an audit).
+DATASETS: dict[str, tuple[str, Callable[[Audit, str], None]]] = {
     'coco': ('coco', audit_coco),
     'ade20k': ('ade/ADEChallengeData2016', audit_ade20k),
     'imagenet': ('imagenet', audit_imagenet),
@@ -44,11 +44,9 @@ def audit(name: str, root: Path, splits: tuple[str, ...] = SPLITS, decode: bool 
     """
     folder, check = DATASETS[name]
     if not root.is_dir():
-        raise UserError(
-            root,
-            f'no such folder (looked for from {Path.cwd()})',
-            f'put the data set there, pass its PATH, or set MMIFORMER_DATA to the folder that holds {folder}',
-        )
-    result = Audit(root)
-    check(result, splits, decode)
+        remedy = f'put it there, pass its PATH, or set MMIFORMER_DATA to the folder that holds {folder}'
+        raise UserError(root, f'no such folder (looked for from {Path.cwd()})', remedy)
+    result = Audit(root, splits, decode)
+    for split in splits:
+        check(result, split)
     return result

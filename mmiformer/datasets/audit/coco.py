@@ -1,9 +1,10 @@
 """COCO 2017, for detection."""
 
+from PIL import Image
 from rich.console import Console
 
 from mmiformer.datasets.annotations import NO_CATEGORY, check_coco, read_coco
-from mmiformer.datasets.audit.files import FileDefect, check_images, intact_image, list_files, require
+from mmiformer.datasets.audit.files import Defect, check_images, list_files, require
 from mmiformer.datasets.audit.report import Audit
 from mmiformer.datasets.loading import shown_size
 from mmiformer.utils.errors import UserError
@@ -13,13 +14,8 @@ CLASSES = 80
 _UNPACK = 'unpack annotations_trainval2017.zip of COCO 2017'
 
 
-def audit_coco(audit: Audit, splits: tuple[str, ...], decode: bool) -> None:
+def audit_coco(audit: Audit, split: str) -> None:
     """Checks ``annotations/instances_{train,val}2017.json`` and the images that they name."""
-    for split in splits:
-        _check_split(audit, split, decode)
-
-
-def _check_split(audit: Audit, split: str, decode: bool) -> None:
     folder, entry = f'{split}2017', f'annotations/instances_{split}2017.json'
     unpack = f'unpack {folder}.zip of COCO 2017'
     files = list_files(audit, folder, unpack)
@@ -34,12 +30,11 @@ def _check_split(audit: Audit, split: str, decode: bool) -> None:
     audit.add_files(f'Images that {entry} names and {folder} lacks', missing, unpack)
     audit.add_unused(f'Files in {folder} that {entry} does not name', files - sizes.keys())
 
-    def check(name: str) -> None:
-        with intact_image(audit.root / folder / name, decode) as image:
-            if shown_size(image) != sizes[name]:
-                raise FileDefect('Images of another size than annotated', unpack)
+    def inspect(name: str, image: Image.Image) -> Defect | None:
+        fits = shown_size(image) == sizes[name]
+        return None if fits else ('Images of another size than annotated', unpack)
 
-    check_images(audit, folder, sizes.keys() - missing, check)
+    check_images(audit, folder, sizes.keys() - missing, inspect)
 
 
 def _read_annotations(audit: Audit, entry: str) -> tuple[dict[str, tuple[int, int]], int]:
@@ -55,7 +50,7 @@ def _read_annotations(audit: Audit, entry: str) -> tuple[dict[str, tuple[int, in
         audit.errors.append(str(error))
         return {}, 0
     sizes = {image['file_name']: (image['width'], image['height']) for image in content['images']}
-    instances, categories = len(content.get('annotations', [])), len(content['categories'])
+    instances, categories = len(content['annotations']), len(content['categories'])
     if not sizes or not instances:
         audit.add_error(path, f'has {len(sizes)} images and {instances} instances', _UNPACK)
     if categories != CLASSES:

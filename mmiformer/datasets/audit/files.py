@@ -2,10 +2,8 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
 from typing import BinaryIO
 
 from mmengine.fileio import list_dir_or_file
@@ -19,18 +17,9 @@ from mmiformer.datasets.loading import BROKEN, has_jpeg_end, open_image
 _THREADS = 16  # More than cores: most of the time goes into waiting for the disk.
 _TAIL = 1 << 12  # Bytes; nearly every file has its end mark within them.
 _PNG_END = b'IEND\xaeB`\x82'
+_AGAIN = 'fetch or copy them again'
 
-
-class FileDefect(Exception):
-    """A defect of one file, by which files are grouped in the report.
-
-    Args:
-        kind: Files with this defect, in the plural.
-        remedy: What to do about them.
-    """
-
-    def __init__(self, kind: str, remedy: str = 'fetch or copy them again') -> None:
-        super().__init__(kind, remedy)
+Defect = tuple[str, str]  # What files with the defect are, in the plural, and what to do about them.
 
 
 def require(audit: Audit, entry: str, remedy: str) -> bool:
@@ -64,36 +53,28 @@ def list_files(audit: Audit, entry: str, remedy: str, suffix: str = '') -> set[s
     return names
 
 
-@contextmanager
-def intact_image(path: Path, decode: bool) -> Iterator[Image.Image]:
-    """Opens an image; raises :class:`FileDefect` if it is broken, which ``decode`` checks pixel by pixel."""
-    try:
-        with path.open('rb') as file, open_image(file) as image:
-            if not _has_end(file, image.format):
-                raise FileDefect('Truncated files')
-            if decode:
-                image.load()
-            yield image
-    except BROKEN as error:
-        raise FileDefect('Empty or unreadable images') from error
-
-
-def check_images(audit: Audit, folder: str, names: Collection[str], check: Callable[[str], None]) -> None:
-    """Checks files in threads, with a progress bar on stderr.
+def check_images(
+    audit: Audit, folder: str, names: Collection[str], inspect: Callable[[str, Image.Image], Defect | None]
+) -> None:
+    """Checks in threads that images are intact, with a progress bar on stderr.
 
     Args:
         audit: Gets an error for each kind of defect.
-        folder: The folder's name in the report.
-        names: Names of the files.
-        check: Takes a name, and raises :class:`FileDefect` if that file has one.
+        folder: Folder of the images, below that of the data set.
+        names: Their paths in ``folder``.
+        inspect: Takes the name of an intact image and the image, and returns what else is wrong with it.
     """
 
-    def defect_of(name: str) -> tuple[tuple[str, str] | None, str]:
+    def defect_of(name: str) -> tuple[Defect | None, str]:
         try:
-            check(name)
-        except FileDefect as defect:
-            return defect.args, name
-        return None, name
+            with (audit.root / folder / name).open('rb') as file, open_image(file) as image:
+                if not _has_end(file, image.format):
+                    return ('Truncated files', _AGAIN), name
+                if audit.decode:
+                    image.load()
+                return inspect(name, image), name
+        except BROKEN:
+            return ('Empty or unreadable images', _AGAIN), name
 
     found = defaultdict(list)
     console = Console(stderr=True)

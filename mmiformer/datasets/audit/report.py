@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 SPLITS = ('train', 'val')
 
@@ -21,13 +21,17 @@ class Count(NamedTuple):
 
 @dataclass
 class Audit:
-    """Numbers and problems of a data set.
+    """What to check of a data set, and the numbers and problems found.
 
     Args:
         root: Folder of the data set.
+        splits: Out of :data:`SPLITS`.
+        decode: Whether to decode images, too.
     """
 
     root: Path
+    splits: tuple[str, ...]
+    decode: bool
     counts: list[Count] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # They break training, or spoil what it learns.
     notes: list[str] = field(default_factory=list)
@@ -62,8 +66,3 @@ class Audit:
             return 'not usable'
         official = not self.notes and all(count.found == count.official for count in self.counts)
         return 'complete' if official else 'usable, but not the official set'
-
-
-def first_few(names: Collection[str]) -> str:
-    """Joins the first three names in alphabetical order."""
-    return ', '.join([*sorted(names)[:3], *(['...'] if len(names) > 3 else [])])

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmiformer.datasets.toy.drawing import SIZES, colour, noise, ramp, scatter, tint, turned
 from mmiformer.datasets.toy.folder import Images, ToyData, write_image
-from mmiformer.datasets.toy.shapes import FULL, boat, clock, house, tree
+from mmiformer.datasets.toy.shapes import FULL, Shapes, boat, clock, house, tree
 
 _FOLDERS = {'train': 'training', 'val': 'validation'}
 
@@ -51,8 +51,7 @@ _GROUNDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
     'rock': _facets,
     'sand': lambda rng, size: noise(rng, size, 4, 1.3),  # Speckle.
 }
-# Name -> (drawing function, relative size).
-_THINGS = {'tree': (tree, 1.9), 'house': (house, 1.6), 'boat': (boat, 1.8), 'clock': (clock, 1.4)}
+_THINGS: Shapes = {'tree': (tree, 1.9), 'house': (house, 1.6), 'boat': (boat, 1.8), 'clock': (clock, 1.4)}
 
 
 def _regions(rng: np.random.Generator, size: tuple[int, int], number: int) -> np.ndarray:
@@ -96,4 +95,3 @@ def _write(root: Path, images: Images) -> None:
 
 
 TOY_DATA = ToyData('ade', 1, CLASSES, _write)
-make_ade = TOY_DATA.make

@@ -15,13 +15,12 @@ from pycocotools import mask as rle
 
 from mmiformer.datasets.toy.drawing import SIZES, background, scatter
 from mmiformer.datasets.toy.folder import SPLITS, Images, ToyData, write_image
-from mmiformer.datasets.toy.shapes import clock, donut, kite, umbrella
+from mmiformer.datasets.toy.shapes import Shapes, clock, donut, kite, umbrella
 
 # COCO's ids, in ascending order: mmdet reads categories in this order.
 CATEGORY_IDS: dict[str, int] = {'umbrella': 28, 'kite': 38, 'donut': 60, 'clock': 85}
 CLASSES: tuple[str, ...] = tuple(CATEGORY_IDS)
-# Name -> (drawing function, relative size).
-_SHAPES = {'umbrella': (umbrella, 1.2), 'kite': (kite, 1.4), 'donut': (donut, 1.0), 'clock': (clock, 1.0)}
+_SHAPES: Shapes = dict(umbrella=(umbrella, 1.2), kite=(kite, 1.4), donut=(donut, 1.0), clock=(clock, 1.0))
 
 
 def _draw(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
@@ -36,14 +35,10 @@ def _draw(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
     for number, name in enumerate(names):
         if name:
             code = rle.encode(np.asfortranarray(owner == number, np.uint8))
+            area, box = int(rle.area(code)), rle.toBbox(code).tolist()
+            mask = dict(size=code['size'], counts=code['counts'].decode())
             annotations.append(
-                {
-                    'category_id': CATEGORY_IDS[name],
-                    'iscrowd': 0,
-                    'area': int(rle.area(code)),
-                    'bbox': rle.toBbox(code).tolist(),
-                    'segmentation': {'size': code['size'], 'counts': code['counts'].decode()},
-                }
+                dict(category_id=CATEGORY_IDS[name], iscrowd=0, area=area, bbox=box, segmentation=mask)
             )
     return np.clip(image, 0, 255).round().astype(np.uint8), annotations
 
@@ -67,4 +62,3 @@ def _write(root: Path, images: Images) -> None:
 
 
 TOY_DATA = ToyData('coco', 2, CLASSES, _write)
-make_coco = TOY_DATA.make

@@ -6,12 +6,12 @@ in each module's ``TOY_DATA``.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
 
-from mmiformer.datasets.toy.shapes import DISTRACTORS, FULL, Pen, Shape
+from mmiformer.datasets.toy.shapes import DISTRACTORS, FULL, Pen, Shapes
 
 _MIN_VISIBLE = 0.35  # of an item's pixels, that others must not cover
 # Width and height.
@@ -122,10 +122,7 @@ def _place(
 
 
 def scatter(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    wanted: Iterable[str],
-    shapes: Mapping[str, tuple[Shape, float]],
+    rng: np.random.Generator, image: np.ndarray, wanted: Iterable[str], shapes: Shapes
 ) -> tuple[np.ndarray, list[str]]:
     """Paints items onto the image (in place), each above those before it.
 

@@ -39,10 +39,8 @@ class ToyData:
     num_train: int = 360
     num_val: int = 60
 
-    def make(
-        self, root: Path, seed: int = 0, num_train: int | None = None, num_val: int | None = None
-    ) -> Path:
-        """Draws the data set unless it exists. Equal arguments give equal files.
+    def make(self, root: Path, seed: int = 0, num_train: int = 0, num_val: int = 0) -> Path:
+        """Draws the data set unless it exists. Equal arguments give equal files; 0 is the usual number.
 
         Demo data made with other arguments is replaced. An interrupted run leaves the folder as it was.
 

@@ -50,4 +50,3 @@ def _write(root: Path, images: Images) -> None:
 
 
 TOY_DATA = ToyData('imagenet', 1, CLASSES, _write, 900, 180)
-make_imagenet = TOY_DATA.make

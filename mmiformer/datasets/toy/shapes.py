@@ -5,7 +5,7 @@ version in each module's ``TOY_DATA``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import cv2
@@ -59,6 +59,7 @@ class Pen:
 
 
 Shape = Callable[[Pen, np.random.Generator], None]
+Shapes = Mapping[str, tuple[Shape, float]]  # Name -> (drawing function, relative size).
 
 
 def arc(radius: float, start: float = 0, stop: float = FULL, centre: ArrayLike = (0, 0)) -> np.ndarray:

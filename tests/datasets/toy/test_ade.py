@@ -19,7 +19,7 @@ GROUNDS = ('sky', 'sea', 'rock', 'sand')
 @pytest.fixture(scope='module')
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'ade'
-    return demo.make_ade(folder, num_train=NUM['train'], num_val=NUM['val'])
+    return demo.TOY_DATA.make(folder, num_train=NUM['train'], num_val=NUM['val'])
 
 
 def pictures(root: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -31,7 +31,7 @@ def pictures(root: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     first, again, other, longer = (
-        {p.name: p.read_bytes() for p in demo.make_ade(tmp_path / str(i), seed, train, 2).rglob('ADE_*')}
+        {p.name: p.read_bytes() for p in demo.TOY_DATA.make(tmp_path / str(i), seed, train, 2).rglob('ADE_*')}
         for i, (seed, train) in enumerate([(0, 4), (0, 4), (1, 4), (0, 5)])
     )
     assert len(first) == 12

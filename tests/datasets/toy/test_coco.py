@@ -20,7 +20,7 @@ NUM = {'train': 80, 'val': 30}
 @pytest.fixture(scope='module')
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'coco'
-    return demo.make_coco(folder, num_train=NUM['train'], num_val=NUM['val'])
+    return demo.TOY_DATA.make(folder, num_train=NUM['train'], num_val=NUM['val'])
 
 
 def load(root: Path, split: str) -> COCO:
@@ -43,7 +43,7 @@ def content(root: Path) -> dict[str, bytes]:
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     first, again, other, longer = (
-        content(demo.make_coco(tmp_path / str(i), seed, train, 2))
+        content(demo.TOY_DATA.make(tmp_path / str(i), seed, train, 2))
         for i, (seed, train) in enumerate([(0, 4), (0, 4), (1, 4), (0, 5)])
     )
     assert first == again

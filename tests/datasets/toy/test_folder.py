@@ -33,9 +33,9 @@ def test_other_arguments_replace_the_data(module: ModuleType, tmp_path: Path) ->
 
 
 def test_another_data_set_replaces_the_data(tmp_path: Path) -> None:
-    alone = content(ade.make_ade(tmp_path / 'alone', num_train=1, num_val=1))
-    root = coco.make_coco(tmp_path / 'data', num_train=1, num_val=1)
-    assert content(ade.make_ade(root, num_train=1, num_val=1)) == alone
+    alone = content(ade.TOY_DATA.make(tmp_path / 'alone', num_train=1, num_val=1))
+    root = coco.TOY_DATA.make(tmp_path / 'data', num_train=1, num_val=1)
+    assert content(ade.TOY_DATA.make(root, num_train=1, num_val=1)) == alone
 
 
 @pytest.mark.parametrize('former', [False, True])
