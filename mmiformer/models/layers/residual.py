@@ -66,10 +66,10 @@ class FFN(ResidualBlock):
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
-        hidden = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
-        if wants_gradients(self) and suits_chunks(x) and hidden > CACHE:
-            if (expand := self.expand.merged()) and (project := self.project.merged()):
-                return feed_forward(x, *expand, *project)
+        hidden_bytes = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
+        wide = hidden_bytes > CACHE and suits_chunks(x) and wants_gradients(self)
+        if wide and (expand := self.expand.merged()) and (project := self.project.merged()):
+            return feed_forward(x, *expand, *project)
         return self.project.convolve_after(self.expand.act, self.expand.convolve(x))
 
 
