@@ -116,7 +116,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    check_packages(cfg)
+    _check_packages(cfg)
     check_files(cfg, splits)
     check_evaluators(cfg, splits)
     check_classes(cfg, splits)
@@ -129,12 +129,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     return cfg
 
 
-def check_packages(cfg: Config) -> None:
-    """Imports the modules of the model's types; mmengine would say that such a type is not in the registry.
-
-    Raises:
-        UserError: If a package is missing.
-    """
+def _check_packages(cfg: Config) -> None:
+    """Imports the modules of the model's types; mmengine would not name the package that is missing."""
     for key, part in walk(cfg.model, 'model'):
         package, _, name = str(part.get('type', '')).rpartition('.')
         try:

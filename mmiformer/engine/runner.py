@@ -29,23 +29,19 @@ class Runner(MMEngineRunner):
             super().resume(filename, **kwargs)
         except UserError:
             raise
-        except (KeyError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
                 filename,
                 f'does not fit this run ({first_line(error)})',
                 'resume it with the config in its work dir',
             ) from error
 
-    def load_checkpoint(
-        self, filename: str, map_location: Any = 'cpu', strict: bool = False, revise_keys: Any = ()
-    ) -> dict[str, Any]:
-        """Loads weights into the model; ``map_location`` and ``revise_keys`` are ignored.
+    def load_checkpoint(self, filename: str, *_: Any, strict: bool = False, **__: Any) -> dict[str, Any]:
+        """Loads weights into the model.
 
         Args:
-            filename: Path or https address.
-            map_location: Ignored: weights are read to the CPU.
+            filename: Path or https address; other arguments of mmengine's method have no effect.
             strict: Whether the weights must be those of the model; they must in any case to resume.
-            revise_keys: Ignored: :func:`~mmiformer.checkpoints.load_weights` translates names.
 
         Returns:
             The weights and, to resume, the state of the training.

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmiformer.apis.cli import check_packages, load_config, run
+from mmiformer.apis.cli import _check_packages, load_config, run
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
 
@@ -20,17 +20,17 @@ from mmiformer.utils.files import atomic_write
 )
 def test_a_missing_package_is_named(root, monkeypatch, missing, config, said):
     cfg = load_config(str(root / f'configs/{config}.py'))
-    check_packages(cfg)
+    _check_packages(cfg)
     timm_features = 'mmiformer.models.backbones.timm_features'
     for name in [n for n in sys.modules if n.startswith((timm_features, missing))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # Makes the import fail.
     with pytest.raises(UserError, match=f'model.backbone.type: {said}'):
-        check_packages(cfg)
+        _check_packages(cfg)
 
 
 def test_types_without_a_module_are_not_imported(root):
-    check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
+    _check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')

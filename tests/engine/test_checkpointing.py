@@ -243,6 +243,14 @@ def test_a_config_text_in_a_checkpoint_is_not_executed():
     assert resumed.iter == 4 and not Path('mark').exists()
 
 
+def doubled() -> list:
+    """A list that holds another twice, and so on: 2 ** 100 numbers in a small file."""
+    value: list = [1]
+    for _ in range(100):
+        value = [value, value]
+    return value
+
+
 EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     'no epoch': (lambda checkpoint: checkpoint['meta'].pop('epoch'), 'meta has no epoch and iter'),
     'a step that is a text': (
@@ -260,6 +268,11 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
         lambda checkpoint: checkpoint['optimizer']['param_groups'][0].update(params=[1, 2]),
         'does not fit this run',
     ),
+    'a state that is a text': (lambda checkpoint: checkpoint.update(optimizer='x'), 'does not fit this run'),
+    'lists within lists': (
+        lambda checkpoint: checkpoint['optimizer']['state'].update({0: {'x': doubled()}}),
+        'too many parts',
+    ),
     'another model': (
         lambda checkpoint: checkpoint['state_dict'].update(other=torch.ones(1)),
         'does not fit the Line',
@@ -276,6 +289,25 @@ def test_an_edited_checkpoint_is_a_user_error(name):
     with pytest.raises(UserError, match=f'iter_2.pth.*{words}'):
         resumed = runner(resume=True, **BEST)
         resumed.train()
+
+
+@pytest.mark.parametrize(
+    'info',
+    [
+        None,
+        [doubled()],
+        dict(best_ckpt=doubled(), best_score=doubled(), keep_ckpt_ids=doubled()),
+        dict(best_ckpt=1, best_score='1', keep_ckpt_ids=1),
+    ],
+    ids=lambda info: type(info).__name__,
+)
+def test_values_of_another_type_are_ignored(info):
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **BEST).train()
+    edit(lambda checkpoint: checkpoint['message_hub'].update(runtime_info=info))
+    resumed = runner(resume=True, **BEST)
+    resumed.train()
+    assert resumed.iter == 4
 
 
 def test_paths_in_place_of_numbers_are_ignored():
