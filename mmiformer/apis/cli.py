@@ -14,8 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
-from mmiformer.apis.aliases import rename_types
-from mmiformer.apis.configs import allow_own_bases
+from mmiformer.apis.configs import allow_own_bases, rename_types
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.datasets.toy.apply import apply_demo

@@ -32,7 +32,7 @@ class AtomicBackend(LocalBackend):
 register_backend('atomic', AtomicBackend, force=True)
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(name=['AtomicCheckpointHook', 'WholeCheckpointHook'])  # The latter is its former name.
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, safe against a kill at any moment and against a full disk.
 

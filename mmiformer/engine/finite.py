@@ -17,7 +17,7 @@ from mmiformer.engine.seeding import seed_step
 from mmiformer.utils.errors import UserError
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(name=['CheckFiniteHook', 'FiniteHook'])  # The latter is its former name.
 class CheckFiniteHook(Hook):
     """Checks the losses of each step before the backward pass, and the gradients before the optimiser step.
 
@@ -39,7 +39,7 @@ class CheckFiniteHook(Hook):
     def __init__(self, stop: bool = True) -> None:
         self.stop = stop
         self._warned = False
-        self._batch: tuple[Any, dict[str, Any]] | None = None  # Arguments of the model's forward pass.
+        self._images = ''  # Of the current batch, as the end of a message.
 
     def before_train(self, runner: Runner) -> None:
         """Adds the checks to the model and its optimisers."""
@@ -57,10 +57,6 @@ class CheckFiniteHook(Hook):
         for handle in self._handles:
             handle.remove()
 
-    def after_train_iter(self, *_: Any, **__: Any) -> None:
-        """Releases the batch."""
-        self._batch = None
-
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks all tensors of a checkpoint."""
         if not _all_finite(checkpoint):
@@ -71,7 +67,10 @@ class CheckFiniteHook(Hook):
     def _check_losses(self, model: nn.Module, args: Any, kwargs: dict[str, Any], losses: Any) -> None:
         if kwargs.get('mode') != 'loss' or self._warned:
             return
-        self._batch = args, kwargs
+        samples = kwargs.get('data_samples')
+        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
+        images = [str(path) for path in paths if path]
+        self._images = f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
         with torch.no_grad():
             parts = {
                 name: sum(part.float().mean() for part in (value if isinstance(value, list) else [value]))
@@ -84,7 +83,7 @@ class CheckFiniteHook(Hook):
             self._warned = True
             bad = [f'{name} is {float(part)}' for name, part in parts.items() if not _all_finite(part)]
             problem = ', '.join(bad) or 'a loss of another process is not finite'
-            self._report(f'{problem}{self._origin(args, kwargs)}{self._images()}')
+            self._report(f'{problem}{self._origin(args, kwargs)}{self._images}')
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
@@ -93,8 +92,8 @@ class CheckFiniteHook(Hook):
         bad = [name for name, p in self._model.named_parameters() if not _all_finite(p.grad)]
         if bad:  # Otherwise the norm alone overflows.
             self._warned = True
-            images = self._images()
-            self._report(f'gradients of {len(bad)} parameters are not finite, last in {bad[-1]}{images}')
+            problem = f'gradients of {len(bad)} parameters are not finite, last in {bad[-1]}'
+            self._report(problem + self._images)
 
     def _origin(self, args: Any, kwargs: dict[str, Any]) -> str:
         seed_step(self._runner)
@@ -108,12 +107,6 @@ class CheckFiniteHook(Hook):
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         bad = next((f', whose {key} is not finite' for key, tensor in own if not _all_finite(tensor)), '')
         return f', first in {name or "the model"} ({type(module).__name__}){bad}'
-
-    def _images(self) -> str:
-        samples = self._batch[1].get('data_samples') if self._batch else None
-        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
-        images = [str(path) for path in paths if path]
-        return f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
 
     def _report(self, problem: str) -> None:
         runner = self._runner

@@ -53,11 +53,11 @@ def resume(cfg: Config, file: str) -> None:
         file: Path of the checkpoint, or ``'auto'`` for the latest intact one.
 
     Raises:
-        UserError: If the checkpoint cannot be read, or holds weights only.
+        UserError: If the checkpoint, or with ``'auto'`` all of them, cannot be read or holds weights only.
     """
     work_dir = Path(cfg.work_dir)
     if file == 'auto':
-        found = [latest_intact(work_dir) if is_main_process() else None]
+        found = [_latest_intact(work_dir) if is_main_process() else None]
         broadcast_object_list(found)  # A machine without the work dir must not start from the beginning.
         if found[0] is None:
             if is_main_process():
@@ -95,15 +95,8 @@ def checkpoints_in(work_dir: Path) -> list[Path]:
     return list(dict.fromkeys([last, *files] if last else files))
 
 
-def latest_intact(work_dir: Path) -> tuple[str, int | None] | None:
-    """Returns path and seed of the latest checkpoint that can be read, or None if there are no checkpoints.
-
-    Args:
-        work_dir: Folder of the run; it need not exist.
-
-    Raises:
-        UserError: If there are checkpoints, but none of them can be read.
-    """
+def _latest_intact(work_dir: Path) -> tuple[str, int | None] | None:
+    """Returns path and seed of the latest checkpoint that can be read; None if there are no checkpoints."""
     first_error: UserError | None = None
     for path in map(str, checkpoints_in(work_dir)):
         try:

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import BaseDataElement
 
-from mmiformer.engine.resuming import latest_intact
+from mmiformer.engine.resuming import _latest_intact
 from mmiformer.engine.runner import Runner
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
@@ -89,7 +89,7 @@ def runner(
         default_hooks=dict(checkpoint=hook),
         custom_hooks=[Steps(stop_before, stop_after)],
         resume=resume,
-        load_from=latest_intact(Path('run'))[0] if resume else None,
+        load_from=_latest_intact(Path('run'))[0] if resume else None,
         randomness=dict(seed=0),
         experiment_name=f'{Path.cwd().name}_{resume}',
     )
@@ -107,7 +107,7 @@ def names() -> list[str]:
 
 
 def latest() -> str | None:
-    found = latest_intact(Path('run'))
+    found = _latest_intact(Path('run'))
     return found and Path(found[0]).name
 
 
@@ -172,7 +172,7 @@ def test_a_repeated_validation_keeps_the_best_checkpoint_of_the_same_name(monkey
     assert names() == ['best_score_iter_2.pth', 'iter_4.pth']
 
 
-def test_resume_uses_the_latest_intact_checkpoint():
+def test_resume_uses_the__latest_intact_checkpoint():
     assert latest() is None
     runner(max_keep_ckpts=3).train()
     assert latest() == 'iter_4.pth'
