@@ -95,8 +95,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         splits: Data loaders that the run uses, out of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: If data, a GPU, a package or a launcher is missing, classes or annotation files do not
-            match, or the work dir cannot be made.
+        UserError: If the config is incomplete, data, a GPU, a package or a launcher is missing, classes or
+            annotation files do not match, or the work dir cannot be made.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -111,6 +111,9 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         settings = {key: value for key, value in args.cfg_options.items() if key.startswith('env_cfg.')}
         distributed.start(args.launcher, load_config(args.config, settings).get('env_cfg', {}))
     cfg = load_config(args.config, args.cfg_options, args.demo)
+    for key in ('model', f'{splits[0]}_dataloader'):
+        if cfg.get(key) is None:
+            raise UserError(args.config, f'has no {key}', 'name a complete config, not a part of one')
     cfg.launcher = args.launcher
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)

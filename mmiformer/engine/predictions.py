@@ -43,15 +43,12 @@ class DrawPredictionsHook(Hook):
 
 
 def _draw(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path) -> None:
-    """Draws up to eight images of a data set whose pipeline loads annotations; restores the model's mode."""
+    """Draws up to eight images of a data set whose pipeline loads annotations; the model is in eval mode."""
     painter = task_of(cfg).painter(cfg, dataset.metainfo)
-    training = model.training
-    model.eval()
     count = min(8, len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).astype(int)  # Neighbours may be frames of one video.
     with torch.no_grad():
         samples = [model.test_step(pseudo_collate([dataset[index]]))[0] for index in indices.tolist()]
-    model.train(training)
     rows, legend = -(-count // painter.columns), painter.legend(samples)
     height = 2.6 * rows + 0.8
     figure = Figure(figsize=(12, height))

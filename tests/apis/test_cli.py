@@ -1,3 +1,4 @@
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmiformer.apis.cli import _check_packages, load_config, run
+from mmiformer.apis.cli import _check_packages, load_config, prepare, run
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
 
@@ -31,6 +32,14 @@ def test_a_missing_package_is_named(root, monkeypatch, missing, config, said):
 
 def test_types_without_a_module_are_not_imported(root):
     _check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
+
+
+def test_a_part_of_a_config_is_an_error(root, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    file = root / 'configs/_base_/default_runtime.py'
+    args = argparse.Namespace(config=file, cfg_options={}, demo=False, launcher='none', local_rank=0)
+    with pytest.raises(UserError, match=r'default_runtime\.py: has no model; name a complete config'):
+        prepare(args, ('train', 'val'))
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')
