@@ -28,7 +28,7 @@ from mmiformer.utils.errors import UserError, first_line
 # Variables that each launcher sets: number of the process among all, and among those of its machine.
 _RANK_VARIABLES = {'pytorch': ('RANK', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_LOCALID')}
 
-# Gloo's errors have no class of their own: "[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer
+# Gloo's errors are RuntimeErrors: "[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer
 # [10.0.0.2]:27013. This is typically caused by ...".
 _GLOO_ERROR = re.compile(r'gloo/\S+:\d+\] (.+?)(\. |\.?$)', re.M)
 

@@ -53,9 +53,7 @@ def _commit() -> str | None:
     folder = Path(mmiformer.__file__).parent
     run = functools.partial(subprocess.check_output, cwd=folder, text=True, stderr=subprocess.DEVNULL)
     try:
-        run(
-            ['git', 'ls-files', '--error-unmatch', '__init__.py']
-        )  # An environment may lie in another checkout.
+        run(['git', 'ls-files', '--error-unmatch', '__init__.py'])  # Fails in an environment in a checkout.
         return run(['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']).strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
 """Random numbers that depend on the seed and the step alone, so that a resumed run repeats them exactly.
 
 mmengine seeds the generators once and does not save their states. Here each training sample and each step has
-a seed of its own, whichever worker loads the sample.
+its own seed, whichever worker loads the sample.
 """
 
 import itertools
