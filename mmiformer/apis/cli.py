@@ -14,8 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
-from mmiformer.apis.aliases import rename_types
-from mmiformer.apis.configs import allow_own_bases
+from mmiformer.apis.configs import allow_own_bases, rename_types
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.datasets.toy.apply import apply_demo
@@ -96,8 +95,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         splits: Data loaders that the run uses, out of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: If data, a GPU, a package or a launcher is missing, classes or annotation files do not
-            match, or the work dir cannot be made.
+        UserError: If the config is incomplete, data, a GPU, a package or a launcher is missing, classes or
+            annotation files do not match, or the work dir cannot be made.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     on_cpus = get_device() == 'cpu'
@@ -112,11 +111,14 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         settings = {key: value for key, value in args.cfg_options.items() if key.startswith('env_cfg.')}
         distributed.start(args.launcher, load_config(args.config, settings).get('env_cfg', {}))
     cfg = load_config(args.config, args.cfg_options, args.demo)
+    for key in ('model', f'{splits[0]}_dataloader'):
+        if cfg.get(key) is None:
+            raise UserError(args.config, f'has no {key}', 'name a complete config, not a part of one')
     cfg.launcher = args.launcher
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    check_packages(cfg)
+    _check_packages(cfg)
     for split in splits:
         check_files(cfg, split)
         check_evaluators(cfg, split)
@@ -130,12 +132,8 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     return cfg
 
 
-def check_packages(cfg: Config) -> None:
-    """Imports the modules of the model's types; mmengine would say that such a type is not in the registry.
-
-    Raises:
-        UserError: If a package is missing.
-    """
+def _check_packages(cfg: Config) -> None:
+    """Imports the modules of the model's types; mmengine would not name the package that is missing."""
     for key, part in walk(cfg.model, 'model'):
         package, _, name = str(part.get('type', '')).rpartition('.')
         try:

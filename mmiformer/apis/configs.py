@@ -1,4 +1,4 @@
-"""The configs of mmiformer, by name."""
+"""The configs of mmiformer, by name, and those that were saved with former names."""
 
 import difflib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmiformer.tasks import TASKS
+from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -14,6 +15,12 @@ MIM = _PACKAGE / '.mim' if (_PACKAGE / '.mim').is_dir() else _PACKAGE.parent
 
 # Folders of configs, by the names of tasks.
 FOLDERS = {task.name: task.folder for task in TASKS.values()}
+
+_FORMER_MODULES = {
+    'mmiformer.backbones.': 'mmiformer.models.backbones.',
+    'mmiformer.classifiers.': 'mmiformer.models.heads.',
+    'mmiformer.distributed.': 'mmiformer.engine.distributed.',
+}
 
 
 def config_files() -> dict[str, Path]:
@@ -61,3 +68,11 @@ def allow_own_bases() -> None:
         return original(cfg_path, filename)
 
     Config._get_cfg_path = staticmethod(get_path)
+
+
+def rename_types(cfg: Config) -> None:
+    """Replaces former module names in the types of a config, in place."""
+    for _, part in walk(list(cfg.values())):
+        for old, new in _FORMER_MODULES.items():
+            if str(part.get('type')).startswith(old):
+                part.type = new + part.type.removeprefix(old)

@@ -22,8 +22,6 @@ from mmiformer.utils.errors import UserError
 
 Model = TypeVar('Model', bound=nn.Module)
 
-_ANNOTATION_STEPS = ('LoadAnnotations', 'LoadCheckedSegMap')
-
 
 def bare_model(cfg: Config) -> BaseModel:
     """Builds the model of a config without calling ``init_weights``."""
@@ -90,7 +88,8 @@ def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
 
 def image_steps(cfg: Config) -> list[ConfigDict]:
     """The test pipeline of a config without the transforms that read annotations."""
-    return [step for step in cfg.test_dataloader.dataset.pipeline if step.type not in _ANNOTATION_STEPS]
+    steps = cfg.test_dataloader.dataset.pipeline
+    return [step for step in steps if step.type not in ('LoadAnnotations', 'LoadCheckedSegMap')]
 
 
 def read_image(cfg: Config, image: str | Path) -> np.ndarray:

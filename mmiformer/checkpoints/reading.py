@@ -3,7 +3,6 @@
 import io
 import os
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,13 +116,18 @@ def _open(path: Path) -> io.BytesIO:
 def _checkpoint(content: Any, path: Path) -> Checkpoint:
     content = content if isinstance(content, dict) else {}
     key = next((k for k in ('state_dict', 'model') if isinstance(content.get(k), dict)), None)
-    weights = tensors_of(content[key] if key else content, path)
+    # Without other values, such as modules' extra state.
+    values = (content[key] if key else content).items()
+    weights = {name: tensor.detach() for name, tensor in values if isinstance(tensor, torch.Tensor)}
     if not weights:
         raise UserError(path, 'contains no weights', 'expected a dict of tensors, or one as its state_dict')
+    for name in weights:
+        if not _is_name(name):
+            raise UserError(path, f'the key {name!a:.80} is not the name of a tensor', 'use another file')
     size = path.stat().st_size
-    nbytes = {key: tensor.numel() * tensor.element_size() for key, tensor in weights.items()}
+    nbytes = {name: tensor.numel() * tensor.element_size() for name, tensor in weights.items()}
     if sum(nbytes.values()) > 10 * size + (4 << 20):  # Tied weights count twice.
-        name = max(nbytes, key=lambda key: nbytes[key])
+        name = max(nbytes, key=lambda name: nbytes[name])
         raise UserError(
             path,
             f'{name} has the shape {tuple(weights[name].shape)}, too large for a file of {size} bytes',
@@ -139,23 +143,6 @@ def _checkpoint(content: Any, path: Path) -> Checkpoint:
     )
 
 
-def tensors_of(value: Mapping[Any, Any], file: str | Path) -> dict[str, torch.Tensor]:
-    """Takes the tensors out of a dict, detached, and leaves other values out, such as modules' extra state.
-
-    Args:
-        value: A state dict.
-        file: The file it was read from, for the message.
-
-    Raises:
-        UserError: If the name of a tensor is not printable text.
-    """
-    found = {key: tensor.detach() for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
-    for key in found:
-        if not _is_name(key):
-            raise UserError(file, f'the key {key!a:.80} is not the name of a tensor', 'use another file')
-    return found
-
-
 def _dataset_meta(meta: dict[Any, Any]) -> dict[str, Any]:
     """Valid class names and colors as mmengine, or mmcv before it, writes them."""
     inner = meta.get('dataset_meta')
@@ -169,7 +156,11 @@ def _dataset_meta(meta: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _is_color(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(part in range(256) for part in value)
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(part, int) and 0 <= part < 256 for part in value)
+    )
 
 
 def _is_name(value: Any) -> bool:

@@ -44,15 +44,13 @@ def _numpy_scalar(code: Any, data: Any) -> Any:
 
 
 _NAMES: dict[str, Any] = {
-    # Without the hooks and attributes that follow.
+    # Without the hooks that follow.
     'torch._utils._rebuild_tensor_v2': lambda *args: _utils._rebuild_tensor(*args[:4]),
     'torch._utils._rebuild_tensor_v3': lambda *a: _utils._rebuild_tensor_v3(*(*a[:4], False, {}, a[6])),
-    'torch._utils._rebuild_sparse_tensor': lambda *args: _utils._rebuild_sparse_tensor(*args),
+    'torch._utils._rebuild_sparse_tensor': _utils._rebuild_sparse_tensor,
     'torch.serialization._get_layout': torch.serialization._get_layout,
-    'torch._utils._rebuild_qtensor': lambda *args: _utils._rebuild_qtensor(*args),
-    'torch._utils._rebuild_meta_tensor_no_storage': lambda *args: torch.empty(
-        args[1], dtype=args[0], device='meta'
-    ),
+    'torch._utils._rebuild_qtensor': _utils._rebuild_qtensor,
+    'torch._utils._rebuild_meta_tensor_no_storage': _utils._rebuild_meta_tensor_no_storage,
     'torch._tensor._rebuild_from_type_v2': lambda build, kind, args, state: _call(build, args),
     'torch._utils._rebuild_parameter': lambda data, *_: data,
     'torch._utils._rebuild_parameter_with_state': lambda data, *_: data,
@@ -70,26 +68,14 @@ _IGNORED = {
     *('argparse', 'collections', 'copy_reg', 'datetime', 'decimal', 'enum', 'pathlib', 'uuid'),
     *('easydict', 'mmcls', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'numpy', 'omegaconf', 'yacs'),
     *('torch.Tensor', 'torch.device'),
-    *(
-        f'builtins.{name}'
-        for name in ('bool', 'complex', 'dict', 'float', 'frozenset', 'getattr', 'int', 'list')
-    ),
-    *('builtins.bool', 'builtins.complex', 'builtins.dict', 'builtins.float', 'builtins.frozenset'),
-    *(
-        'builtins.getattr',
-        'builtins.int',
-        'builtins.list',
-        'builtins.object',
-        'builtins.range',
-        'builtins.set',
-    ),
-    *('builtins.slice', 'builtins.str', 'builtins.tuple', 'builtins.xrange'),
+    *(f'builtins.{name}' for name in ('bool', 'complex', 'dict', 'float', 'frozenset', 'getattr', 'int')),
+    *(f'builtins.{name}' for name in ('list', 'object', 'range', 'set', 'slice', 'str', 'tuple', 'xrange')),
 }
 _NEW: dict[str, Callable[[], Any]] = {
     **{'EMPTY_LIST': list, 'EMPTY_DICT': dict, 'EMPTY_TUPLE': tuple, 'EMPTY_SET': lambda: IGNORED},
     **{'NONE': lambda: None, 'NEWTRUE': lambda: True, 'NEWFALSE': lambda: False},
 }
-_POPPED = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3, 'APPEND': 1, 'SETITEM': 2}  # Others pop up to a mark.
+_POPPED = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3, 'APPEND': 1, 'SETITEM': 2, 'NEWOBJ_EX': 3}  # Or to a mark.
 
 
 class Unpickler:
@@ -143,9 +129,6 @@ class Unpickler:
                 marks.append(len(stack))
             elif name in ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3'):
                 stack.append(tuple(pop(_POPPED.get(name))))
-            elif name == 'FROZENSET':
-                pop(None)
-                stack.append(IGNORED)
             elif name in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS'):
                 items = pop(_POPPED.get(name))
                 _fill(stack[-1], items)
@@ -155,18 +138,17 @@ class Unpickler:
                 stack.append(self.find_class(*pop(2)))
             elif name in ('REDUCE', 'NEWOBJ'):
                 stack.append(_call(*pop(2)))
-            elif name == 'NEWOBJ_EX':
-                pop(3)
+            elif name in ('NEWOBJ_EX', 'FROZENSET'):
+                pop(_POPPED.get(name))
                 stack.append(IGNORED)
             elif name == 'BUILD':  # Would set attributes.
                 stack.pop()
             elif name == 'BINPERSID':
                 stack.append(self.persistent_load(_checked_keys(stack.pop())))
-            elif name in ('PUT', 'BINPUT', 'LONG_BINPUT'):
-                if argument != len(memo):  # Picklers count up, and a list takes less memory than a dict.
+            elif name in ('MEMOIZE', 'PUT', 'BINPUT', 'LONG_BINPUT'):
+                # Picklers count up, and a list takes less memory than a dict.
+                if argument not in (None, len(memo)):
                     raise pickle.UnpicklingError(f'memo {argument}')
-                memo.append(stack[-1])
-            elif name == 'MEMOIZE':
                 memo.append(stack[-1])
             elif name in ('GET', 'BINGET', 'LONG_BINGET'):
                 stack.append(memo[argument])

@@ -23,7 +23,7 @@ FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF'
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=['LoadCheckedImage', 'LoadIntactImage'])  # The latter is its former name.
 class LoadCheckedImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with errors that name the file where pixels would be wrong.
 
@@ -76,7 +76,7 @@ class LoadCheckedImage(LoadImageFromFile):
         return results
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=['LoadCheckedSegMap', 'LoadIntactSegMap'])  # The latter is its former name.
 class LoadCheckedSegMap(BaseTransform):
     """Loads the mask of an image for mmseg, with errors that name the file.
 

@@ -26,5 +26,5 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
         if kind is CheckpointHook:
             checkpoint.type = 'AtomicCheckpointHook'
     finite = cfg.default_hooks.setdefault('finite', ConfigDict(type='CheckFiniteHook'))
-    if allow_nan:
+    if allow_nan and finite is not None:
         finite.stop = False

@@ -4,6 +4,7 @@ mmengine writes a checkpoint under its final name, and removes the older one bef
 between has no usable checkpoint.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ class AtomicBackend(LocalBackend):
 register_backend('atomic', AtomicBackend, force=True)
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(name=['AtomicCheckpointHook', 'WholeCheckpointHook'])  # The latter is its former name.
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, safe against a kill at any moment and against a full disk.
 
@@ -80,30 +81,16 @@ class AtomicCheckpointHook(CheckpointHook):
     @contextmanager
     def _removing_afterwards(self) -> Iterator[None]:
         backend: Any = self.file_backend  # type: ignore[has-type]  # mmengine is untyped.
-        self.file_backend = deferred = _DeferredRemoval(backend)
+        removals: list[tuple[Callable[[str], None], str]] = []
+        self.file_backend = deferring = copy.copy(backend)
+        deferring.remove = lambda path: removals.append((backend.remove, path))
+        deferring.rmtree = lambda path: removals.append((backend.rmtree, path))
         try:
             yield
         finally:
             self.file_backend = backend
         # A repeated validation may write the best checkpoint under the same name.
         best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
-        for remove, path in deferred.removals:
+        for remove, path in removals:
             if path not in best:
                 remove(path)
-
-
-class _DeferredRemoval:
-    """A file backend that collects what to remove."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.removals: list[tuple[Callable[[str], None], str]] = []
-
-    def remove(self, path: str) -> None:
-        self.removals.append((self._backend.remove, path))
-
-    def rmtree(self, path: str) -> None:
-        self.removals.append((self._backend.rmtree, path))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)

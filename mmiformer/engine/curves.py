@@ -33,14 +33,12 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
     losses: dict[str, list[tuple[int, float]]] = defaultdict(list)
     metrics: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for record in records:
+        training = 'loss' in record
         for key, value in record.items():
-            if 'loss' in record:
-                if 'loss' in key:
-                    losses[key].append((record['step'], value))
-            elif key in _NO_METRICS or not isinstance(value, int | float):
-                continue
-            elif value >= 0:  # COCO's metrics are -1 without such objects.
-                metrics[key].append((record['step'], value))
+            if training and 'loss' in key:
+                losses[key].append((record['step'], value))
+            elif not training and key not in _NO_METRICS and isinstance(value, int | float) and value >= 0:
+                metrics[key].append((record['step'], value))  # COCO's are -1 without such objects.
     columns = 2 if metrics else 1
     figure = Figure(figsize=(7 * columns, 4))
     axes = figure.subplots(1, columns, squeeze=False)[0]

@@ -7,7 +7,6 @@ therefore use gloo, a wrapper without a device, and BatchNorm.
 
 import ctypes
 import functools
-import logging
 import os
 import re
 import signal
@@ -23,14 +22,13 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from mmiformer.utils.configs import walk
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError, first_line
 
 # Variables that each launcher sets: number of the process among all, and among those of its machine.
 _RANK_VARIABLES = {'pytorch': ('RANK', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_LOCALID')}
 
-# Gloo's errors have no class of their own: "[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer
+# Gloo's errors are RuntimeErrors: "[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer
 # [10.0.0.2]:27013. This is typically caused by ...".
 _GLOO_ERROR = re.compile(r'gloo/\S+:\d+\] (.+?)(\. |\.?$)', re.M)
 
@@ -98,34 +96,6 @@ def lost_contact(error: RuntimeError) -> str | None:
         f'rank {os.environ.get("RANK")} of {os.environ.get("WORLD_SIZE")}: lost contact with another process '
         f'that ended or hangs ({reason}); look for the first error of any process (a killed one prints '
         'none), then start all of them again, a training with --resume.'
-    )
-
-
-def check_batch(meta: dict[str, Any], cfg: Config) -> None:
-    """Warns if a checkpoint to resume was trained with another batch over all processes.
-
-    Args:
-        meta: The checkpoint's ``meta``; nothing is checked without its ``processes`` and ``batch_size``.
-        cfg: The config of the run.
-
-    Raises:
-        UserError: If the learning rate schedule counts the iterations of the checkpoint's epochs.
-    """
-    processes = get_world_size()
-    batch = processes * cfg.get('train_dataloader', {}).get('batch_size', 0)
-    before = meta.get('processes', 0) * meta.get('batch_size', 0)
-    if before == batch or 0 in (before, batch):
-        return
-    problem = f'the checkpoint was trained with a batch of {before} over all processes, this run has {batch}'
-    remedy = f'set train_dataloader.batch_size times the number of processes ({processes}) to {before}'
-    schedule = [part for _, part in walk(cfg.get('param_scheduler') or [])]
-    if 'max_epochs' in cfg.train_cfg and any(part.get('convert_to_iter_based') for part in schedule):
-        raise UserError('--resume', f'{problem}, so its schedule would not end with the last epoch', remedy)
-    print_log(
-        f'--resume: {problem}; the learning rate remains that of the checkpoint; {remedy} to continue as '
-        'before.',
-        logger='current',
-        level=logging.WARNING,
     )
 
 

@@ -17,7 +17,7 @@ from mmiformer.engine.seeding import seed_step
 from mmiformer.utils.errors import UserError
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(name=['CheckFiniteHook', 'FiniteHook'])  # The latter is its former name.
 class CheckFiniteHook(Hook):
     """Checks the losses of each step before the backward pass, and the gradients before the optimiser step.
 
@@ -39,7 +39,7 @@ class CheckFiniteHook(Hook):
     def __init__(self, stop: bool = True) -> None:
         self.stop = stop
         self._warned = False
-        self._batch: tuple[Any, dict[str, Any]] | None = None  # Arguments of the model's forward pass.
+        self._images = ''  # Of the current batch, as the end of a message.
 
     def before_train(self, runner: Runner) -> None:
         """Adds the checks to the model and its optimisers."""
@@ -57,21 +57,20 @@ class CheckFiniteHook(Hook):
         for handle in self._handles:
             handle.remove()
 
-    def after_train_iter(self, *_: Any, **__: Any) -> None:
-        """Releases the batch."""
-        self._batch = None
-
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Checks all tensors of a checkpoint."""
-        if not all_finite(checkpoint):
+        if not _all_finite(checkpoint):
             weights = checkpoint['state_dict']
-            bad = [name for name, value in weights.items() if not all_finite(value)]
+            bad = [name for name, value in weights.items() if not _all_finite(value)]
             self._report(f'{bad[0] if bad else "the state of the optimiser"} in the checkpoint is not finite')
 
     def _check_losses(self, model: nn.Module, args: Any, kwargs: dict[str, Any], losses: Any) -> None:
         if kwargs.get('mode') != 'loss' or self._warned:
             return
-        self._batch = args, kwargs
+        samples = kwargs.get('data_samples')
+        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
+        images = [str(path) for path in paths if path]
+        self._images = f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
         with torch.no_grad():
             parts = {
                 name: sum(part.float().mean() for part in (value if isinstance(value, list) else [value]))
@@ -80,40 +79,34 @@ class CheckFiniteHook(Hook):
             }
             total = sum(parts.values(), torch.zeros(()))
             all_reduce(total)
-        if not all_finite(total):
+        if not _all_finite(total):
             self._warned = True
-            bad = [f'{name} is {float(part)}' for name, part in parts.items() if not all_finite(part)]
+            bad = [f'{name} is {float(part)}' for name, part in parts.items() if not _all_finite(part)]
             problem = ', '.join(bad) or 'a loss of another process is not finite'
-            self._report(f'{problem}{self._origin(args, kwargs)}{self._images()}')
+            self._report(f'{problem}{self._origin(args, kwargs)}{self._images}')
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
         if self._warned or nn.utils.get_total_norm([p.grad for p in parameters]).isfinite():
             return
-        bad = [name for name, p in self._model.named_parameters() if not all_finite(p.grad)]
+        bad = [name for name, p in self._model.named_parameters() if not _all_finite(p.grad)]
         if bad:  # Otherwise the norm alone overflows.
             self._warned = True
-            images = self._images()
-            self._report(f'gradients of {len(bad)} parameters are not finite, last in {bad[-1]}{images}')
+            problem = f'gradients of {len(bad)} parameters are not finite, last in {bad[-1]}'
+            self._report(problem + self._images)
 
     def _origin(self, args: Any, kwargs: dict[str, Any]) -> str:
         seed_step(self._runner)
         # All processes do this, since modules such as SyncBN exchange values.
-        module = first_nonfinite_module(self._model, args, kwargs)
-        if not all_finite((args, kwargs)):
+        module = _first_nonfinite_module(self._model, args, kwargs)
+        if not _all_finite((args, kwargs)):
             return ', because the batch itself is not finite'
         if module is None:
             return ', but every module was finite when the step was repeated'
         name = next(name for name, other in self._model.named_modules() if other is module)
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        bad = next((f', whose {key} is not finite' for key, tensor in own if not all_finite(tensor)), '')
+        bad = next((f', whose {key} is not finite' for key, tensor in own if not _all_finite(tensor)), '')
         return f', first in {name or "the model"} ({type(module).__name__}){bad}'
-
-    def _images(self) -> str:
-        samples = self._batch[1].get('data_samples') if self._batch else None
-        paths = [s.get('img_path') for s in samples if hasattr(s, 'get')] if isinstance(samples, list) else []
-        images = [str(path) for path in paths if path]
-        return f' (images {", ".join(images[:4])}{" ..." if images[4:] else ""})' if images else ''
 
     def _report(self, problem: str) -> None:
         runner = self._runner
@@ -127,30 +120,21 @@ class CheckFiniteHook(Hook):
         runner.logger.warning(f'step {runner.iter + 1}: {problem}; training continues (--allow-nan).')
 
 
-def first_nonfinite_module(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> nn.Module | None:
-    """Repeats a forward pass to find the first module with finite inputs and an output that is not.
-
-    Args:
-        model: Any model; its parameters and buffers do not change.
-        args: Positional arguments of the forward pass.
-        kwargs: Keyword arguments of the forward pass.
-
-    Returns:
-        The module, the innermost one where modules are nested, or None if all outputs are finite.
-    """
+def _first_nonfinite_module(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> nn.Module | None:
+    """Repeats a forward pass to find the innermost module with finite inputs and an output that is not."""
     finite_inputs: list[bool] = []  # Of the modules that are running.
     found: list[nn.Module] = []
 
     def enter(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        finite_inputs.append(all_finite((args, kwargs)))
+        finite_inputs.append(_all_finite((args, kwargs)))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if finite_inputs.pop() and not all_finite(output):
+        if finite_inputs.pop() and not _all_finite(output):
             found.append(module)
 
     handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BatchNorm changes them.
     try:
         with torch.no_grad():
             torch.func.functional_call(model, buffers, args, kwargs)
@@ -160,12 +144,8 @@ def first_nonfinite_module(model: nn.Module, args: Any, kwargs: dict[str, Any]) 
     return found[0] if found else None
 
 
-def all_finite(value: Any) -> bool:
-    """Whether the tensors in a value hold no NaN and no infinity.
-
-    Args:
-        value: A tensor, a data sample, or nested lists, tuples and dicts of them; anything else is finite.
-    """
+def _all_finite(value: Any) -> bool:
+    """Whether the tensors in a batch, a list of losses or a checkpoint hold no NaN and no infinity."""
     # The sum takes a tenth of the time; of large numbers it may overflow.
     return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in _tensors_in(value))
 

@@ -35,30 +35,20 @@ class DrawPredictionsHook(Hook):
         """Draws, and logs the path; an error is logged and does not stop the training."""
         try:
             with replacing(self.out) as part:
-                draw_predictions(runner.model, runner.val_dataloader.dataset, runner.cfg, part)
+                _draw(runner.model, runner.val_dataloader.dataset, runner.cfg, part)
         except Exception as error:
             runner.logger.warning(f'{self.out}: no predictions drawn ({first_line(error)}).')
         else:
             runner.logger.info(f'Predictions are drawn in {self.out}')
 
 
-def draw_predictions(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path) -> None:
-    """Draws ground truth and predictions of up to eight images of a data set.
-
-    Args:
-        model: The trained model; its mode is restored.
-        dataset: Data set with a test pipeline that loads annotations.
-        cfg: The config.
-        out: Picture to write.
-    """
+def _draw(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path) -> None:
+    """Draws up to eight images of a data set whose pipeline loads annotations; the model is in eval mode."""
     painter = task_of(cfg).painter(cfg, dataset.metainfo)
-    training = model.training
-    model.eval()
     count = min(8, len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).astype(int)  # Neighbours may be frames of one video.
     with torch.no_grad():
         samples = [model.test_step(pseudo_collate([dataset[index]]))[0] for index in indices.tolist()]
-    model.train(training)
     rows, legend = -(-count // painter.columns), painter.legend(samples)
     height = 2.6 * rows + 0.8
     figure = Figure(figsize=(12, height))

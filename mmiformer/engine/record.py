@@ -1,5 +1,6 @@
 """What a run was, to reproduce it later."""
 
+import functools
 import json
 import shlex
 import subprocess
@@ -49,15 +50,10 @@ class RecordHook(Hook):
 
 def _commit() -> str | None:
     """Commit of mmiformer's checkout, with ``-dirty`` if it has changes; None without a checkout."""
+    folder = Path(mmiformer.__file__).parent
+    run = functools.partial(subprocess.check_output, cwd=folder, text=True, stderr=subprocess.DEVNULL)
     try:
-        _git('ls-files', '--error-unmatch', '__init__.py')  # An environment may lie in another checkout.
-        return _git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*')
+        run(['git', 'ls-files', '--error-unmatch', '__init__.py'])  # Fails in an environment in a checkout.
+        return run(['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    folder = Path(mmiformer.__file__).parent
-    return subprocess.check_output(
-        ['git', *arguments], cwd=folder, text=True, stderr=subprocess.DEVNULL
-    ).strip()

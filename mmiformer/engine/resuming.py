@@ -15,6 +15,9 @@ from mmiformer.utils.errors import UserError
 
 _NAME = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 _BEST_NAME = re.compile(r'best_[\w.-]+\.pth')
+_MAX_PARTS = (
+    1 << 20
+)  # Of a checkpoint's state of the training; a thousand parameters have about ten thousand.
 _COUNTS = ('epoch', 'iter', 'seed', 'processes', 'batch_size')  # Of a checkpoint's meta.
 
 
@@ -50,11 +53,11 @@ def resume(cfg: Config, file: str) -> None:
         file: Path of the checkpoint, or ``'auto'`` for the latest intact one.
 
     Raises:
-        UserError: If the checkpoint cannot be read, or holds weights only.
+        UserError: If the checkpoint, or with ``'auto'`` all of them, cannot be read or holds weights only.
     """
     work_dir = Path(cfg.work_dir)
     if file == 'auto':
-        found = [latest_intact(work_dir) if is_main_process() else None]
+        found = [_latest_intact(work_dir) if is_main_process() else None]
         broadcast_object_list(found)  # A machine without the work dir must not start from the beginning.
         if found[0] is None:
             if is_main_process():
@@ -86,23 +89,14 @@ def last_checkpoint(work_dir: Path) -> Path | None:
 def checkpoints_in(work_dir: Path) -> list[Path]:
     """Returns the checkpoints in a work dir, the latest first; the folder need not exist."""
     # By number, because copying a folder may change the times.
-    found = [
-        (int(match[1]), file) for file in work_dir.glob('*.pth') if (match := _NAME.fullmatch(file.name))
-    ]
-    files = [file for _, file in sorted(found, reverse=True)]
+    matches = ((_NAME.fullmatch(file.name), file) for file in work_dir.glob('*.pth'))
+    files = [file for _, file in sorted(((int(m[1]), file) for m, file in matches if m), reverse=True)]
     last = last_checkpoint(work_dir)
     return list(dict.fromkeys([last, *files] if last else files))
 
 
-def latest_intact(work_dir: Path) -> tuple[str, int | None] | None:
-    """Returns path and seed of the latest checkpoint that can be read, or None if there are no checkpoints.
-
-    Args:
-        work_dir: Folder of the run; it need not exist.
-
-    Raises:
-        UserError: If there are checkpoints, but none of them can be read.
-    """
+def _latest_intact(work_dir: Path) -> tuple[str, int | None] | None:
+    """Returns path and seed of the latest checkpoint that can be read; None if there are no checkpoints."""
     first_error: UserError | None = None
     for path in map(str, checkpoints_in(work_dir)):
         try:
@@ -131,7 +125,8 @@ def training_state(checkpoint: Checkpoint, file: str, work_dir: Path) -> dict[st
         file has them.
 
     Raises:
-        UserError: If the file holds weights only, or its ``meta`` has no epoch and iteration.
+        UserError: If the file holds weights only, its ``meta`` has no epoch and iteration, or its state takes
+            too long to copy.
     """
     state = checkpoint.training
     meta, hub = state.get('meta'), state.get('message_hub')
@@ -143,14 +138,30 @@ def training_state(checkpoint: Checkpoint, file: str, work_dir: Path) -> dict[st
     if not counts.keys() >= {'epoch', 'iter'}:
         raise UserError(file, 'meta has no epoch and iter', 'use a checkpoint of a training')
     info: dict[str, Any] = {}
-    for key, value in dict(hub.get('runtime_info', {})).items():
+    given = hub.get('runtime_info')
+    for key, value in given.items() if isinstance(given, dict) else ():
         if str(key).startswith('best_score') and isinstance(value, int | float):
             info[key] = value
-        elif str(key).startswith('best_ckpt') and _BEST_NAME.fullmatch(name := Path(str(value)).name):
-            info[key] = str(work_dir / name)
-        elif key == 'keep_ckpt_ids' and all(type(step) is int for step in value):  # For names of files.
-            info[key] = value
-    return state | dict(
+        elif str(key).startswith('best_ckpt') and isinstance(value, str):
+            if _BEST_NAME.fullmatch(name := Path(value).name):
+                info[key] = str(work_dir / name)
+        elif key == 'keep_ckpt_ids' and isinstance(value, list) and all(type(step) is int for step in value):
+            info[key] = value  # mmengine makes names of files to remove of them.
+    taken = state | dict(
         meta=dict(counts, dataset_meta=checkpoint.dataset_meta),
         message_hub=dict(log_scalars={}, runtime_info=info, resumed_keys=dict.fromkeys(info, True)),
     )
+    if not _has_few_parts(taken):
+        raise UserError(file, 'its state of the training has too many parts', 'use another checkpoint')
+    return taken
+
+
+def _has_few_parts(value: Any) -> bool:
+    """Whether torch can copy a value, in which a list may contain another twice, and so on."""
+    parts = [value]
+    for _ in range(_MAX_PARTS):
+        if not 0 < len(parts) < _MAX_PARTS:
+            break
+        part = parts.pop()
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
+    return not parts

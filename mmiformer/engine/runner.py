@@ -7,8 +7,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 
 from mmiformer.checkpoints import load_weights
-from mmiformer.engine.distributed import check_batch
 from mmiformer.engine.resuming import training_state
+from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError, first_line
 
 
@@ -29,23 +29,19 @@ class Runner(MMEngineRunner):
             super().resume(filename, **kwargs)
         except UserError:
             raise
-        except (KeyError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
                 filename,
                 f'does not fit this run ({first_line(error)})',
                 'resume it with the config in its work dir',
             ) from error
 
-    def load_checkpoint(
-        self, filename: str, map_location: Any = 'cpu', strict: bool = False, revise_keys: Any = ()
-    ) -> dict[str, Any]:
-        """Loads weights into the model; ``map_location`` and ``revise_keys`` are ignored.
+    def load_checkpoint(self, filename: str, *_: Any, strict: bool = False, **__: Any) -> dict[str, Any]:
+        """Loads weights into the model.
 
         Args:
-            filename: Path or https address.
-            map_location: Ignored: weights are read to the CPU.
+            filename: Path or https address; other arguments of mmengine's method have no effect.
             strict: Whether the weights must be those of the model; they must in any case to resume.
-            revise_keys: Ignored: :func:`~mmiformer.checkpoints.load_weights` translates names.
 
         Returns:
             The weights and, to resume, the state of the training.
@@ -60,7 +56,7 @@ class Runner(MMEngineRunner):
         if self._resume:
             checkpoint |= training_state(file, filename, Path(self.work_dir))
             meta = checkpoint['meta']
-            check_batch(meta, self.cfg)
+            _check_batch(self, meta)
             # mmengine warns of any difference, also in what is not read from the file.
             metainfo = getattr(self.train_dataloader.dataset, 'metainfo', {})
             if meta['dataset_meta'].get('classes') == metainfo.get('classes'):
@@ -69,3 +65,20 @@ class Runner(MMEngineRunner):
         model.load_state_dict(checkpoint['state_dict'])  # EMAHook exchanges the weights.
         self.logger.info(f'Loaded checkpoint from {filename}')
         return checkpoint
+
+
+def _check_batch(runner: MMEngineRunner, meta: dict[str, Any]) -> None:
+    """Warns if a run resumes with another batch; an error if its schedule counts the iterations of epochs."""
+    cfg, processes = runner.cfg, runner.world_size
+    batch = processes * cfg.get('train_dataloader', {}).get('batch_size', 0)
+    before = meta.get('processes', 0) * meta.get('batch_size', 0)
+    if before == batch or 0 in (before, batch):
+        return
+    problem = f'the checkpoint was trained with a batch of {before} over all processes, this run has {batch}'
+    remedy = f'set train_dataloader.batch_size times the number of processes ({processes}) to {before}'
+    schedule = [part for _, part in walk(cfg.get('param_scheduler') or [])]
+    if 'max_epochs' in cfg.train_cfg and any(part.get('convert_to_iter_based') for part in schedule):
+        raise UserError('--resume', f'{problem}, so its schedule would not end with the last epoch', remedy)
+    runner.logger.warning(
+        f'--resume: {problem} and the learning rate of the checkpoint; {remedy} to keep that batch.'
+    )

@@ -1,7 +1,7 @@
 """Random numbers that depend on the seed and the step alone, so that a resumed run repeats them exactly.
 
 mmengine seeds the generators once and does not save their states. Here each training sample and each step has
-a seed of its own, whichever worker loads the sample.
+its own seed, whichever worker loads the sample.
 """
 
 import itertools
@@ -50,8 +50,8 @@ class SeededIndex(int):
 
     seed: int
 
-    def __new__(cls, index: int, seed: int) -> 'SeededIndex':
-        """Makes an index with a seed."""
+    def __new__(cls, index: int, seed: int = 0) -> 'SeededIndex':
+        """Makes an index with a seed; unpickling passes the index alone, and sets the seed afterwards."""
         seeded = super().__new__(cls, index)
         seeded.seed = seed
         return seeded
@@ -61,9 +61,6 @@ class SeededIndex(int):
 
     def __mod__(self, other: int) -> 'SeededIndex':
         return SeededIndex(int(self) % other, self.seed)
-
-    def __reduce__(self) -> tuple[type, tuple[int, int]]:
-        return SeededIndex, (int(self), self.seed)
 
 
 @DATA_SAMPLERS.register_module()

@@ -73,9 +73,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise UserError(
-            folder, 'another run is using it', 'wait until it ends, or name another --work-dir'
-        ) from error
+        raise UserError(folder, 'another run is using it', 'wait, or name another --work-dir') from error
     except NotImplementedError:  # The file system has no locks.
         pass
     try:

@@ -1,3 +1,4 @@
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmiformer.apis.cli import check_packages, load_config, run
+from mmiformer.apis.cli import _check_packages, load_config, prepare, run
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
 
@@ -20,17 +21,25 @@ from mmiformer.utils.files import atomic_write
 )
 def test_a_missing_package_is_named(root, monkeypatch, missing, config, said):
     cfg = load_config(str(root / f'configs/{config}.py'))
-    check_packages(cfg)
+    _check_packages(cfg)
     timm_features = 'mmiformer.models.backbones.timm_features'
     for name in [n for n in sys.modules if n.startswith((timm_features, missing))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # Makes the import fail.
     with pytest.raises(UserError, match=f'model.backbone.type: {said}'):
-        check_packages(cfg)
+        _check_packages(cfg)
 
 
 def test_types_without_a_module_are_not_imported(root):
-    check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
+    _check_packages(Config(dict(model=dict(type='MaskRCNN', backbone=dict(type='IFormer')))))
+
+
+def test_a_part_of_a_config_is_an_error(root, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    file = root / 'configs/_base_/default_runtime.py'
+    args = argparse.Namespace(config=file, cfg_options={}, demo=False, launcher='none', local_rank=0)
+    with pytest.raises(UserError, match=r'default_runtime\.py: has no model; name a complete config'):
+        prepare(args, ('train', 'val'))
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')

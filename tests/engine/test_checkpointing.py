@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import BaseDataElement
 
-from mmiformer.engine.resuming import latest_intact
+from mmiformer.engine.resuming import _latest_intact
 from mmiformer.engine.runner import Runner
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
@@ -89,7 +89,7 @@ def runner(
         default_hooks=dict(checkpoint=hook),
         custom_hooks=[Steps(stop_before, stop_after)],
         resume=resume,
-        load_from=latest_intact(Path('run'))[0] if resume else None,
+        load_from=_latest_intact(Path('run'))[0] if resume else None,
         randomness=dict(seed=0),
         experiment_name=f'{Path.cwd().name}_{resume}',
     )
@@ -107,7 +107,7 @@ def names() -> list[str]:
 
 
 def latest() -> str | None:
-    found = latest_intact(Path('run'))
+    found = _latest_intact(Path('run'))
     return found and Path(found[0]).name
 
 
@@ -172,7 +172,7 @@ def test_a_repeated_validation_keeps_the_best_checkpoint_of_the_same_name(monkey
     assert names() == ['best_score_iter_2.pth', 'iter_4.pth']
 
 
-def test_resume_uses_the_latest_intact_checkpoint():
+def test_resume_uses_the__latest_intact_checkpoint():
     assert latest() is None
     runner(max_keep_ckpts=3).train()
     assert latest() == 'iter_4.pth'
@@ -243,6 +243,14 @@ def test_a_config_text_in_a_checkpoint_is_not_executed():
     assert resumed.iter == 4 and not Path('mark').exists()
 
 
+def doubled() -> list:
+    """A list that holds another twice, and so on: 2 ** 100 numbers in a small file."""
+    value: list = [1]
+    for _ in range(100):
+        value = [value, value]
+    return value
+
+
 EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     'no epoch': (lambda checkpoint: checkpoint['meta'].pop('epoch'), 'meta has no epoch and iter'),
     'a step that is a text': (
@@ -260,6 +268,11 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
         lambda checkpoint: checkpoint['optimizer']['param_groups'][0].update(params=[1, 2]),
         'does not fit this run',
     ),
+    'a state that is a text': (lambda checkpoint: checkpoint.update(optimizer='x'), 'does not fit this run'),
+    'lists within lists': (
+        lambda checkpoint: checkpoint['optimizer']['state'].update({0: {'x': doubled()}}),
+        'too many parts',
+    ),
     'another model': (
         lambda checkpoint: checkpoint['state_dict'].update(other=torch.ones(1)),
         'does not fit the Line',
@@ -276,6 +289,25 @@ def test_an_edited_checkpoint_is_a_user_error(name):
     with pytest.raises(UserError, match=f'iter_2.pth.*{words}'):
         resumed = runner(resume=True, **BEST)
         resumed.train()
+
+
+@pytest.mark.parametrize(
+    'info',
+    [
+        None,
+        [doubled()],
+        dict(best_ckpt=doubled(), best_score=doubled(), keep_ckpt_ids=doubled()),
+        dict(best_ckpt=1, best_score='1', keep_ckpt_ids=1),
+    ],
+    ids=lambda info: type(info).__name__,
+)
+def test_values_of_another_type_are_ignored(info):
+    with pytest.raises(Stopped):
+        runner(stop_after=2, **BEST).train()
+    edit(lambda checkpoint: checkpoint['message_hub'].update(runtime_info=info))
+    resumed = runner(resume=True, **BEST)
+    resumed.train()
+    assert resumed.iter == 4
 
 
 def test_paths_in_place_of_numbers_are_ignored():

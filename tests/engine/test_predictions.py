@@ -14,7 +14,7 @@ def runner():
 
 def test_each_evaluation_replaces_the_picture(runner, tmp_path, monkeypatch, caplog):
     drawn = iter(('first', 'second'))
-    monkeypatch.setattr(predictions, 'draw_predictions', lambda *args: args[-1].write_text(next(drawn)))
+    monkeypatch.setattr(predictions, '_draw', lambda *args: args[-1].write_text(next(drawn)))
     picture = tmp_path / 'predictions.png'
     hook = predictions.DrawPredictionsHook(picture)
     with caplog.at_level(logging.INFO, 'run'):
@@ -28,6 +28,6 @@ def test_an_error_in_drawing_does_not_stop_the_run(runner, tmp_path, monkeypatch
     def fail(*args):
         raise OSError('no space left')
 
-    monkeypatch.setattr(predictions, 'draw_predictions', fail)
+    monkeypatch.setattr(predictions, '_draw', fail)
     predictions.DrawPredictionsHook(tmp_path / 'predictions.png').after_val_epoch(runner)
     assert 'no predictions drawn (no space left)' in caplog.text

@@ -26,6 +26,7 @@ def test_settings_of_a_config_are_kept():
     assert prepared(default_hooks=None).default_hooks.finite == dict(type='CheckFiniteHook')
     assert prepared(default_hooks=dict(checkpoint=None)).default_hooks.checkpoint is None
     assert prepared(allow_nan=True).default_hooks.finite.stop is False
+    assert prepared(allow_nan=True, default_hooks=dict(finite=None)).default_hooks.finite is None
     cfg = prepared(allow_nan=True)
     prepare_training(cfg)
     assert cfg.default_hooks.finite.stop is False, 'as in the config.py of such a run'

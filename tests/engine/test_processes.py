@@ -2,12 +2,14 @@
 
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
 from mmiformer.engine import distributed
+from mmiformer.engine.runner import _check_batch
 from mmiformer.utils.errors import UserError
 
 
@@ -67,20 +69,17 @@ OF_ITERATIONS, OF_EPOCHS = dict(begin=0, convert_to_iter_based=True), dict(begin
         (dict(processes=8, batch_size=4), BY_EPOCH, OF_ITERATIONS, UserError),
     ],
 )
-def test_resuming_with_another_batch_warns_or_is_an_error(meta, schedule, steps, expected, monkeypatch):
-    lines = []
-    monkeypatch.setattr(distributed, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(distributed, 'print_log', lambda line, logger, level: lines.append((line, level)))
+def test_resuming_with_another_batch_warns_or_is_an_error(meta, schedule, steps, expected, caplog):
     cfg = Config(dict(train_dataloader=dict(batch_size=4), train_cfg=schedule))
     cfg.param_scheduler = [ConfigDict(by_epoch=False), ConfigDict(steps)]
+    run = SimpleNamespace(cfg=cfg, world_size=2, logger=logging.getLogger('run'))
     if expected is UserError:
         with pytest.raises(UserError, match='would not end with the last epoch; .* to 32'):
-            distributed.check_batch(meta, cfg)
+            _check_batch(run, meta)
         return
-    distributed.check_batch(meta, cfg)
+    _check_batch(run, meta)
     if expected is None:
-        assert not lines
+        assert not caplog.records
     else:
-        (line, level), *_ = lines
-        assert level == logging.WARNING and len(lines) == 1
-        assert re.search(expected, line)
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING and re.search(expected, record.getMessage())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmiformer.engine.resuming import checkpoints_in, file_to_resume, last_checkpoint, latest_intact, resume
+from mmiformer.engine.resuming import _latest_intact, checkpoints_in, file_to_resume, last_checkpoint, resume
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import lock_folder
 
@@ -75,16 +75,16 @@ def test_the_latest_checkpoint_of_a_copied_folder_is_found():
     mark = Path('run/last_checkpoint')
     mark.write_text(str(Path('elsewhere/epoch_10.pth').absolute()))
     assert last_checkpoint(Path('run')) == Path('run/epoch_10.pth'), 'of this run, not of the original'
-    assert latest_intact(Path('run')) == ('run/epoch_10.pth', 7)
+    assert _latest_intact(Path('run')) == ('run/epoch_10.pth', 7)
     Path('run/epoch_10.pth').unlink()
     assert last_checkpoint(Path('run')) == Path('elsewhere/epoch_10.pth').absolute()
     for text in (b'\xff\xfe', b'x' * 300, b'a\0b', b''):
         mark.write_bytes(text)
         assert last_checkpoint(Path('run')) is None
-        assert latest_intact(Path('run')) == ('run/epoch_11.pth', 7)
+        assert _latest_intact(Path('run')) == ('run/epoch_11.pth', 7)
     mark.unlink()
     mark.mkdir()
-    assert latest_intact(Path('run')) == ('run/epoch_11.pth', 7)
+    assert _latest_intact(Path('run')) == ('run/epoch_11.pth', 7)
 
 
 def test_a_resumed_run_keeps_its_seed(capsys):
