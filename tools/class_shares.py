@@ -4,21 +4,14 @@ import argparse
 
 from mmengine.config import DictAction
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Check every mask of a segmentation data set and count its pixels: the share of each '
-        'class, weights that balance them, and the mIoU of predicting the most frequent class everywhere.'
-    )
-    parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description='Check every mask of a segmentation data set and count its pixels: the share of each '
+    'class, weights that balance them, and the mIoU of predicting the most frequent class everywhere.'
+)
+parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
+parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
+parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
@@ -33,7 +26,6 @@ from mmiformer.utils.errors import UserError
 
 def main() -> None:
     """Reads the files, and prints a table and the weights."""
-    args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
     if task_of(cfg, args.config).name != 'seg':
         raise UserError(args.config, 'is not a segmentation config', 'name one')

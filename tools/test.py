@@ -4,25 +4,16 @@ import argparse
 
 from runner_arguments import add_runner_arguments
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Evaluate a checkpoint, ours or the authors', on a data set."
-    )
-    add_runner_arguments(parser)
-    parser.add_argument('checkpoint', help='path or https address of the weights')
-    parser.add_argument(
-        '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
-    )
-    parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
-    parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images only')
-    parser.add_argument('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(description="Evaluate a checkpoint, ours or the authors', on a data set.")
+add_runner_arguments(parser)
+parser.add_argument('checkpoint', help='path or https address of the weights')
+parser.add_argument(
+    '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
+)
+parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
+parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images only')
+parser.add_argument('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import json
 import time
@@ -46,7 +37,6 @@ from mmiformer.utils.machine import MODULES, describe_machine
 
 def main() -> None:
     """Loads the checkpoint and evaluates it."""
-    args = parse_args()
     cfg = cli.prepare(args, splits=('test',))
     if args.limit is not None:
         limit_images(cfg, args.limit)

@@ -2,21 +2,14 @@
 
 import argparse
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch')
-    parser.add_argument('--rounds', type=int, default=7, help='interleaved rounds')
-    parser.add_argument('--whole', action='store_true', help='time Mask R-CNN with iFormer-M instead')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU.",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+)
+parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch')
+parser.add_argument('--rounds', type=int, default=7, help='interleaved rounds')
+parser.add_argument('--whole', action='store_true', help='time Mask R-CNN with iFormer-M instead')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import copy
 from collections.abc import Iterator
@@ -45,7 +38,6 @@ Case = tuple[str, Call, Call]  # Name, with compiled operators, with ours.
 
 def main() -> None:
     """Prints the medians of each case."""
-    args = parse_args()
     if extension():
         raise UserError('mmcv', 'has no compiled operators to compare with', 'see docs/install.md')
     torch.set_num_threads(args.threads)
