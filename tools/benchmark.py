@@ -59,7 +59,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.benchmark import timing
 from mmiformer.benchmark.cost import count_macs
@@ -120,7 +119,7 @@ def main() -> None:
         times = timing.time_rounds(calls, args.rounds, args.seconds, partial(progress, description='Timing'))
         modules = {m for e in entries for m in getattr(RUNTIMES.get(e.variant.runtime), 'modules', ())}
         libraries = sorted(modules | {type(part).__module__ for e in entries for part in e.network.modules()})
-        # Compilation takes memory of its own.
+        # Compilation itself takes memory.
         measured = [e for e in entries if e.variant.runtime != 'torch-compile' and not args.no_memory]
         peaks = {
             e.variant: timing.peak_memory(e.call, args.threads, libraries)

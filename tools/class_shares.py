@@ -17,7 +17,6 @@ import numpy as np
 from mmengine.dataset import ConcatDataset
 from rich.progress import track
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.datasets.checks import build_datasets, check_files
 from mmiformer.tasks import task_of

@@ -12,7 +12,6 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-import mmiformer  # noqa: F401  Before mmdet, since it makes torchvision importable with a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.checkpoints import read, translate
 from mmiformer.models.backbones import FAMILIES

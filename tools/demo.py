@@ -17,7 +17,6 @@ args = parser.parse_args()  # --help answers before the imports below, which tak
 
 from pathlib import Path
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model, optimize_for_inference, predict, read_image
 from mmiformer.tasks import task_of

@@ -30,7 +30,6 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks

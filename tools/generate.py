@@ -10,7 +10,6 @@ args = parser.parse_args()  # --help answers before the imports below, which tak
 
 from pathlib import Path
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.zoo.generating import generate

@@ -23,7 +23,6 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.checkpoints import load_weights

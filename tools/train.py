@@ -29,7 +29,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process, sync_random_seed
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
 from mmiformer.engine.curves import plot_curves
