@@ -6,20 +6,17 @@ parser = argparse.ArgumentParser(
     description='Check before training that a data set is complete, readable and laid out as the configs '
     'expect. Exits with 1 if it is not usable.'
 )
-parser.add_argument('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
-parser.add_argument(
+add = parser.add_argument
+add('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
+add(
     'path',
     nargs='?',
     metavar='PATH',
     help='its folder. Defaults to that of the configs: data/coco, data/ade/ADEChallengeData2016 or '
     'data/imagenet, with $MMIFORMER_DATA instead of data if it is set',
 )
-parser.add_argument(
-    '--split',
-    choices=['train', 'val'],
-    help='check this split only. Defaults to both',
-)
-parser.add_argument('--decode', action='store_true', help='decode images, not just read header and end')
+add('--split', choices=['train', 'val'], help='check this split only. Defaults to both')
+add('--decode', action='store_true', help='decode images, not just read header and end')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import sys

@@ -6,13 +6,12 @@ from runner_arguments import add_runner_arguments
 
 parser = argparse.ArgumentParser(description="Evaluate a checkpoint, ours or the authors', on a data set.")
 add_runner_arguments(parser)
-parser.add_argument('checkpoint', help='path or https address of the weights')
-parser.add_argument(
-    '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
-)
-parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
-parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images only')
-parser.add_argument('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
+add = parser.add_argument
+add('checkpoint', help='path or https address of the weights')
+add('--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline")
+add('--compile', action='store_true', help='compile the backbone with torch.compile')
+add('--limit', type=int, metavar='N', help='evaluate on the first N images only')
+add('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import json

@@ -6,19 +6,16 @@ from runner_arguments import add_runner_arguments
 
 parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
 add_runner_arguments(parser)
-parser.add_argument(
+add = parser.add_argument
+add(
     '--resume',
     nargs='?',
     const='auto',
     help='continue from a checkpoint; without a name, from the latest one in the work dir',
 )
-parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
-parser.add_argument(
-    '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
-)
-parser.add_argument(
-    '--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite'
-)
+add('--amp', action='store_true', help='mixed precision (needs a GPU)')
+add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
+add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import copy

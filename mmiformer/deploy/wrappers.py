@@ -45,9 +45,10 @@ class Features(ExportWrapper):
 
     def __init__(self, model: Any, folded: bool = True) -> None:
         super().__init__(model, folded)
-        with torch.no_grad():
-            count = len(self.model(torch.zeros(1, 3, 64, 64)))
-        indices = getattr(model, 'out_indices', range(count))  # Other backbones may lack them.
+        indices = getattr(model, 'out_indices', None)
+        if indices is None:
+            with torch.no_grad():
+                indices = range(len(self.model(torch.zeros(1, 3, 64, 64))))
         self.outputs = tuple(f'stage{index + 1}' for index in indices)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -134,12 +135,12 @@ class FromPixels(nn.Module):
         return self.wrapper(self.normalise(pixels.permute(0, 2, 3, 1) if self.planar else pixels))
 
 
-def build_export_wrapper(model: Any, what: str = 'backbone', folded: bool = True) -> ExportWrapper:
+def build_export_wrapper(model: Any, what: str, folded: bool = True) -> ExportWrapper:
     """Builds the export wrapper of a model.
 
     Args:
         model: The model of a config.
-        what: ``'backbone'`` for the feature maps, ``'model'`` for the result of the whole model.
+        what: ``'backbone'`` for the feature maps, ``'model'`` for the predictions.
         folded: See :class:`ExportWrapper`. Defaults to True.
 
     Raises:

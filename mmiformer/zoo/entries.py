@@ -7,7 +7,6 @@ from functools import cache
 from mmiformer.apis.configs import FOLDERS, config_files
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.models.backbones import FAMILIES
-from mmiformer.tasks import METRICS
 from mmiformer.zoo.peers import PEERS
 from mmiformer.zoo.published import DOWNSTREAM, DOWNSTREAM_SOURCE, published
 
@@ -41,7 +40,7 @@ class Entry:
         distilled: Whether a classifier is trained with a teacher.
         published: Published accuracies in percent, by metric.
         source: Source of these figures; None without any.
-        weights: The released file of the whole model, if there is one.
+        weights: The released file of the model, if there is one.
     """
 
     name: str
@@ -90,8 +89,7 @@ def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
         if row and row.value:
             figures, source = dict(top1=row.value), row.source
     elif framework in DOWNSTREAM_FRAMEWORKS:
-        known = next((row.figures() for row in DOWNSTREAM if row.title == title), {})
-        figures = {metric: value for metric, value in known.items() if METRICS[metric].task == task}
+        figures = next((row.figures(task) for row in DOWNSTREAM if row.title == title), {})
         source = DOWNSTREAM_SOURCE if figures else None
     dataset = _DATASETS[match['dataset']]
     weights = RELEASED.get(name)
