@@ -7,6 +7,7 @@ from functools import cache
 from mmiformer.apis.configs import FOLDERS, config_files
 from mmiformer.checkpoints.released import RELEASED, Weights
 from mmiformer.models.backbones import FAMILIES
+from mmiformer.tasks import METRICS
 from mmiformer.zoo.peers import PEERS
 from mmiformer.zoo.published import DOWNSTREAM, DOWNSTREAM_SOURCE, published
 
@@ -89,7 +90,8 @@ def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
         if row and row.value:
             figures, source = dict(top1=row.value), row.source
     elif framework in DOWNSTREAM_FRAMEWORKS:
-        figures = next((row.figures(task) for row in DOWNSTREAM if row.title == title), {})
+        known = next((row.figures() for row in DOWNSTREAM if row.title == title), {})
+        figures = {metric: value for metric, value in known.items() if METRICS[metric].task == task}
         source = DOWNSTREAM_SOURCE if figures else None
     dataset = _DATASETS[match['dataset']]
     weights = RELEASED.get(name)

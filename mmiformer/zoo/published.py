@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from mmiformer.tasks import METRICS
-
 
 @dataclass(frozen=True)
 class Published:
@@ -66,11 +64,11 @@ class Downstream:
     epochs: int | None = None
     doubt: str = ''
 
-    def figures(self, task: str | None = None) -> dict[str, float]:
-        """Its published accuracies in percent, by metric, of one task or of both."""
+    def figures(self) -> dict[str, float]:
+        """Its published accuracies in percent, by metric."""
         names = ('box_ap', 'box_ap50', 'box_ap75', 'mask_ap', 'mask_ap50', 'mask_ap75', 'miou')
         values = zip(names, (*self.box, *self.mask, self.miou), strict=True)
-        return {n: v for n, v in values if v is not None and task in (None, METRICS[n].task)}
+        return {name: value for name, value in values if value is not None}
 
 
 _IFORMER = 'arXiv 2501.15369v2, classification'

@@ -16,7 +16,7 @@ from mmiformer.apis.configs import MIM, config_file
 from mmiformer.apis.hub import get_config
 from mmiformer.datasets.checks import datasets_of, paths_of
 from mmiformer.engine.resuming import last_checkpoint
-from mmiformer.tasks import TASKS
+from mmiformer.tasks import METRICS, TASKS
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write, sha256_of
 from mmiformer.utils.machine import MODULES, describe_machine
@@ -61,10 +61,12 @@ def rows_of(
             "see configs/, e.g. 'maskrcnn_iformer_*'",
         )
     rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in chosen]
-    for line in DOWNSTREAM:
-        for task in tasks:
-            if line.name is None and not patterns and (figures := line.figures(task)):
-                rows.append((Row(line.title, line.title, figures, 'published', remarks=[_NO_CONFIG]), None))
+    for task in tasks:
+        for line in DOWNSTREAM:
+            figures = {m: v for m, v in line.figures().items() if METRICS[m].task == task}
+            if figures and line.name is None and not patterns:
+                row = Row(line.title, line.title, figures, 'published', remarks=[_NO_CONFIG])
+                rows.append((row, None))
     return rows
 
 
