@@ -133,11 +133,8 @@ def judge(file: Path, differences: list[Difference], precision: str) -> None:
         print('NOT verified: nothing was detected on any image; name a trained CHECKPOINT and --images.')
     bad = dict.fromkeys(d.output for d in differences if not d.within(precision))
     if bad:
-        raise UserError(
-            file,
-            f'{", ".join(bad)} differ from PyTorch by more than {precision} may',
-            'the file is kept so that you can examine it',
-        )
+        problem = f'{", ".join(bad)} differ from PyTorch by more than {precision} may'
+        raise UserError(file, problem, 'the file is kept so that you can examine it')
 
 
 if __name__ == '__main__':

@@ -48,11 +48,8 @@ def main() -> None:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
     if args.tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            raise UserError(
-                '--tta',
-                f'{args.config} has no tta_model and tta_pipeline, as the segmentation configs have',
-                'remove --tta',
-            )
+            problem = f'{args.config} has no tta_model and tta_pipeline, as the segmentation configs have'
+            raise UserError('--tta', problem, 'remove --tta')
         for dataset in datasets_of(cfg, 'test'):
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)

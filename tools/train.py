@@ -69,11 +69,10 @@ def train(cfg: Config) -> None:
     loader = runner.train_loop.dataloader
     check_same_length('train_dataloader', len(loader.dataset))
     if not len(loader):
-        raise UserError(
-            'train_dataloader',
-            f'{len(loader.dataset)} images are less than a batch of {loader.batch_size} for each process',
-            'lower its batch_size, or add images',
+        problem = (
+            f'{len(loader.dataset)} images are less than a batch of {loader.batch_size} for each process'
         )
+        raise UserError('train_dataloader', problem, 'lower its batch_size, or add images')
     if not torch.cuda.is_available() and not runner.distributed:  # The wrapper of several processes does it.
         prepare_for_cpu(runner.model)
     runner.logger.info(describe_operators(runner.model))
@@ -94,9 +93,8 @@ def scale_lr(cfg: Config) -> None:
     """Makes mmengine scale the learning rate of a config to the actual batch."""
     scaling = cfg.get('auto_scale_lr')
     if scaling is None:
-        raise UserError(
-            '--auto-scale-lr', f'{args.config} has no auto_scale_lr', 'add one with its base_batch_size'
-        )
+        problem = f'{args.config} has no auto_scale_lr'
+        raise UserError('--auto-scale-lr', problem, 'add one with its base_batch_size')
     if not scaling.get('enable'):  # As in the config.py of such a run.
         scaling.enable = True
         # mmengine does not count the batches whose gradients are accumulated.

@@ -76,11 +76,8 @@ class LabelMap(ExportWrapper):
 
         head, mode = model.decode_head, model.test_cfg.mode
         if isinstance(head, nn.ModuleList) or head.out_channels == 1 or mode != 'whole':
-            raise UserError(
-                type(model).__name__,
-                'expected one decode_head with a channel for each class, and test_cfg.mode whole',
-                'set that, or export --what backbone',
-            )
+            problem = 'expected one decode_head with a channel for each class, and test_cfg.mode whole'
+            raise UserError(type(model).__name__, problem, 'set that, or export --what backbone')
         super().__init__(model, folded)
         if folded:
             pool_by_matmul(self.model)  # UPerNet's pyramid.
@@ -154,6 +151,5 @@ def build_export_wrapper(model: Any, what: str, folded: bool = True) -> ExportWr
         wrapper = task.export_wrappers.get(name) or task.export_wrappers.get('*')
         if task.scope in toolboxes and wrapper:
             return resolve_name(wrapper)(model, folded)
-    raise UserError(
-        name, 'has no export wrapper', 'export --what backbone, and run the rest in your own code'
-    )
+    remedy = 'export --what backbone, and run the rest in your own code'
+    raise UserError(name, 'has no export wrapper', remedy)
