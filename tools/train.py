@@ -67,11 +67,10 @@ def train(cfg: Config) -> None:
     if not args.demo:
         warn_of_batch(runner, cfg)
     loader = runner.train_loop.dataloader
-    check_same_length('train_dataloader', len(loader.dataset))
+    images = len(loader.dataset)
+    check_same_length('train_dataloader', images)
     if not len(loader):
-        problem = (
-            f'{len(loader.dataset)} images are less than a batch of {loader.batch_size} for each process'
-        )
+        problem = f'{images} images are less than a batch of {loader.batch_size} for each process'
         raise UserError('train_dataloader', problem, 'lower its batch_size, or add images')
     if not torch.cuda.is_available() and not runner.distributed:  # The wrapper of several processes does it.
         prepare_for_cpu(runner.model)
