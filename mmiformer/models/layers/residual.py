@@ -67,9 +67,9 @@ class FFN(ResidualBlock):
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
         hidden = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
-        if wants_gradients(self) and suits_chunks(x) and hidden > CACHE:
-            if (expand := self.expand.merged()) and (project := self.project.merged()):
-                return feed_forward(x, *expand, *project)
+        in_chunks = wants_gradients(self) and suits_chunks(x) and hidden > CACHE
+        if in_chunks and (expand := self.expand.merged()) and (project := self.project.merged()):
+            return feed_forward(x, *expand, *project)
         return self.project.convolve_after(self.expand.act, self.expand.convolve(x))
 
 
