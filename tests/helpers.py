@@ -108,11 +108,11 @@ def call_tool(
     monkeypatch.syspath_prepend(file.parent)  # As of a script that Python is given.
     spec = importlib.util.spec_from_file_location(f'tool_{file.stem}', file)
     tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     monkeypatch.setattr(sys, 'argv', [file.name, *map(str, arguments)])
     capsys.readouterr()
     code = 0
     try:
+        spec.loader.exec_module(tool)  # It reads the arguments.
         cli.run(tool.main)
     except SystemExit as stop:
         code = int(stop.code or 0)

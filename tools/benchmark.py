@@ -9,42 +9,36 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
-        'are random. Times are median and 90th percentile over the rounds; a round is the mean over at least '
-        '--seconds. Parameters and multiply-adds (attention included) are those of the network as it runs, '
-        'fused. Peak memory is the growth of a fresh process that loads the network and runs it three times, '
-        'including library pages that it touches.',
-        epilog='NETWORK: iformer_ARCH (t, s, m, l, l2, h), mocovit, timm/NAME, or a config file for the '
-        'backbone of its model; NAME:classify or NAME:pyramid overrides --task.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add('networks', nargs='+', metavar='NETWORK', help='see below')
-    add('--runtimes', nargs='+', default=['torch'], help='torch, torch-compile, onnx, openvino, ...')
-    add('--precisions', nargs='+', choices=['fp32', 'fp16', 'bf16', 'int8'], default=['fp32'], help='of each')
-    add('--sizes', nargs='+', type=size, default=[(224, 224)], metavar='HxW', help='height and width, pixels')
-    add('--task', choices=['classify', 'pyramid'], default='classify', help='logits, or maps of strides 4-32')
-    add('--batch', type=int, default=1, help='images per call')
-    add('--threads', type=int, default=1, help='threads of each runtime')
-    add('--rounds', type=int, default=9, help='how often each is timed')
-    add('--seconds', type=float, default=0.2, help='minimum duration of each measurement')
-    add(
-        '--reference',
-        metavar='NETWORK[@RUNTIME]',
-        help='print the ratio to the time of this network, the median over the rounds; on the same runtime '
-        'in the same precision, or in fp32 on the runtime given',
-    )
-    add('--accuracy', choices=['top1', 'box_ap', 'mask_ap', 'miou'], default='top1', help='published figure')
-    add('--no-memory', action='store_true', help='do not measure memory')
-    add('--out', default='work_dirs/benchmark', help='folder of the results')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
+    'are random. Times are median and 90th percentile over the rounds; a round is the mean over at least '
+    '--seconds. Parameters and multiply-adds (attention included) are those of the network as it runs, '
+    'fused. Peak memory is the growth of a fresh process that loads the network and runs it three times, '
+    'including library pages that it touches.',
+    epilog='NETWORK: iformer_ARCH (t, s, m, l, l2, h), mocovit, timm/NAME, or a config file for the '
+    'backbone of its model; NAME:classify or NAME:pyramid overrides --task.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+)
+add = parser.add_argument
+add('networks', nargs='+', metavar='NETWORK', help='see below')
+add('--runtimes', nargs='+', default=['torch'], help='torch, torch-compile, onnx, openvino, ...')
+add('--precisions', nargs='+', choices=['fp32', 'fp16', 'bf16', 'int8'], default=['fp32'], help='of each')
+add('--sizes', nargs='+', type=size, default=[(224, 224)], metavar='HxW', help='height and width, pixels')
+add('--task', choices=['classify', 'pyramid'], default='classify', help='logits, or maps of strides 4-32')
+add('--batch', type=int, default=1, help='images per call')
+add('--threads', type=int, default=1, help='threads of each runtime')
+add('--rounds', type=int, default=9, help='how often each is timed')
+add('--seconds', type=float, default=0.2, help='minimum duration of each measurement')
+add(
+    '--reference',
+    metavar='NETWORK[@RUNTIME]',
+    help='print the ratio to the time of this network, the median over the rounds; on the same runtime '
+    'in the same precision, or in fp32 on the runtime given',
+)
+add('--accuracy', choices=['top1', 'box_ap', 'mask_ap', 'miou'], default='top1', help='published figure')
+add('--no-memory', action='store_true', help='do not measure memory')
+add('--out', default='work_dirs/benchmark', help='folder of the results')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import csv
 import datetime
@@ -65,7 +59,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.benchmark import timing
 from mmiformer.benchmark.cost import count_macs
@@ -110,8 +103,7 @@ class Entry:
 
 def main() -> None:
     """Times, prints and writes the results."""
-    args = parse_args()
-    references = plan(args)
+    references = plan()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
@@ -120,14 +112,14 @@ def main() -> None:
     progress: Any = partial(track, console=console, auto_refresh=False, transient=True)
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        entries = prepare(progress(references, 'Preparing'), args, Path(folder), failures)
+        entries = prepare(progress(references, 'Preparing'), Path(folder), failures)
         if not entries:
             raise UserError(*next(iter(failures.items())))
         calls = [entry.call for entry in entries]
         times = timing.time_rounds(calls, args.rounds, args.seconds, partial(progress, description='Timing'))
         modules = {m for e in entries for m in getattr(RUNTIMES.get(e.variant.runtime), 'modules', ())}
         libraries = sorted(modules | {type(part).__module__ for e in entries for part in e.network.modules()})
-        # Compilation takes memory of its own.
+        # Compilation itself takes memory.
         measured = [e for e in entries if e.variant.runtime != 'torch-compile' and not args.no_memory]
         peaks = {
             e.variant: timing.peak_memory(e.call, args.threads, libraries)
@@ -135,20 +127,20 @@ def main() -> None:
         }
     columns: dict[Variant | None, np.ndarray] = {e.variant: times[:, i] for i, e in enumerate(entries)}
     rows = [
-        make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks.get(e.variant), args)
+        make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks.get(e.variant))
         for e in entries
     ]
     machine = describe_machine(['timm', *modules])
-    print_tables(rows, machine, args, console)
+    print_tables(rows, machine, console)
     write_files(rows, machine, failures, out)
-    plot(rows, machine, args, out, console)
+    plot(rows, machine, out, console)
     for name, reason in failures.items():
         console.print(f'failed: {name}: {reason}', markup=False, soft_wrap=True)
     if failures:
         raise UserError(f'{len(failures)} of {len(references)} entries', 'could not be timed')
 
 
-def plan(args: argparse.Namespace) -> dict[Variant, Variant | None]:
+def plan() -> dict[Variant, Variant | None]:
     """The variants to time, each with its reference."""
     kinds = [(r, p) for r in args.runtimes for p in args.precisions if p in precisions_of(r)]
     if not kinds:
@@ -176,9 +168,7 @@ def precisions_of(runtime: str) -> Collection[str]:
     return RUNTIMES[runtime].precisions
 
 
-def prepare(
-    variants: Iterable[Variant], args: argparse.Namespace, folder: Path, failures: dict[str, str]
-) -> list[Entry]:
+def prepare(variants: Iterable[Variant], folder: Path, failures: dict[str, str]) -> list[Entry]:
     """Builds and exports the variants, and runs each once."""
 
     @cache
@@ -207,9 +197,7 @@ def prepare(
     return entries
 
 
-def make_row(
-    entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: float | None, args: argparse.Namespace
-) -> Row:
+def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: float | None) -> Row:
     """All figures of an entry, as written to the files."""
     variant, name = entry.variant, entry.variant.network.name
     median = float(np.median(times))
@@ -247,7 +235,7 @@ def make_row(
     )
 
 
-def print_tables(rows: Sequence[Row], machine: Row, args: argparse.Namespace, console: Console) -> None:
+def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
     """Prints a table for each panel, the fastest first."""
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     console.print(f'{machine["processor"]}, {machine["cores"]} cores; {versions}', highlight=False)
@@ -297,7 +285,7 @@ def write_files(rows: Sequence[Row], machine: Row, failures: dict[str, str], out
     (out / 'benchmark.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
 
-def plot(rows: Sequence[Row], machine: Row, args: argparse.Namespace, out: Path, console: Console) -> None:
+def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None:
     """Writes ``benchmark.png`` of the networks with a published accuracy."""
     points = []
     for row in rows:

@@ -2,32 +2,22 @@
 
 import argparse
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Check before training that a data set is complete, readable and laid out as the configs '
-        'expect. Exits with 1 if it is not usable.'
-    )
-    parser.add_argument('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
-    parser.add_argument(
-        'path',
-        nargs='?',
-        metavar='PATH',
-        help='its folder. Defaults to that of the configs: data/coco, data/ade/ADEChallengeData2016 or '
-        'data/imagenet, with $MMIFORMER_DATA instead of data if it is set',
-    )
-    parser.add_argument(
-        '--split',
-        choices=['train', 'val'],
-        help='check this split only. Defaults to both',
-    )
-    parser.add_argument('--decode', action='store_true', help='decode images, not just read header and end')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description='Check before training that a data set is complete, readable and laid out as the configs '
+    'expect. Exits with 1 if it is not usable.'
+)
+add = parser.add_argument
+add('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
+add(
+    'path',
+    nargs='?',
+    metavar='PATH',
+    help='its folder. Defaults to that of the configs: data/coco, data/ade/ADEChallengeData2016 or '
+    'data/imagenet, with $MMIFORMER_DATA instead of data if it is set',
+)
+add('--split', choices=['train', 'val'], help='check this split only. Defaults to both')
+add('--decode', action='store_true', help='decode images, not just read header and end')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import sys
 from pathlib import Path
@@ -42,7 +32,6 @@ from mmiformer.datasets.audit.report import Audit
 
 def main() -> None:
     """Checks the data set, and prints its numbers, problems and the verdict."""
-    args = parse_args()
     root = Path(args.path or default_root(args.dataset))
     found = audit(args.dataset, root, (args.split,) if args.split else SPLITS, args.decode)
     if found.counts:

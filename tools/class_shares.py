@@ -4,27 +4,19 @@ import argparse
 
 from mmengine.config import DictAction
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Check every mask of a segmentation data set and count its pixels: the share of each '
-        'class, weights that balance them, and the mIoU of predicting the most frequent class everywhere.'
-    )
-    parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description='Check every mask of a segmentation data set and count its pixels: the share of each '
+    'class, weights that balance them, and the mIoU of predicting the most frequent class everywhere.'
+)
+parser.add_argument('config', help='config file, e.g. configs/segmentation/fpn_iformer_t_camvid.py')
+parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
+parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
 from rich.progress import track
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.datasets.checks import build_datasets, check_files
 from mmiformer.tasks import task_of
@@ -33,7 +25,6 @@ from mmiformer.utils.errors import UserError
 
 def main() -> None:
     """Reads the files, and prints a table and the weights."""
-    args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
     if task_of(cfg, args.config).name != 'seg':
         raise UserError(args.config, 'is not a segmentation config', 'name one')

@@ -2,24 +2,16 @@
 
 import argparse
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
-    parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
-    parser.add_argument('dst', help='file to write: .pth, or .safetensors')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
+parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
+parser.add_argument('dst', help='file to write: .pth, or .safetensors')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
-import mmiformer  # noqa: F401  Before mmdet, since it makes torchvision importable with a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.checkpoints import read, translate
 from mmiformer.models.backbones import FAMILIES
@@ -29,7 +21,6 @@ from mmiformer.utils.files import replacing
 
 def main() -> None:
     """Prints what was recognised, and writes the file."""
-    args = parse_args()
     dst = Path(args.dst)
     if dst.suffix not in ('.pth', '.pt', '.safetensors'):
         raise UserError(dst, 'not a name of a weight file', 'expected .pth, .pt or .safetensors')

@@ -4,30 +4,23 @@ import argparse
 
 from mmengine.config import DictAction
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
-    add = parser.add_argument
-    add('config', help='config file')
-    add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
-    add('--to', required=True, choices=['onnx', 'openvino', 'executorch', 'coreml', 'ncnn'], help='runtime')
-    add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
-    add('--dynamic', action='store_true', help='a file for all sizes and batches')
-    add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
-    add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
-    add('--bake-input', action='store_true', help='take N x H x W x 3 bytes, RGB, and normalise in the file')
-    add('--channel-chunks', type=int, default=1, help="groups of channels to cut iFormer's windows in")
-    add('--calibrate', metavar='FOLDER', help='images to compute the ranges of int8 from')
-    add('--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)")
-    add('--count', type=int, default=20, help='images to read of each folder (default: 20)')
-    add('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
-    add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
+add = parser.add_argument
+add('config', help='config file')
+add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
+add('--to', required=True, choices=['onnx', 'openvino', 'executorch', 'coreml', 'ncnn'], help='runtime')
+add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
+add('--dynamic', action='store_true', help='a file for all sizes and batches')
+add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
+add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
+add('--bake-input', action='store_true', help='take N x H x W x 3 bytes, RGB, and normalise in the file')
+add('--channel-chunks', type=int, default=1, help="groups of channels to cut iFormer's windows in")
+add('--calibrate', metavar='FOLDER', help='images to compute the ranges of int8 from')
+add('--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)")
+add('--count', type=int, default=20, help='images to read of each folder (default: 20)')
+add('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
+add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +30,6 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks
@@ -52,7 +44,6 @@ OTHER_SIZES = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
 
 def main() -> None:
     """Writes the file, opens it again and compares."""
-    args = parse_args()
     runtime, size = RUNTIMES[args.to], (args.size[0], args.size[1])
     cfg = cli.load_config(args.config, args.cfg_options)
     file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
@@ -142,11 +133,8 @@ def judge(file: Path, differences: list[Difference], precision: str) -> None:
         print('NOT verified: nothing was detected on any image; name a trained CHECKPOINT and --images.')
     bad = dict.fromkeys(d.output for d in differences if not d.within(precision))
     if bad:
-        raise UserError(
-            file,
-            f'{", ".join(bad)} differ from PyTorch by more than {precision} may',
-            'the file is kept so that you can examine it',
-        )
+        problem = f'{", ".join(bad)} differ from PyTorch by more than {precision} may'
+        raise UserError(file, problem, 'the file is kept so that you can examine it')
 
 
 if __name__ == '__main__':

@@ -2,22 +2,14 @@
 
 import argparse
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Write the files that are generated from the published figures and the zoo.'
-    )
-    parser.add_argument('--check', action='store_true', help='only check that the files are up to date')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description='Write the files that are generated from the published figures and the zoo.'
+)
+parser.add_argument('--check', action='store_true', help='only check that the files are up to date')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 from pathlib import Path
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.zoo.generating import generate
@@ -27,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Writes or checks the files."""
-    args = parse_args()
     files = {file: text.encode() for file, text in generate(ROOT).items()}
     changed = [file for file, data in files.items() if not file.is_file() or file.read_bytes() != data]
     if args.check and changed:

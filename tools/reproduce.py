@@ -3,29 +3,22 @@
 import argparse
 from pathlib import Path
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Measure the published tables row by row; the same command resumes a stopped run.'
-    )
-    add = parser.add_argument
-    tasks = ['cls', 'det', 'seg']
-    add('--task', nargs='+', choices=tasks, default=tasks, help='tables to measure (default: all)')
-    add('--rows', nargs='+', default=[], metavar='CONFIG', help="configs by name, e.g. 'maskrcnn_iformer_*'")
-    add('--checkpoints', type=Path, metavar='DIR', help='weight files: the released ones, or CONFIG.pth')
-    add('--train', action='store_true', help='train each row and evaluate its last checkpoint')
-    add('--data', type=Path, metavar='DIR', help='folder with coco/, ade/, imagenet/')
-    add('--limit', type=int, metavar='N', help='evaluate on the first N images only')
-    add('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='folder to write to')
-    add('--dry-run', action='store_true', help='only print the commands, and about how long they take')
-    add('--gpus', type=int, default=1, help='number of processes, one per GPU (default: 1)')
-    add('--cfg-options', nargs='+', default=[], help='overrides of every config, as key=value')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(
+    description='Measure the published tables row by row; the same command resumes a stopped run.'
+)
+add = parser.add_argument
+tasks = ['cls', 'det', 'seg']
+add('--task', nargs='+', choices=tasks, default=tasks, help='tables to measure (default: all)')
+add('--rows', nargs='+', default=[], metavar='CONFIG', help="configs by name, e.g. 'maskrcnn_iformer_*'")
+add('--checkpoints', type=Path, metavar='DIR', help='weight files: the released ones, or CONFIG.pth')
+add('--train', action='store_true', help='train each row and evaluate its last checkpoint')
+add('--data', type=Path, metavar='DIR', help='folder with coco/, ade/, imagenet/')
+add('--limit', type=int, metavar='N', help='evaluate on the first N images only')
+add('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='folder to write to')
+add('--dry-run', action='store_true', help='only print the commands, and about how long they take')
+add('--gpus', type=int, default=1, help='number of processes, one per GPU (default: 1)')
+add('--cfg-options', nargs='+', default=[], help='overrides of every config, as key=value')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import datetime
 import logging
@@ -39,7 +32,6 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.apis.hub import get_config
 from mmiformer.tasks import MAIN_METRICS, METRICS
@@ -52,7 +44,6 @@ from mmiformer.zoo.reproducing import Job, find_checkpoint, missing_reason, rows
 
 def main() -> None:
     """Measures the rows, or prints what it would do."""
-    args = parse_args()
     if args.train:
         args.checkpoints = None
     elif args.checkpoints is None:
@@ -67,12 +58,12 @@ def main() -> None:
         for row, entry in rows_of(args.task, args.rows, args.checkpoints)
     ]
     if args.dry_run:
-        plan(rows, args)
+        plan(rows)
     else:
-        measure(rows, args)
+        measure(rows)
 
 
-def measure(rows: list[tuple[Row, Job | None]], args: argparse.Namespace) -> None:
+def measure(rows: list[tuple[Row, Job | None]]) -> None:
     """Measures the rows, and writes the table after each of them."""
     args.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The exception ends the running tool, too.
@@ -109,7 +100,7 @@ def summary(row: Row) -> str:
     return '; '.join([row.status, *figures, *row.remarks])
 
 
-def plan(rows: list[tuple[Row, Job | None]], args: argparse.Namespace) -> None:
+def plan(rows: list[tuple[Row, Job | None]]) -> None:
     """Prints the published figures, weights, hours and command of each row."""
     data = [f'MMIFORMER_DATA={args.data.resolve()}'] if args.data else []
     total = 0.0

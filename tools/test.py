@@ -4,25 +4,15 @@ import argparse
 
 from runner_arguments import add_runner_arguments
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Evaluate a checkpoint, ours or the authors', on a data set."
-    )
-    add_runner_arguments(parser)
-    parser.add_argument('checkpoint', help='path or https address of the weights')
-    parser.add_argument(
-        '--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline"
-    )
-    parser.add_argument('--compile', action='store_true', help='compile the backbone with torch.compile')
-    parser.add_argument('--limit', type=int, metavar='N', help='evaluate on the first N images only')
-    parser.add_argument('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(description="Evaluate a checkpoint, ours or the authors', on a data set.")
+add_runner_arguments(parser)
+add = parser.add_argument
+add('checkpoint', help='path or https address of the weights')
+add('--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline")
+add('--compile', action='store_true', help='compile the backbone with torch.compile')
+add('--limit', type=int, metavar='N', help='evaluate on the first N images only')
+add('--out', help='JSON to write: metrics, number of images, seconds, versions, machine')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import json
 import time
@@ -32,7 +22,6 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.checkpoints import load_weights
@@ -46,7 +35,6 @@ from mmiformer.utils.machine import MODULES, describe_machine
 
 def main() -> None:
     """Loads the checkpoint and evaluates it."""
-    args = parse_args()
     cfg = cli.prepare(args, splits=('test',))
     if args.limit is not None:
         limit_images(cfg, args.limit)
@@ -60,11 +48,8 @@ def main() -> None:
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
     if args.tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            raise UserError(
-                '--tta',
-                f'{args.config} has no tta_model and tta_pipeline, as the segmentation configs have',
-                'remove --tta',
-            )
+            problem = f'{args.config} has no tta_model and tta_pipeline, as the segmentation configs have'
+            raise UserError('--tta', problem, 'remove --tta')
         for dataset in datasets_of(cfg, 'test'):
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)

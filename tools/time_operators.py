@@ -1,65 +1,49 @@
-"""Times operators in PyTorch beside mmcv's compiled ones: ``python tools/time_operators.py [--whole]``."""
+"""Times operators in PyTorch beside mmcv's compiled ones: ``python tools/time_operators.py``."""
 
 import argparse
 
+parser = argparse.ArgumentParser(
+    description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU.",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+)
+parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch')
+parser.add_argument('--rounds', type=int, default=7, help='interleaved rounds')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch')
-    parser.add_argument('--rounds', type=int, default=7, help='interleaved rounds')
-    parser.add_argument('--whole', action='store_true', help='time Mask R-CNN with iFormer-M instead')
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
-
-import copy
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import mmiformer
 from mmiformer.apis import cli
-from mmiformer.apis.inference import build_model
 from mmiformer.benchmark.timing import Call, time_rounds
 from mmiformer.ops.extension import extension
 from mmiformer.ops.nms import nms
 from mmiformer.ops.roi_align import roi_align
-from mmiformer.utils.cpu import prepare_for_cpu, use_channels_last
 from mmiformer.utils.errors import UserError
 
 WIDTH, HEIGHT, CHANNELS = 1333, 800, 256
-CONFIG = Path(mmiformer.__file__).parents[1] / 'configs/detection/maskrcnn_iformer_m_coco.py'
-Case = tuple[str, Call, Call]  # Name, with compiled operators, with ours.
 
 
 def main() -> None:
     """Prints the medians of each case."""
-    args = parse_args()
     if extension():
         raise UserError('mmcv', 'has no compiled operators to compare with', 'see docs/install.md')
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     print(f'{"compiled, ms":>14}{"PyTorch, ms":>14}{"ratio":>8}  ({args.threads} threads)')
-    for name, compiled, ours in whole_models() if args.whole else single_operators():
+    for name, compiled, ours in cases():
         times = time_rounds([compiled, ours], args.rounds, seconds=0.001)
         first, second = 1000 * np.median(times, axis=0)
         ratio = np.median(times[:, 1] / times[:, 0])
         print(f'{first:14.1f}{second:14.1f}{ratio:8.3f}  {name}', flush=True)
 
 
-def single_operators() -> Iterator[Case]:
-    """RoIAlign at the sizes of Mask R-CNN, and NMS."""
+def cases() -> Iterator[tuple[str, Call, Call]]:
+    """RoIAlign at the sizes of Mask R-CNN, and NMS: name, call of the compiled operator, call of ours."""
     from mmcv import _ext
     from mmcv.ops import roi_align as compiled_roi_align
 
@@ -104,32 +88,6 @@ def boxes_for_nms(count: int, crowded: bool) -> Tensor:
         return objects[torch.randint(len(objects), (count,))] + 3 * torch.randn(count, 4)
     corner = torch.rand(count, 2) * torch.tensor([WIDTH, HEIGHT])
     return torch.cat([corner, corner + 16 + 64 * torch.rand(count, 2)], dim=1)
-
-
-def whole_models() -> Iterator[Case]:
-    """Mask R-CNN with an untrained iFormer-M, as mmdet runs it and prepared for the CPU: image and step."""
-    from mmdet.testing import demo_mm_inputs
-
-    cfg = cli.load_config(str(CONFIG))
-    cfg.model.backbone.init_cfg = None
-    shape = (3, HEIGHT, WIDTH)
-    batch = demo_mm_inputs(1, [shape], [10], num_classes=80, with_mask=True, use_box_type=True)
-    compiled = build_model(cfg, None)
-    ours = copy.deepcopy(compiled)
-    use_channels_last(compiled)
-    prepare_for_cpu(ours)
-
-    def predict(model: Any) -> None:
-        with torch.no_grad():
-            model.eval().test_step(copy.deepcopy(batch))
-
-    def step(model: Any) -> None:
-        torch.manual_seed(0)
-        data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
-        model.parse_losses(model.loss(data['inputs'], data['data_samples']))[0].backward()
-
-    yield 'Mask R-CNN M, image', partial(predict, compiled), partial(predict, ours)
-    yield 'Mask R-CNN M, training step', partial(step, compiled), partial(step, ours)
 
 
 if __name__ == '__main__':

@@ -4,29 +4,19 @@ import argparse
 
 from runner_arguments import add_runner_arguments
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
-    add_runner_arguments(parser)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='continue from a checkpoint; without a name, from the latest one in the work dir',
-    )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
-    )
-    parser.add_argument(
-        '--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite'
-    )
-    return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # Answers --help before the imports below, which take seconds.
+parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
+add_runner_arguments(parser)
+add = parser.add_argument
+add(
+    '--resume',
+    nargs='?',
+    const='auto',
+    help='continue from a checkpoint; without a name, from the latest one in the work dir',
+)
+add('--amp', action='store_true', help='mixed precision (needs a GPU)')
+add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
+add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
+args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import copy
 from contextlib import nullcontext
@@ -36,7 +26,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process, sync_random_seed
 
-import mmiformer  # noqa: F401  Before mmdet and its like: it makes torchvision importable beside a CPU torch.
 from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
 from mmiformer.engine.curves import plot_curves
@@ -53,20 +42,19 @@ from mmiformer.utils.files import lock_folder
 
 def main() -> None:
     """Trains, and draws the curves and some predictions."""
-    args = parse_args()
     cfg = cli.prepare(args, splits=('train', 'val'))
     # Two runs in one folder would overwrite each other's files.
     with lock_folder(Path(cfg.work_dir)) if is_main_process() else nullcontext():
-        train(args, cfg)
+        train(cfg)
 
 
-def train(args: argparse.Namespace, cfg: Config) -> None:
+def train(cfg: Config) -> None:
     """Trains a config in a work dir that no other run uses."""
     if args.amp:
         cli.require_device('cuda', ', or remove --amp, which mmengine has for GPUs only')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
     if args.auto_scale_lr:
-        scale_lr(cfg, args.config)
+        scale_lr(cfg)
     prepare_training(cfg, args.allow_nan)
     file = file_to_resume(cfg, args.resume)
     restart = copy.deepcopy(cfg)
@@ -79,13 +67,11 @@ def train(args: argparse.Namespace, cfg: Config) -> None:
     if not args.demo:
         warn_of_batch(runner, cfg)
     loader = runner.train_loop.dataloader
-    check_same_length('train_dataloader', len(loader.dataset))
+    images = len(loader.dataset)
+    check_same_length('train_dataloader', images)
     if not len(loader):
-        raise UserError(
-            'train_dataloader',
-            f'{len(loader.dataset)} images are less than a batch of {loader.batch_size} for each process',
-            'lower its batch_size, or add images',
-        )
+        problem = f'{images} images are less than a batch of {loader.batch_size} for each process'
+        raise UserError('train_dataloader', problem, 'lower its batch_size, or add images')
     if not torch.cuda.is_available() and not runner.distributed:  # The wrapper of several processes does it.
         prepare_for_cpu(runner.model)
     runner.logger.info(describe_operators(runner.model))
@@ -102,11 +88,12 @@ def train(args: argparse.Namespace, cfg: Config) -> None:
         print(f'checkpoint   {last_checkpoint(work_dir)}', flush=True)
 
 
-def scale_lr(cfg: Config, name: str) -> None:
+def scale_lr(cfg: Config) -> None:
     """Makes mmengine scale the learning rate of a config to the actual batch."""
     scaling = cfg.get('auto_scale_lr')
     if scaling is None:
-        raise UserError('--auto-scale-lr', f'{name} has no auto_scale_lr', 'add one with its base_batch_size')
+        problem = f'{args.config} has no auto_scale_lr'
+        raise UserError('--auto-scale-lr', problem, 'add one with its base_batch_size')
     if not scaling.get('enable'):  # As in the config.py of such a run.
         scaling.enable = True
         # mmengine does not count the batches whose gradients are accumulated.

@@ -35,11 +35,8 @@ class _RefuseUncounted(TorchDispatchMode):
     ) -> Any:
         packet = func._overloadpacket
         if packet not in _RULES and packet not in flop_registry and not _is_free(func):
-            raise UserError(
-                func,
-                'no rule says how many multiply-adds this operator takes',
-                'add one to mmiformer/benchmark/cost.py, or list it there as free',
-            )
+            remedy = 'add one to mmiformer/benchmark/cost.py, or list it there as free'
+            raise UserError(func, 'no rule says how many multiply-adds this operator takes', remedy)
         return func(*args, **(kwargs or {}))
 
 

@@ -52,11 +52,9 @@ class Network:
         known = [*OURS, *(f'timm/{other}' for other in _timm().list_models())]
         if name not in known:
             near = difflib.get_close_matches(name, known, 3, 0.7)
-            raise UserError(
-                f"network '{name}'",
-                f'expected one of {", ".join(OURS)}, timm/NAME or a config file',
-                f'did you mean {" or ".join(near)}?' if near else '',
-            )
+            remedy = f'did you mean {" or ".join(near)}?' if near else ''
+            problem = f'expected one of {", ".join(OURS)}, timm/NAME or a config file'
+            raise UserError(f"network '{name}'", problem, remedy)
         if own_task and own_task not in TASKS:
             raise UserError(f"network '{text}'", f'expected {" or ".join(TASKS)} after the colon')
         return cls(name, own_task or task)

@@ -59,7 +59,7 @@ def plot_latency(points: Sequence[Point], accuracy: str, note: str = '') -> Figu
     """Plots latency against accuracy, with the Pareto front.
 
     Args:
-        points: The networks. Each panel becomes axes of its own, one below the other.
+        points: The networks. Each panel becomes separate axes, one below the other.
         accuracy: Label of the vertical axis.
         note: Small print below, such as machine and date. Defaults to none.
     """

@@ -1,4 +1,4 @@
-"""Whole detectors for export: mmdet's postprocessing in steps that standard ONNX supports.
+"""Detectors for export, with mmdet's postprocessing in steps that standard ONNX supports.
 
 Non-maximum suppression and RoIAlign are custom operators: mmcv's code runs them in PyTorch, and
 :func:`onnx_translations` maps each to a standard ONNX operator.
@@ -89,11 +89,8 @@ class DetectorWrapper(ExportWrapper):
     def __init__(self, model: Any, folded: bool = True) -> None:
         for key, cfg in walk(model.test_cfg, 'test_cfg'):
             if key.endswith('.nms') and cfg != dict(type='nms', iou_threshold=cfg.get('iou_threshold')):
-                raise UserError(
-                    f'model.{key}',
-                    "expected type 'nms' and an iou_threshold only to export the whole detector",
-                    'change it, or export --what backbone',
-                )
+                problem = "expected type 'nms' and an iou_threshold only to export the detector"
+                raise UserError(f'model.{key}', problem, 'change it, or export --what backbone')
         super().__init__(model, folded)
 
 

@@ -45,9 +45,10 @@ class Features(ExportWrapper):
 
     def __init__(self, model: Any, folded: bool = True) -> None:
         super().__init__(model, folded)
-        with torch.no_grad():
-            count = len(self.model(torch.zeros(1, 3, 64, 64)))
-        indices = getattr(model, 'out_indices', range(count))  # Other backbones may lack them.
+        indices = getattr(model, 'out_indices', None)
+        if indices is None:
+            with torch.no_grad():
+                indices = range(len(self.model(torch.zeros(1, 3, 64, 64))))
         self.outputs = tuple(f'stage{index + 1}' for index in indices)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -75,11 +76,8 @@ class LabelMap(ExportWrapper):
 
         head, mode = model.decode_head, model.test_cfg.mode
         if isinstance(head, nn.ModuleList) or head.out_channels == 1 or mode != 'whole':
-            raise UserError(
-                type(model).__name__,
-                'expected one decode_head with a channel for each class, and test_cfg.mode whole',
-                'set that, or export --what backbone',
-            )
+            problem = 'expected one decode_head with a channel for each class, and test_cfg.mode whole'
+            raise UserError(type(model).__name__, problem, 'set that, or export --what backbone')
         super().__init__(model, folded)
         if folded:
             pool_by_matmul(self.model)  # UPerNet's pyramid.
@@ -134,12 +132,12 @@ class FromPixels(nn.Module):
         return self.wrapper(self.normalise(pixels.permute(0, 2, 3, 1) if self.planar else pixels))
 
 
-def build_export_wrapper(model: Any, what: str = 'backbone', folded: bool = True) -> ExportWrapper:
+def build_export_wrapper(model: Any, what: str, folded: bool = True) -> ExportWrapper:
     """Builds the export wrapper of a model.
 
     Args:
         model: The model of a config.
-        what: ``'backbone'`` for the feature maps, ``'model'`` for the result of the whole model.
+        what: ``'backbone'`` for the feature maps, ``'model'`` for the predictions.
         folded: See :class:`ExportWrapper`. Defaults to True.
 
     Raises:
@@ -153,6 +151,5 @@ def build_export_wrapper(model: Any, what: str = 'backbone', folded: bool = True
         wrapper = task.export_wrappers.get(name) or task.export_wrappers.get('*')
         if task.scope in toolboxes and wrapper:
             return resolve_name(wrapper)(model, folded)
-    raise UserError(
-        name, 'has no export wrapper', 'export --what backbone, and run the rest in your own code'
-    )
+    remedy = 'export --what backbone, and run the rest in your own code'
+    raise UserError(name, 'has no export wrapper', remedy)

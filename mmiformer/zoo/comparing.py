@@ -28,7 +28,7 @@ class Row:
             (no config).
         measured: Measured accuracies in percent, by metric.
         comparable: Whether they were measured as published, on all images of the official set.
-        released: Whether the weights are the released file, by its name, and not those of an own run.
+        released: Whether the weights are a released file, judged by its name.
         remarks: What failed or is missing, and why figures may differ.
         details: Checkpoint with SHA-256, number of images, seconds, machine.
     """

@@ -41,7 +41,7 @@ class Entry:
         distilled: Whether a classifier is trained with a teacher.
         published: Published accuracies in percent, by metric.
         source: Source of these figures; None without any.
-        weights: The released file of the whole model, if there is one.
+        weights: The released file of the model, if there is one.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Runs the training and test tools in processes of their own."""
+"""Runs the training and test tools in new processes."""
 
 import re
 import subprocess

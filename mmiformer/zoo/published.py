@@ -17,7 +17,6 @@ class Published:
         alias: timm's name if it differs from ours. Defaults to None.
         parameters: In millions, with the classifier. Defaults to None.
         multiply_adds: For one image of that size, in millions. Defaults to None.
-        latency: For one image of that size on an iPhone 13, in ms. Defaults to None.
         epochs: Training epochs. Defaults to None.
         logged: The more exact value in the authors' log of the released file. Defaults to None.
         gains: Published differences from networks whose own figures are unknown. Defaults to None.
@@ -32,7 +31,6 @@ class Published:
     alias: str | None = None
     parameters: float | None = None
     multiply_adds: float | None = None
-    latency: float | None = None
     epochs: int | None = None
     logged: float | None = None
     gains: str | None = None
@@ -111,13 +109,13 @@ PAPERS = {
 }
 
 IMAGENET: tuple[Published, ...] = (
-    Published('iformer_t', 'iFormer', 74.1, _IFORMER, parameters=2.9, multiply_adds=530, latency=0.60, epochs=300),
-    Published('iformer_s', 'iFormer', 78.8, _IFORMER, parameters=6.5, multiply_adds=1090, latency=0.85, epochs=300),
-    Published('iformer_m', 'iFormer', 80.4, _IFORMER, parameters=8.9, multiply_adds=1640, latency=1.10, epochs=300, logged=80.420),
+    Published('iformer_t', 'iFormer', 74.1, _IFORMER, parameters=2.9, multiply_adds=530, epochs=300),
+    Published('iformer_s', 'iFormer', 78.8, _IFORMER, parameters=6.5, multiply_adds=1090, epochs=300),
+    Published('iformer_m', 'iFormer', 80.4, _IFORMER, parameters=8.9, multiply_adds=1640, epochs=300, logged=80.420),
     Published('iformer_m', 'iFormer', 81.1, _DISTILLED, True, epochs=300, logged=81.068),
-    Published('iformer_l', 'iFormer', 81.9, _IFORMER, parameters=14.7, multiply_adds=2630, latency=1.60, epochs=300),
+    Published('iformer_l', 'iFormer', 81.9, _IFORMER, parameters=14.7, multiply_adds=2630, epochs=300),
     Published('iformer_l', 'iFormer', 82.7, _DISTILLED, True, epochs=300),
-    Published('iformer_l2', 'iFormer', 83.9, _DISTILLED, True, parameters=24.5, multiply_adds=4500, latency=2.30, epochs=450),
+    Published('iformer_l2', 'iFormer', 83.9, _DISTILLED, True, parameters=24.5, multiply_adds=4500, epochs=450),
     Published('iformer_h', 'iFormer', 84.8, _IFORMER, parameters=99, multiply_adds=15500, epochs=300, logged=84.820),
     # Its parameters are quoted by EMOv2's paper.
     Published('mocovit', 'MoCoViT', 74.5, _MOCOVIT, parameters=5.3, multiply_adds=147, gains=_MOCOVIT_GAINS),

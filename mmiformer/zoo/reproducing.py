@@ -55,11 +55,8 @@ def rows_of(
     else:
         chosen = [e for e in chosen if e.published or (checkpoints and find_checkpoint(e, checkpoints))]
     if not chosen:
-        raise UserError(
-            f'--rows {" ".join(patterns)}',
-            f'matches no config of the tasks {", ".join(tasks)}',
-            "see configs/, e.g. 'maskrcnn_iformer_*'",
-        )
+        problem = f'matches no config of the tasks {", ".join(tasks)}'
+        raise UserError(f'--rows {" ".join(patterns)}', problem, "see configs/, e.g. 'maskrcnn_iformer_*'")
     rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in chosen]
     for task in tasks:
         for line in DOWNSTREAM:

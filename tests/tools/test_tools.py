@@ -282,8 +282,8 @@ def test_broken_annotations_are_named(run_tool, config, demo_run, workplace):
     options = [config, demo_run / 'iter_2.pth', '--demo', '--cfg-options', *SHORT, wrong]
     assert 'test_evaluator.ann_file: ' in errors(run_tool('test', *options))
     sentence = errors(run_tool('test', *options, metric))
-    assert sentence.startswith('error: data/demo/coco/annotations/nan.json: annotation ')
-    assert ' has bbox [nan, ' in sentence
+    assert sentence.startswith('error: data/demo/coco/annotations/nan.json: has the annotation {')
+    assert 'a bbox of four numbers' in sentence
 
 
 def test_a_broken_image_is_named_by_the_demo(run_tool, config, demo_run, tmp_path):

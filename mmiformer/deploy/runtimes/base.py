@@ -78,26 +78,20 @@ class Runtime(ABC):
                 with silence():
                     importlib.import_module(module)
             except ImportError as error:
-                raise UserError(
-                    self.name, f'cannot import {module} ({error})', f"pip install 'mmiformer[{self.name}]'"
-                ) from error
+                remedy = f"pip install 'mmiformer[{self.name}]'"
+                raise UserError(self.name, f'cannot import {module} ({error})', remedy) from error
 
     def check(self, options: ExportOptions) -> None:
         """Raises a :class:`UserError` if the runtime does not support the options."""
         if options.precision not in self.precisions:
-            raise UserError(
-                f'--precision {options.precision}',
-                f'{self.name} does not support it',
-                f'choose from {", ".join(self.precisions)}',
-            )
+            remedy = f'choose from {", ".join(self.precisions)}'
+            raise UserError(f'--precision {options.precision}', f'{self.name} does not support it', remedy)
         if options.dynamic and not self.dynamic:
-            raise UserError(
-                '--dynamic', f'files for {self.name} have one size', 'export one file for each --size'
-            )
+            problem = f'files for {self.name} have one size'
+            raise UserError('--dynamic', problem, 'export one file for each --size')
         if options.precision == 'int8' and self.calibrated and not options.calibration:
-            raise UserError(
-                '--precision int8', 'needs images to calibrate on', 'name some with --calibrate FOLDER'
-            )
+            remedy = 'name some with --calibrate FOLDER'
+            raise UserError('--precision int8', 'needs images to calibrate on', remedy)
 
     def export(self, wrapper: nn.Module, options: ExportOptions, file: Path) -> None:
         """Writes a wrapper (see :mod:`mmiformer.deploy.wrappers`) to a file; call :meth:`check` before.
@@ -116,11 +110,8 @@ class Runtime(ABC):
                 with silence():
                     self.write(wrapper, options, Path(folder, file.name))
             except Exception as error:  # Each converter has its own.
-                raise UserError(
-                    self.name,
-                    f'cannot convert this network ({type(error).__name__}: {first_line(error)})',
-                    'try --what backbone, or one fixed --size',
-                ) from error
+                problem = f'cannot convert this network ({type(error).__name__}: {first_line(error)})'
+                raise UserError(self.name, problem, 'try --what backbone, or one fixed --size') from error
             for part in self.files(file):
                 written = Path(folder, part.name)
                 if written.is_dir() and part.is_dir():
