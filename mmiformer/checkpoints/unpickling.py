@@ -153,7 +153,7 @@ class Unpickler:
             elif name in ('GET', 'BINGET', 'LONG_BINGET'):
                 stack.append(memo[argument])
             elif isinstance(argument, int) and abs(argument) >= _MAX_INTEGER and argument != MAGIC_NUMBER:
-                raise Refused('it has an integer of more than 64 bits')
+                stack.append(IGNORED)  # Such as that of a UUID.
             elif argument is not None and name not in ('PROTO', 'FRAME'):
                 stack.append(argument)
             elif name not in ('PROTO', 'FRAME', 'STOP'):

@@ -3,6 +3,7 @@ import pickle
 import sys
 import threading
 import types
+import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import datetime, timezone
 from pathlib import Path
@@ -322,7 +323,7 @@ def test_honest_training_files_are_read(tmp_path, monkeypatch):
     honest = dict(
         state_dict={'w': torch.ones(2)},
         meta=dict(dataset_meta=dict(CLASSES=('a', 'b'), PALETTE=palette), time=datetime.now(timezone.utc)),
-        args=argparse.Namespace(lr=0.1, path=Path('x')),
+        args=argparse.Namespace(lr=0.1, path=Path('x'), run=uuid.uuid4()),
         cfg=Cfg(lr=0.1, inner=Cfg()),
         config=ConfigDict(lr=0.1),
         numpy=[np.float32(1.5), np.arange(6.0).reshape(2, 3).T, np.array(['a']), np.random.RandomState(0)],

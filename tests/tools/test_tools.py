@@ -230,7 +230,9 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     torch.save(dict(state_dict={'w': torch.ones(1)}), tmp_path / 'weights.pth')
     assert 'load_from=' in errors(run_tool('train', config, '--resume', tmp_path / 'weights.pth', *options))
     seven = [*options, 'model.roi_head.bbox_head.num_classes=7']
-    assert 'bbox_head.num_classes: 7, but the train_dataloader has 4 classes' in errors(run_tool('train', config, *seven))
+    assert 'bbox_head.num_classes: 7, but the train_dataloader has 4 classes' in errors(
+        run_tool('train', config, *seven)
+    )
     narrow = [*options, 'model.roi_head.bbox_head.fc_out_channels=512']
     sentence = errors(run_tool('train', config, '--resume', demo_run / 'iter_2.pth', *narrow))
     assert 'iter_2.pth: does not fit the MaskRCNN' in sentence and 'fc_cls' in sentence
