@@ -77,11 +77,9 @@ class Detection(Task):
             return 640
         cfg.model.train_cfg.rcnn.sampler.num = 32
         cfg.model.train_cfg.rpn_proposal.update(nms_pre=500, max_per_img=200)
-        cfg.model.test_cfg.rpn.update(nms_pre=500, max_per_img=100)
-        cfg.model.test_cfg.rcnn.max_per_img = 10  # Each gets a mask; an image has 5 objects at most.
-        # Gradients of so few RoIs are small at first: 0.999 would average over more steps than there are.
-        cfg.optim_wrapper.optimizer.betas = (0.9, 0.98)
-        return 300
+        cfg.model.test_cfg.rpn.update(nms_pre=500, max_per_img=200)
+        cfg.model.test_cfg.rcnn.max_per_img = 20  # An image has at most 5 objects.
+        return 340
 
     def training_outputs(self, model: Any, image: Any) -> Any:
         """The outputs of all heads, those of a two-stage detector on as many RoIs as are sampled."""
