@@ -55,6 +55,11 @@ class Runner(MMEngineRunner):
         checkpoint: dict[str, Any] = dict(state_dict=model.state_dict())
         if self._resume:
             checkpoint |= training_state(file, filename, Path(self.work_dir))
+            schedules, own = checkpoint.get('param_schedulers'), self.param_schedulers
+            # mmengine restores as many as there are, and leaves the others at their start.
+            if isinstance(own, list) and (not isinstance(schedules, list) or len(schedules) != len(own)):
+                problem = f'does not hold the states of the {len(own)} schedules of this run'
+                raise UserError(filename, problem, 'resume it with the config in its work dir')
             meta = checkpoint['meta']
             _check_batch(self, meta)
             # mmengine warns of any difference, also in what is not read from the file.

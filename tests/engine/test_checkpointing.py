@@ -264,6 +264,7 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
         lambda checkpoint: checkpoint['optimizer'].update(param_groups=[]),
         'does not fit this run',
     ),
+    'no schedules': (lambda checkpoint: checkpoint.update(param_schedulers=[]), 'schedules of this run'),
     'other parameters': (
         lambda checkpoint: checkpoint['optimizer']['param_groups'][0].update(params=[1, 2]),
         'does not fit this run',
