@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmiformer.models.layers.functional import conv_of, wants_gradients
+from mmiformer.models.layers.functional import conv_of, has_fast_gradient, wants_gradients
 
 
 class ConvNorm(nn.Module):
@@ -52,7 +52,9 @@ class ConvNorm(nn.Module):
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Convolution and normalisation alone."""
-        return self.convolve_after(_identity, x)
+        if self.can_merge() or has_fast_gradient(self.conv):
+            return self.convolve_after(_identity, x)
+        return self.norm(self.conv(x))
 
     def convolve_after(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         """The same of ``function(*inputs)``, which training does not store but computes again."""
@@ -62,6 +64,16 @@ class ConvNorm(nn.Module):
         out = conv_of(function, inputs, self.conv, *(merged or (self.conv.weight, self.conv.bias)))
         return out if merged else self.norm(out)
 
+    def can_merge(self) -> bool:
+        """Whether the norm is a BatchNorm that runs on stored statistics."""
+        norm = self.norm
+        return (
+            isinstance(norm, _BatchNorm)
+            and not norm.training
+            and norm.affine
+            and norm.running_var is not None
+        )
+
     def merged(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Weight and bias of convolution and norm in one, with gradients, or None if the norm forbids it.
 
@@ -69,9 +81,8 @@ class ConvNorm(nn.Module):
         stores no map between the two.
         """
         norm = self.norm
-        if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None or not norm.affine:
+        if not self.can_merge():
             return None
-        assert norm.running_mean is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 

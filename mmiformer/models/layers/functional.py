@@ -27,6 +27,11 @@ def suits_chunks(x: Tensor) -> bool:
     return x.is_cpu and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled('cpu')
 
 
+def has_fast_gradient(conv: nn.Conv2d) -> bool:
+    """Whether :func:`conv_of` computes the gradient of this convolution's weight faster, where chunks pay."""
+    return conv.groups == conv.out_channels and conv.stride == (1, 1) and conv.kernel_size == (7, 7)
+
+
 def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
     """1x1 convolution, GELU, 1x1 convolution, chunk by chunk: the hidden map never exists as a whole.
 
@@ -139,8 +144,7 @@ class _ConvOf(torch.autograd.Function):
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_(wants_inputs) for x in inputs]
             x = ctx.function(*inputs)
-        depthwise = conv.groups == len(weight) and conv.stride == (1, 1) and weight.shape[-1] == 7
-        by_products = wants_weight and depthwise and suits_chunks(grad)
+        by_products = wants_weight and has_fast_gradient(conv) and suits_chunks(grad)
         wanted = wants_inputs, wants_weight and not by_products, False
         layout = conv.stride, conv.padding, (1, 1), False, (0, 0), conv.groups
         backward = torch.ops.aten.convolution_backward

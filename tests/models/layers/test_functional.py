@@ -4,24 +4,16 @@ import copy
 
 import pytest
 import torch
+from helpers import SMALL_IFORMER
 from torch import nn
 
 from mmiformer.models.backbones.iformer import IFormer
 from mmiformer.models.layers import conv_norm, residual
 
-ARCH = dict(
-    dims=(16, 32, 48, 64),
-    depths=((1, 0, 0), (1, 0, 0), (1, 2, 1), (0, 1, 0)),
-    conv_ratio=3,
-    ffn_ratio=2,
-    qk_divisor=(1, 1, 2, 4),
-    windowed=1,
-)
-
 
 def network(**kwargs) -> IFormer:
     torch.manual_seed(0)
-    net = IFormer(ARCH, out_indices=(0, 1, 2, 3), window_size=4, **kwargs)
+    net = IFormer(SMALL_IFORMER, out_indices=(0, 1, 2, 3), window_size=4, **kwargs)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
