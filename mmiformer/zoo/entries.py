@@ -90,8 +90,8 @@ def _entry(name: str, task: str, match: re.Match[str]) -> Entry:
         if row and row.value:
             figures, source = dict(top1=row.value), row.source
     elif framework in DOWNSTREAM_FRAMEWORKS:
-        known = next((row.figures() for row in DOWNSTREAM if row.title == title), {})
-        figures = {metric: value for metric, value in known.items() if metric in TASKS[task].metrics}
+        rows = (row.figures(TASKS[task].metrics) for row in DOWNSTREAM if row.title == title)
+        figures = next(rows, {})
         source = DOWNSTREAM_SOURCE if figures else None
     dataset = _DATASETS[match['dataset']]
     weights = RELEASED.get(name)

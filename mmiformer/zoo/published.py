@@ -1,5 +1,6 @@
 """Published figures with their sources: ImageNet top-1, and backbones in detection and segmentation."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -64,11 +65,15 @@ class Downstream:
     epochs: int | None = None
     doubt: str = ''
 
-    def figures(self) -> dict[str, float]:
-        """Its published accuracies in percent, by metric."""
+    def figures(self, metrics: Collection[str] | None = None) -> dict[str, float]:
+        """Its published accuracies in percent, by metric; of the given metrics, such as a task's, or of all."""
         names = ('box_ap', 'box_ap50', 'box_ap75', 'mask_ap', 'mask_ap50', 'mask_ap75', 'miou')
         values = zip(names, (*self.box, *self.mask, self.miou), strict=True)
-        return {name: value for name, value in values if value is not None}
+        return {
+            name: value
+            for name, value in values
+            if value is not None and (metrics is None or name in metrics)
+        }
 
 
 _IFORMER = 'arXiv 2501.15369v2, classification'

@@ -60,7 +60,7 @@ def rows_of(
     rows: list[tuple[Row, Entry | None]] = [(_row_of(entry), entry) for entry in chosen]
     for task in tasks:
         for line in DOWNSTREAM:
-            figures = {m: v for m, v in line.figures().items() if m in TASKS[task].metrics}
+            figures = line.figures(TASKS[task].metrics)
             if figures and line.name is None and not patterns:
                 row = Row(line.title, line.title, figures, 'published', remarks=[_NO_CONFIG])
                 rows.append((row, None))
