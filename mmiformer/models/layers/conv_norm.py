@@ -52,7 +52,7 @@ class ConvNorm(nn.Module):
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Convolution and normalisation alone."""
-        if self.can_merge() or has_fast_gradient(self.conv):
+        if wants_gradients(self) and (self.can_merge() or has_fast_gradient(self.conv)):
             return self.convolve_after(_identity, x)
         return self.norm(self.conv(x))
 
