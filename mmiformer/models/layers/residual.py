@@ -1,6 +1,5 @@
 """Residual blocks of iFormer (paper section 3, released code where the two differ)."""
 
-import os
 from typing import Any
 
 import torch
@@ -9,8 +8,6 @@ from torch import nn
 
 from mmiformer.models.layers.conv_norm import ConvNorm
 from mmiformer.models.layers.functional import CACHE, feed_forward, suits_chunks, wants_gradients
-
-_WIDE = int(os.environ.get('WIDE', 10000))
 
 
 class ResidualBlock(nn.Module):
