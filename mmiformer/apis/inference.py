@@ -16,7 +16,7 @@ from torch import nn
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import fold, use_matmul_attention
-from mmiformer.models.layers import ConvNorm
+from mmiformer.models.layers import FFN, ConvNorm
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError
 
@@ -76,7 +76,9 @@ def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
         use_matmul_attention(model)
         for module in model.modules():
             if isinstance(module, ConvNorm):
-                module.activate_in_place()
+                module.fuse()
+            elif isinstance(module, FFN):
+                module.use_chunks = True
         prepare_for_cpu(model)
     if compiled:
         inner: Any = model

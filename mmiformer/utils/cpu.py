@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+_KEPT_BYTES = 2**25 - 2**14  # A little less than glibc's limit of 32 MiB.
+
 
 def prepare_for_cpu(model: nn.Module) -> None:
     """Makes a model channels-last with RoIAlign in PyTorch, in place."""
@@ -12,6 +14,9 @@ def prepare_for_cpu(model: nn.Module) -> None:
 
     use_torch_roi_align(model)
     use_channels_last(model)
+    # When glibc frees a block of pages of its own (not touched here), it keeps freed blocks up to that size from
+    # then on (M_MMAP_THRESHOLD, man 3 mallopt); it would map and clear new pages for each large map otherwise.
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 
 
 def use_channels_last(model: nn.Module) -> None:

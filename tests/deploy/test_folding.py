@@ -12,7 +12,7 @@ from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.deploy import cut_windows_in_chunks, fold, split_depthwise
 from mmiformer.deploy.rewriting import pool_by_matmul
-from mmiformer.models.layers import ConvNorm, InPlaceGELU
+from mmiformer.models.layers import FFN, ConvNorm
 from mmiformer.models.layers.attention import Attention, MoSA
 
 
@@ -43,7 +43,7 @@ def test_fold_changes_only_weights_and_optimize_for_inference_also_the_form():
     for model, optimised in ((folded, False), (fast, True)):
         attentions = [m for m in model.modules() if isinstance(m, Attention)]
         assert attentions and all(m.use_matmul is optimised for m in attentions)
-        assert any(isinstance(m, InPlaceGELU) for m in model.modules()) is optimised
+        assert all(m.use_chunks is optimised for m in model.modules() if isinstance(m, FFN))
     assert not optimize_for_inference(MoSA(8).to('meta')).use_matmul, 'other devices keep their own kernels'
     with torch.no_grad():
         for a, b in zip(fast(image), folded(image), strict=True):

@@ -5,7 +5,7 @@ normalisation layers, ``dict(type='BN')`` if None.
 """
 
 from mmiformer.models.layers.attention import SHMA, Attention, MoSA
-from mmiformer.models.layers.conv_norm import ConvNorm, ConvNorms, InPlaceGELU
+from mmiformer.models.layers.conv_norm import ConvNorm, ConvNorms
 from mmiformer.models.layers.ghost import GhostBottleneck, GhostModule, make_divisible
 from mmiformer.models.layers.norm_linear import AveragedHeads, NormLinear
 from mmiformer.models.layers.residual import CPE, FFN, ConvBlock
@@ -22,7 +22,6 @@ __all__ = [
     'ConvNorms',
     'GhostBottleneck',
     'GhostModule',
-    'InPlaceGELU',
     'MoSA',
     'NormLinear',
     'make_divisible',

@@ -59,7 +59,7 @@ class SHMA(Attention, ResidualBlock):
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
         if isinstance(self.v_gate, nn.ModuleList):
-            v, gate = (half(x).sigmoid_() for half in self.v_gate)
+            v, gate = (half(x) for half in self.v_gate)
         else:
             v, gate = self.v_gate(x).sigmoid().chunk(2, dim=1)
         out = self.attend(self.q(x).flatten(2), self.k(x).flatten(2), v.flatten(2))
@@ -75,8 +75,10 @@ class SHMA(Attention, ResidualBlock):
         if conv is not None and conv.bias is not None:
             halves = nn.ModuleList()
             for weight, bias in zip(conv.weight.chunk(2), conv.bias.chunk(2), strict=True):
-                half = nn.Conv2d(conv.in_channels, len(bias), 1).to(conv.weight)
-                half.load_state_dict(dict(weight=weight, bias=bias))
+                half = ConvNorm(conv.in_channels, len(bias), 1, act=nn.Sigmoid)
+                half.conv = nn.Conv2d(conv.in_channels, len(bias), 1).to(conv.weight)
+                half.conv.load_state_dict(dict(weight=weight, bias=bias))
+                half.norm = nn.Identity()
                 halves.append(half)
             self.v_gate = halves
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 CACHE = 2**24  # Bytes; about what a CPU keeps of a map until it is read again.
 _TOKENS = 1024  # Of a chunk of feed_forward; with their hidden channels they fit into the cache of a core.
+_MAP_TOKENS = 4096  # Of a chunk of in_chunks.
 _NUMBERS = 2**19  # Of a chunk of the depthwise gradient, likewise.
 
 
@@ -49,6 +50,21 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> T
         N x C' x H x W.
     """
     return _FeedForward.apply(x, w1.flatten(1), b1, w2.flatten(1), b2)
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Computes ``function(x)`` chunk by chunk, for a function of each cell by itself, as 1x1 convolutions are.
+
+    Args:
+        function: Maps N x C x H x W to the same shape.
+        x: N x C x H x W, on a CPU; channels-last is faster.
+    """
+    if x[:, 0].numel() <= _MAP_TOKENS:
+        return function(x)
+    out = torch.empty_like(x, memory_format=_layout(x))
+    for cells, out_cells in _chunks(x, out, tokens=_MAP_TOKENS):
+        out_cells.copy_(function(cells.t()[None, :, :, None])[0, :, :, 0].t())
+    return out
 
 
 def conv_of(
@@ -108,7 +124,7 @@ def _layout(x: Tensor) -> torch.memory_format:
     return nhwc if x.is_contiguous(memory_format=nhwc) and not x.is_contiguous() else torch.contiguous_format
 
 
-def _chunks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _chunks(*maps: Tensor, tokens: int = _TOKENS) -> Iterator[tuple[Tensor, ...]]:
     """Views of the same cells of maps of one layout, as matrices, cells x channels."""
     if _layout(maps[0]) == torch.channels_last:
         images = [tuple(x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps)]
@@ -118,7 +134,7 @@ def _chunks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
             for image in zip(*(m.contiguous() for m in maps), strict=True)
         ]
     for matrices in images:
-        yield from zip(*(matrix.split(_TOKENS) for matrix in matrices), strict=True)
+        yield from zip(*(matrix.split(tokens) for matrix in matrices), strict=True)
 
 
 class _ConvOf(torch.autograd.Function):

@@ -7,7 +7,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 from mmiformer.models.layers.conv_norm import ConvNorm
-from mmiformer.models.layers.functional import CACHE, feed_forward, suits_chunks, wants_gradients
+from mmiformer.models.layers.functional import CACHE, feed_forward, in_chunks, suits_chunks, wants_gradients
 
 
 class ResidualBlock(nn.Module):
@@ -54,7 +54,13 @@ class FFN(ResidualBlock):
     Args:
         ratio: Hidden width as a multiple of ``dim``.
         kwargs: ``drop_path`` and ``layer_scale_init_value`` of :class:`ResidualBlock`.
+
+    Attributes:
+        use_chunks: Whether inference on a CPU computes it chunk by chunk, so that the hidden map stays in the
+            cache; training does so by itself. Defaults to False.
     """
+
+    use_chunks = False
 
     def __init__(self, dim: int, ratio: int, norm_cfg: dict[str, Any] | None = None, **kwargs: float) -> None:
         super().__init__(dim, **kwargs)
@@ -63,6 +69,8 @@ class FFN(ResidualBlock):
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
+        if self.use_chunks and suits_chunks(x) and not torch.compiler.is_compiling():
+            return in_chunks(lambda part: self.project(self.expand(part)), x)
         hidden_bytes = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
         wide = hidden_bytes > CACHE and suits_chunks(x) and wants_gradients(self)
         if wide and (expand := self.expand.merged()) and (project := self.project.merged()):
