@@ -14,8 +14,8 @@ def prepare_for_cpu(model: nn.Module) -> None:
 
     use_torch_roi_align(model)
     use_channels_last(model)
-    # When glibc frees a block of pages of its own (not touched here), it keeps freed blocks up to that size from
-    # then on (M_MMAP_THRESHOLD, man 3 mallopt); it would map and clear new pages for each large map otherwise.
+    # glibc maps new pages for each large tensor until a mapping of up to 32 MiB is freed; from then on it keeps
+    # freed memory, up to twice that size (M_MMAP_THRESHOLD in mallopt(3)). These pages are never touched.
     torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 
 

@@ -28,6 +28,8 @@ class Attention:
         if self.use_matmul:
             # Scaling q rather than the product keeps the product in range in half precision.
             weights = torch.bmm((q * self.scale).transpose(1, 2), k).softmax(dim=-1)
+            if not torch.compiler.is_compiling() and v.stride(1) == 1:  # Channels-last, and so is the result.
+                return torch.bmm(weights, v.transpose(1, 2)).transpose(1, 2)
             return torch.bmm(v, weights.transpose(1, 2))
         # N x C x tokens to N x 1 head x tokens x C, for which torch has fast kernels.
         q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))

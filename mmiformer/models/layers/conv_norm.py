@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmiformer.models.layers.fused import FusedConv
 from mmiformer.models.layers.functional import conv_of, has_fast_gradient, wants_gradients
+from mmiformer.models.layers.fused import FusedConv
 
 
 class ConvNorm(nn.Module):

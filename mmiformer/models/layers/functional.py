@@ -28,6 +28,13 @@ def suits_chunks(x: Tensor) -> bool:
     return x.is_cpu and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled('cpu')
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map is stored as N x H x W x C, and not also as N x C x H x W; False for compilers."""
+    if torch.compiler.is_compiling():  # It would restrict the sizes of a graph.
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
 def has_fast_gradient(conv: nn.Conv2d) -> bool:
     """Whether :func:`conv_of` computes the gradient of this convolution's weight faster, where chunks pay."""
     return conv.groups == conv.out_channels and conv.stride == (1, 1) and conv.kernel_size == (7, 7)
@@ -53,7 +60,7 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> T
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Computes ``function(x)`` chunk by chunk, for a function of each cell by itself, as 1x1 convolutions are.
+    """Computes ``function(x)`` chunk by chunk, for a function of each cell by itself as 1x1 convolutions are.
 
     Args:
         function: Maps N x C x H x W to the same shape.
@@ -120,13 +127,12 @@ class _FeedForward(torch.autograd.Function):
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    nhwc = torch.channels_last
-    return nhwc if x.is_contiguous(memory_format=nhwc) and not x.is_contiguous() else torch.contiguous_format
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
 
 
 def _chunks(*maps: Tensor, tokens: int = _TOKENS) -> Iterator[tuple[Tensor, ...]]:
     """Views of the same cells of maps of one layout, as matrices, cells x channels."""
-    if _layout(maps[0]) == torch.channels_last:
+    if is_channels_last(maps[0]):
         images = [tuple(x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps)]
     else:
         images = [

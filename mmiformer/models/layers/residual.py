@@ -69,13 +69,17 @@ class FFN(ResidualBlock):
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """Maps N x dim x H x W to the same shape."""
-        if self.use_chunks and suits_chunks(x) and not torch.compiler.is_compiling():
+        if self.use_chunks and not torch.compiler.is_compiling() and suits_chunks(x):
             return in_chunks(lambda part: self.project(self.expand(part)), x)
-        hidden_bytes = x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
-        wide = hidden_bytes > CACHE and suits_chunks(x) and wants_gradients(self)
-        if wide and (expand := self.expand.merged()) and (project := self.project.merged()):
-            return feed_forward(x, *expand, *project)
+        # Compilers are not to see the sizes: they would compile each one anew.
+        if wants_gradients(self) and suits_chunks(x) and self._hidden_bytes(x) > CACHE:
+            expand, project = self.expand.merged(), self.project.merged()
+            if expand and project:
+                return feed_forward(x, *expand, *project)
         return self.project.convolve_after(self.expand.act, self.expand.convolve(x))
+
+    def _hidden_bytes(self, x: torch.Tensor) -> int:
+        return x[:, 0].numel() * self.expand.conv.out_channels * x.element_size()
 
 
 class ConvBlock(FFN):

@@ -3,13 +3,16 @@
 import torch
 from torch.nn import functional as F
 
+from mmiformer.models.layers.functional import is_channels_last
+
 
 def partition_windows(x: torch.Tensor, size: int, chunks: int = 1) -> torch.Tensor:
     """Cuts a map into windows, zero-padding it at the right and bottom to multiples of ``size``.
 
     Rows are cut first, then columns, so that no tensor has more than four dimensions: the usual
     six-dimensional form fails in ncnn, and in Core ML with flexible shapes. There is no branch for maps
-    that need no padding, so that graphs with dynamic shapes can be exported.
+    that need no padding, so that graphs with dynamic shapes can be exported. Of a channels-last map one copy
+    makes channels-last windows.
 
     Args:
         x: N x C x H x W.
@@ -26,6 +29,9 @@ def partition_windows(x: torch.Tensor, size: int, chunks: int = 1) -> torch.Tens
     # Not -(-h // size): ONNX's division of integers truncates.
     rows, columns = (h + size - 1) // size, (w + size - 1) // size
     x = F.pad(x, (0, columns * size - w, 0, rows * size - h))
+    if is_channels_last(x):
+        x = x.permute(0, 2, 3, 1).reshape(n * rows, size, columns, size * c).transpose(1, 2)
+        return x.reshape(n * rows * columns, size, size, c).permute(0, 3, 1, 2)
     x = x.reshape(n, c, rows, size * columns * size).transpose(1, 2)
     x = x.reshape(n * rows, c * size, columns, size).transpose(1, 2)
     return x.reshape(n * rows * columns, c, size, size)
@@ -49,6 +55,10 @@ def merge_windows(windows: torch.Tensor, height: int, width: int, chunks: int = 
     count, c, size, _ = windows.shape
     rows, columns = (height + size - 1) // size, (width + size - 1) // size
     n = count // (rows * columns)
+    if is_channels_last(windows):
+        x = windows.permute(0, 2, 3, 1).reshape(n * rows, columns, size, size * c).transpose(1, 2)
+        x = x.reshape(n, rows * size, columns * size, c)[:, :height, :width]
+        return x.permute(0, 3, 1, 2)
     x = windows.reshape(n * rows, columns, c * size, size).transpose(1, 2)
     x = x.reshape(n, rows, c, size * columns * size).transpose(1, 2)
     return x.reshape(n, c, rows * size, columns * size)[:, :, :height, :width]
