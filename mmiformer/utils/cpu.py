@@ -14,8 +14,8 @@ def prepare_for_cpu(model: nn.Module) -> None:
 
     use_torch_roi_align(model)
     use_channels_last(model)
-    # glibc maps new pages for each large tensor until a mapping of up to 32 MiB is freed; from then on it
-    # keeps freed memory, up to twice that size (M_MMAP_THRESHOLD in mallopt(3)). These pages are never touched.
+    # glibc maps new pages for each large tensor until a mapping of up to 32 MiB is freed, and from then on
+    # keeps freed memory, up to twice that size (M_MMAP_THRESHOLD in mallopt(3)). These pages stay untouched.
     torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 
 
