@@ -254,7 +254,7 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
     return dict(
         network=variant.network.title,
         family=family,
-        label=short_name(known[0].name if known else name, family),
+        label=short_name(known[0].name if known else variant.network.title, family),
         training=args.train,
         task=variant.network.task,
         runtime=variant.runtime,
