@@ -77,7 +77,7 @@ from mmiformer.benchmark.training import TrainingStep
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
-from mmiformer.utils.machine import describe_machine
+from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo.entries import entries as zoo_entries
 from mmiformer.zoo.published import Published, published
 
@@ -136,7 +136,7 @@ def main() -> None:
     rows = [
         make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks[e.variant]) for e in entries
     ]
-    machine = describe_machine(['timm', *modules])
+    machine = describe_machine([*MODULES, *modules])
     machine['device'] = f'{machine["processor"]}, {machine["cores"]} cores'
     if args.device != 'cpu':
         machine['device'] = torch.cuda.get_device_name(args.device)

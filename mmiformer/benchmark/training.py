@@ -33,7 +33,7 @@ class Loss(nn.Module):
             return self.model.parse_losses(losses)[0]
         outputs = self.model(image)
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        return torch.stack([out.float().square().mean() for out in outputs]).sum()
+        return torch.stack([out.square().mean() for out in outputs]).sum()
 
 
 class TrainingStep:

@@ -44,8 +44,8 @@ def test_peak_memory_is_that_of_the_step_alone():
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 def test_a_step_computes_the_gradients_and_drops_them(layout):
-    loss = Network('iformer_t', 'pyramid').build_loss(64, 64, 1)
-    image = torch.randn(1, 3, 64, 64)
+    loss = Network('iformer_t', 'pyramid').build_loss(64, 64, 1).double()
+    image = torch.randn(1, 3, 64, 64).double()
     sum(out.square().mean() for out in loss.model(image)).backward()
     expected = {name: p.grad.clone() for name, p in loss.named_parameters()}
     loss.zero_grad()
@@ -59,8 +59,8 @@ def test_a_step_computes_the_gradients_and_drops_them(layout):
         parameter.register_post_accumulate_grad_hook(partial(keep, name))
     step()
     assert found.keys() == expected.keys()
-    found, expected = (torch.cat([grads[name].flatten() for name in expected]) for grads in (found, expected))
-    assert float((found - expected).norm() / expected.norm()) < 1e-4
+    for name, grad in expected.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-9, atol=1e-9)
     assert all(p.grad is None for p in [*loss.parameters(), *step.loss.parameters()])
 
 
@@ -96,20 +96,17 @@ def test_table_and_picture_of_configs(root, tmp_path, monkeypatch, capsys):
     code, out, err = call_tool(
         root / 'tools/benchmark.py',
         [*configs, '--train', '--sizes', '64x64', '--rounds', 2, '--seconds', 0.001, '--accuracy', 'box_ap',
-         '--precisions', 'fp32', 'bf16', '--channels-last', '--out', tmp_path],
+         '--precisions', 'bf16', '--channels-last', '--out', tmp_path],
         monkeypatch, capsys,
     )  # fmt: skip
     assert code == 0, err
     assert 'torch bf16, 64x64, backbone, training, channels-last' in out
     rows = json.loads((tmp_path / 'benchmark.json').read_text())['rows']
-    assert [(row['label'], row['family']) for row in rows[::2]] == [('M', 'iFormer'), ('18', 'ResNet')]
-    assert [row['precision'] for row in rows] == ['fp32', 'bf16'] * 2
-    for row, name in zip(rows[::2], ('iformer_m', 'resnet18'), strict=True):
+    assert [(row['label'], row['family']) for row in rows] == [('M', 'iFormer'), ('18', 'ResNet')]
+    for row, name in zip(rows, ('iformer_m', 'resnet18'), strict=True):
         assert row['accuracy'] == published(name, 'box_ap').value
         assert row['training'] and row['median_ms'] > 0 and row['macs'] > 1e7
         assert row['stored_mib'] > 1
-        assert row['peak_mib'] is None or row['peak_mib'] > 4 * row['parameters'] / MIB  # The gradients.
-    if sys.platform == 'linux':
-        assert all(row['peak_mib'] for row in rows)
-    assert rows[1]['stored_mib'] != rows[0]['stored_mib']
+        if sys.platform == 'linux':
+            assert row['peak_mib'] > 4 * row['parameters'] / MIB  # The gradients.
     assert (tmp_path / 'benchmark.png').stat().st_size > 10_000
