@@ -14,7 +14,7 @@ parser = argparse.ArgumentParser(
     'are random. Times are median and 90th percentile over the rounds; a round is the mean over at least '
     '--seconds. Parameters and multiply-adds (attention included) are those of the network as it runs, '
     'fused. Peak memory is the growth of a fresh process that loads the network and runs it three times, '
-    'including library pages that it touches.',
+    'including library pages that it touches. With --train, a call is a training step: forward and backward.',
     epilog='NETWORK: iformer_ARCH (t, s, m, l, l2, h), mocovit, timm/NAME, or a config file for the '
     'backbone of its model; NAME:classify or NAME:pyramid overrides --task.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -25,6 +25,15 @@ add('--runtimes', nargs='+', default=['torch'], help='torch, torch-compile, onnx
 add('--precisions', nargs='+', choices=['fp32', 'fp16', 'bf16', 'int8'], default=['fp32'], help='of each')
 add('--sizes', nargs='+', type=size, default=[(224, 224)], metavar='HxW', help='height and width, pixels')
 add('--task', choices=['classify', 'pyramid'], default='classify', help='logits, or maps of strides 4-32')
+add(
+    '--train',
+    action='store_true',
+    help='time training steps in torch: forward and backward, no optimizer; bf16 is autocast. BatchNorm uses '
+    'its stored statistics in pyramids, and as configs say. Memory is what the first step adds',
+)
+add('--what', choices=['backbone', 'model'], default='backbone', help='of configs; model: with --train')
+add('--device', default='cpu', help='cpu or cuda; cuda: with --train')
+add('--channels-last', action='store_true', help='of --train; inference in torch has this layout anyway')
 add('--batch', type=int, default=1, help='images per call')
 add('--threads', type=int, default=1, help='threads of each runtime')
 add('--rounds', type=int, default=9, help='how often each is timed')
@@ -63,13 +72,14 @@ from mmiformer.apis import cli
 from mmiformer.benchmark import timing
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.benchmark.networks import OURS, Network
-from mmiformer.benchmark.plotting import Point, plot_latency, short_name
+from mmiformer.benchmark.plotting import Point, plot_costs, short_name
+from mmiformer.benchmark.training import TrainingStep
 from mmiformer.deploy.runtimes import RUNTIMES
-from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
-from mmiformer.utils.machine import describe_machine
-from mmiformer.zoo.published import published
+from mmiformer.utils.machine import MODULES, describe_machine
+from mmiformer.zoo.entries import entries as zoo_entries
+from mmiformer.zoo.published import Published, published
 
 TORCH = ('torch', 'torch-compile')
 Row = dict[str, Any]
@@ -88,7 +98,8 @@ class Variant:
     @property
     def panel(self) -> str:
         """The table and the axes it belongs to."""
-        return f'{self.runtime} {self.precision}, {self.height}x{self.width}, {self.network.task}'
+        mode = ', training' * args.train + ', channels-last' * args.channels_last
+        return f'{self.runtime} {self.precision}, {self.height}x{self.width}, {self.network.task}{mode}'
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,10 @@ class Entry:
     """A variant that is ready to run."""
 
     variant: Variant
-    network: ExportWrapper
-    macs: int
-    call: timing.Call
+    network: torch.nn.Module
+    macs: int | None
+    call: Any
+    stored: float | None
 
 
 def main() -> None:
@@ -119,18 +131,15 @@ def main() -> None:
         times = timing.time_rounds(calls, args.rounds, args.seconds, partial(progress, description='Timing'))
         modules = {m for e in entries for m in getattr(RUNTIMES.get(e.variant.runtime), 'modules', ())}
         libraries = sorted(modules | {type(part).__module__ for e in entries for part in e.network.modules()})
-        # Compilation itself takes memory.
-        measured = [e for e in entries if e.variant.runtime != 'torch-compile' and not args.no_memory]
-        peaks = {
-            e.variant: timing.peak_memory(e.call, args.threads, libraries)
-            for e in progress(measured, 'Memory')
-        }
+        peaks = {e.variant: peak_memory(e, libraries) for e in progress(entries, 'Memory')}
     columns: dict[Variant | None, np.ndarray] = {e.variant: times[:, i] for i, e in enumerate(entries)}
     rows = [
-        make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks.get(e.variant))
-        for e in entries
+        make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks[e.variant]) for e in entries
     ]
-    machine = describe_machine(['timm', *modules])
+    machine = describe_machine([*MODULES, *modules])
+    machine['device'] = f'{machine["processor"]}, {machine["cores"]} cores'
+    if args.device != 'cpu':
+        machine['device'] = torch.cuda.get_device_name(args.device)
     print_tables(rows, machine, console)
     write_files(rows, machine, failures, out)
     plot(rows, machine, out, console)
@@ -142,15 +151,19 @@ def main() -> None:
 
 def plan() -> dict[Variant, Variant | None]:
     """The variants to time, each with its reference."""
+    if not args.train and (args.what, args.device, args.channels_last) != ('backbone', 'cpu', False):
+        raise UserError('--what model, --device and --channels-last', 'are for training steps', 'add --train')
+    cli.require_device(args.device)
     kinds = [(r, p) for r in args.runtimes for p in args.precisions if p in precisions_of(r)]
     if not kinds:
         raise UserError('--precisions', f'{", ".join(args.runtimes)} has none of these', 'choose others')
-    networks = [Network.parse(text, args.task) for text in args.networks]
+    parse = partial(Network.parse, task=args.task, what=args.what)
+    networks = [parse(text) for text in args.networks]
     variants = [Variant(n, *kind, *size) for size in args.sizes for n in networks for kind in kinds]
     if not args.reference:
         return dict.fromkeys(variants)
     name, _, runtime = args.reference.partition('@')
-    changes: dict[str, Any] = dict(network=Network.parse(name, args.task))
+    changes: dict[str, Any] = dict(network=parse(name))
     if runtime:
         precisions_of(runtime)
         changes.update(runtime=runtime, precision='fp32')
@@ -162,8 +175,9 @@ def precisions_of(runtime: str) -> Collection[str]:
     """The precisions of a runtime, which must be installed."""
     if runtime in TORCH:
         return timing.TORCH_PRECISIONS
-    if runtime not in RUNTIMES:
-        raise UserError(f"runtime '{runtime}'", f'expected one of {", ".join([*TORCH, *RUNTIMES])}')
+    runtimes = {} if args.train else RUNTIMES
+    if runtime not in runtimes:
+        raise UserError(f"runtime '{runtime}'", f'expected one of {", ".join([*TORCH, *runtimes])}')
     RUNTIMES[runtime].require()
     return RUNTIMES[runtime].precisions
 
@@ -172,47 +186,81 @@ def prepare(variants: Iterable[Variant], folder: Path, failures: dict[str, str])
     """Builds and exports the variants, and runs each once."""
 
     @cache
-    def build(network: Network, height: int, width: int) -> tuple[ExportWrapper, int]:
-        wrapper = network.build(height, width)
-        return wrapper, count_macs(wrapper, height, width)
+    def build(network: Network, height: int, width: int) -> tuple[Any, int | None]:
+        if not args.train:
+            wrapper = network.build(height, width)
+            return wrapper, count_macs(wrapper, height, width)
+        loss = network.build_loss(height, width, args.batch)
+        return loss, None if network.task == 'model' else count_macs(loss, height, width)
 
     entries = []
     for number, variant in enumerate(variants):
         image = torch.randn(args.batch, 3, variant.height, variant.width)
+        call: Any
+        stored, compiled = None, variant.runtime == 'torch-compile'
         try:
-            wrapper, macs = build(variant.network, variant.height, variant.width)
-            if variant.runtime in TORCH:
-                call = timing.torch_call(
-                    wrapper, image, variant.precision, variant.runtime == 'torch-compile'
-                )
+            network, macs = build(variant.network, variant.height, variant.width)
+            if args.train:
+                layout = torch.channels_last if args.channels_last else torch.contiguous_format
+                image = image.to(args.device, memory_format=layout)
+                call = TrainingStep(network, image, variant.precision, compiled)
+                stored = call.stored_memory()
+            elif variant.runtime in TORCH:
+                call = timing.torch_call(network, image, variant.precision, compiled)
             else:
                 runtime = RUNTIMES[variant.runtime]
                 file = folder / f'{number}{runtime.suffix}'
-                call = timing.runtime_call(runtime, wrapper, image, variant.precision, args.threads, file)
+                call = timing.runtime_call(runtime, network, image, variant.precision, args.threads, file)
             call()
-            entries.append(Entry(variant, wrapper, macs, call))
+            entries.append(Entry(variant, network, macs, call, stored))
         except Exception as error:  # Exporters raise exceptions of any type.
             kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
             failures[f'{variant.network.title} ({variant.panel})'] = kind + first_line(error)
     return entries
 
 
+def peak_memory(entry: Entry, libraries: Sequence[str]) -> float | None:
+    """Peak memory of an entry in MiB."""
+    if args.device != 'cpu' and not args.no_memory:
+        return entry.call.peak_gpu_memory()
+    if entry.variant.runtime == 'torch-compile' or args.no_memory:  # Compilation itself takes memory.
+        return None
+    return timing.peak_memory(entry.call, args.threads, libraries, step=args.train)
+
+
+def published_records(network: Network) -> list[Published]:
+    """The published accuracies of a network, or that of a config's model, without and with a teacher."""
+    metric = args.accuracy
+    if network.task not in ('backbone', 'model'):
+        records = (published(network.name, metric, distilled) for distilled in (False, True))
+        return [record for record in records if record]
+    return [
+        Published(e.title, e.family, e.published[metric], e.source, e.distilled, None if e.framework else 224)
+        for e in zoo_entries()
+        if e.name == network.title and e.source and metric in e.published
+    ]
+
+
 def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: float | None) -> Row:
     """All figures of an entry, as written to the files."""
     variant, name = entry.variant, entry.variant.network.name
     median = float(np.median(times))
-    plain = published(name, args.accuracy)
-    distilled = published(name, args.accuracy, distilled=True)
-    known = [record for record in (plain, distilled) if record]
+    known = published_records(variant.network)
+    plain = next((record for record in known if not record.distilled), None)
+    distilled = next((record for record in known if record.distilled), None)
     family = known[0].family if known else variant.network.title
     if name.startswith('timm/') and family in {p.family for ours in OURS if (p := published(ours))}:
         family += ' (timm)'
     return dict(
         network=variant.network.title,
         family=family,
+        label=short_name(known[0].name if known else variant.network.title, family),
+        training=args.train,
         task=variant.network.task,
         runtime=variant.runtime,
         precision=variant.precision,
+        device=args.device,
+        channels_last=args.channels_last,
         height=variant.height,
         width=variant.width,
         batch=args.batch,
@@ -224,6 +272,7 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
         reference=None if others is None else args.reference,
         ratio=None if others is None else float(np.median(times / others)),
         peak_mib=peak,
+        stored_mib=entry.stored,
         parameters=sum(p.numel() for p in entry.network.parameters()),
         macs=entry.macs,
         metric=args.accuracy,
@@ -238,8 +287,9 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
 def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
     """Prints a table for each panel, the fastest first."""
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
-    console.print(f'{machine["processor"]}, {machine["cores"]} cores; {versions}', highlight=False)
-    columns = ('ms', 'p90', 'ratio', 'images/s', 'MiB', 'params M', 'MACs G', args.accuracy)
+    console.print(f'{machine["device"]}; {versions}', highlight=False)
+    memory = dict(MiB='peak_mib') | (dict(stored='stored_mib') if args.train else {})
+    columns = ('ms', 'p90', 'ratio', 'images/s', *memory, 'params M', 'MACs G', args.accuracy)
     for panel in dict.fromkeys(row['panel'] for row in rows):
         table = Table(
             Column('network', no_wrap=True),
@@ -255,9 +305,9 @@ def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
                 f'{row["p90_ms"]:.2f}',
                 '' if row['ratio'] is None else f'{row["ratio"]:.2f}',
                 f'{row["images_per_second"]:.1f}',
-                '-' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
+                *('-' if row[key] is None else f'{row[key]:.0f}' for key in memory.values()),
                 f'{row["parameters"] / 1e6:.2f}',
-                f'{row["macs"] / 1e9:.3f}',
+                '-' if row['macs'] is None else f'{row["macs"] / 1e9:.3f}',
                 ' '.join(f'{value:.1f}' + '*' * distilled for value, distilled in accuracies(row)) or '-',
             )
         console.print(table)
@@ -287,17 +337,19 @@ def write_files(rows: Sequence[Row], machine: Row, failures: dict[str, str], out
 
 def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None:
     """Writes ``benchmark.png`` of the networks with a published accuracy."""
+    time, memory = 'time of a step (ms)' if args.train else 'latency (ms)', 'peak memory (MiB)'
     points = []
     for row in rows:
-        name = short_name(row['network'], row['family'])
         for accuracy in accuracies(row):
-            points.append(Point(name, row['family'], row['panel'], row['median_ms'], *accuracy))
+            points.append(Point(row['label'], row['family'], row['panel'], row['median_ms'], *accuracy, time))
+            if args.train and row['peak_mib']:
+                points.append(points[-1]._replace(cost=row['peak_mib'], quantity=memory))
     missing = sorted({row['network'] for row in rows if not accuracies(row)})
     if missing:
         console.print(f'not in the plot, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     if points:
-        note = f'{machine["processor"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
-        figure = plot_latency(points, 'published ' + METRICS[args.accuracy].label, note)
+        note = f'{machine["device"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
+        figure = plot_costs(points, 'published ' + METRICS[args.accuracy].label, note)
         figure.savefig(out / 'benchmark.png')
     console.print(f'results: {out}', markup=False, highlight=False)
 

@@ -11,9 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmiformer.apis.cli import load_config
-from mmiformer.apis.inference import bare_model
+from mmiformer.apis.inference import bare_model, build_model
+from mmiformer.benchmark.training import Loss
 from mmiformer.deploy.wrappers import ExportWrapper, Features, Logits
 from mmiformer.models.backbones import FAMILIES
+from mmiformer.models.backbones.base import freeze_statistics
+from mmiformer.tasks import task_of
 from mmiformer.utils.errors import UserError
 
 TASKS = ('classify', 'pyramid')
@@ -27,27 +30,28 @@ class Network:
 
     Attributes:
         name: A key of :data:`OURS`, ``timm/NAME``, or the path of a config.
-        task: ``'classify'``: logits. ``'pyramid'``: feature maps of strides 4 (or 8) to 32. ``'backbone'``:
-            the backbone of a config, with its own outputs.
+        task: ``'classify'``: logits. ``'pyramid'``: feature maps of strides 4 (or 8) to 32. Of a config,
+            ``'backbone'``: its backbone, with its own outputs; ``'model'``: all of it, in training only.
     """
 
     name: str
     task: str = 'classify'
 
     @classmethod
-    def parse(cls, text: str, task: str = 'classify') -> 'Network':
+    def parse(cls, text: str, task: str = 'classify', what: str = 'backbone') -> 'Network':
         """Parses ``NAME`` or ``NAME:TASK``.
 
         Args:
             text: The text.
             task: The task if the text has none.
+            what: The task of a config.
 
         Raises:
             UserError: If there is no such network or task.
         """
         if text.endswith('.py'):
             load_config(text)  # Raises if there is no such config.
-            return cls(text, 'backbone')
+            return cls(text, what)
         name, _, own_task = text.partition(':')
         known = [*OURS, *(f'timm/{other}' for other in _timm().list_models())]
         if name not in known:
@@ -77,20 +81,44 @@ class Network:
         Raises:
             UserError: If a network of timm has no feature maps of the strides.
         """
+        model: Any = self.assemble(height, width)
+        calibrate_batchnorm(model, height, width)
+        if not self.name.startswith('timm/'):
+            return Logits(model) if self.task == 'classify' else Features(model)
+        from timm.utils.model import reparameterize_model
+
+        # Wrapped, because reparameterize_model fuses children only.
+        fused: Any = reparameterize_model(nn.Sequential(model))[0]
+        if self.task == 'classify':
+            return _TimmLogits(fused)
+        fused.out_indices = model.feature_info.out_indices
+        return Features(fused)
+
+    def build_loss(self, height: int, width: int, batch: int) -> Loss:
+        """Builds the network for training on a batch, with random weights; sizes as of :meth:`build`.
+
+        BatchNorm has the statistics of noise, and uses them in training where recipes do: in pyramids, and in
+        configs with ``norm_eval``.
+        """
+        model: Any = self.assemble(height, width)
+        calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
+        model.train()
+        if self.task == 'pyramid':
+            freeze_statistics(model)
+        if self.task != 'model':
+            return Loss(model)
+        task = task_of(load_config(self.name))
+        return Loss(model, [task.draw_truth(height, width) for _ in range(batch)])
+
+    def assemble(self, height: int = 224, width: int = 224) -> nn.Module:
+        """Builds the network in its training form, with random weights; arguments as of :meth:`build`."""
         torch.manual_seed(0)
-        if self.name in OURS:
-            model = self.assemble()
-        elif self.name.startswith('timm/'):
-            return self._build_timm(height, width)
-        else:
+        if self.name.startswith('timm/'):
+            return self._assemble_timm(height, width)
+        if self.name not in OURS:
             cfg = load_config(self.name)
             cfg.model.backbone.init_cfg = None
-            model = bare_model(cfg).backbone
-        calibrate_batchnorm(model, height, width)
-        return Logits(model) if self.task == 'classify' else Features(model)
-
-    def assemble(self) -> nn.Module:
-        """Builds one of :data:`OURS` with random weights in its training form: classifier or backbone."""
+            return build_model(cfg, None) if self.task == 'model' else bare_model(cfg).backbone
         family, model = OURS[self.name]
         backbone: dict[str, Any] = dict(type=family.__name__, arch=model.arch, **model.options)
         if self.task == 'pyramid':
@@ -100,9 +128,7 @@ class Network:
         head = dict(type=family.cls_head, num_classes=1000, in_channels=network.out_channels[-1])
         return MODELS.build(dict(type='ImageClassifier', backbone=network, head=head))
 
-    def _build_timm(self, height: int, width: int) -> ExportWrapper:
-        from timm.utils.model import reparameterize_model
-
+    def _assemble_timm(self, height: int, width: int) -> nn.Module:
         timm, name = _timm(), self.name.removeprefix('timm/')
         options: dict[str, Any] = {}
         if getattr(timm.get_pretrained_cfg(name), 'fixed_input_size', False):
@@ -113,14 +139,7 @@ class Network:
             options['out_indices'] = [i for i, stride in enumerate(strides) if stride in (4, 8, 16, 32)]
             if [s for s in strides if s in (8, 16, 32)] != [8, 16, 32]:
                 raise UserError(self.name, f'expected feature maps of strides 8, 16, 32, found {strides}')
-        model = timm.create_model(name, **options)
-        calibrate_batchnorm(model, height, width)
-        # Wrapped, because reparameterize_model fuses children only.
-        model = reparameterize_model(nn.Sequential(model))[0]
-        if self.task == 'classify':
-            return _TimmLogits(model)
-        model.out_indices = options['out_indices']
-        return Features(model)
+        return timm.create_model(name, **options)
 
 
 class _TimmLogits(Logits):
@@ -138,7 +157,8 @@ def _timm() -> Any:
 
 def calibrate_batchnorm(model: nn.Module, height: int, width: int) -> None:
     """Sets the statistics of every BatchNorm to those of noise, and the model to eval mode."""
-    for module in model.eval().modules():
+    model.eval()  # mmdet's ResNet returns nothing here.
+    for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.train().momentum = 1.0
     noise = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))

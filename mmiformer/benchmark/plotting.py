@@ -1,4 +1,4 @@
-"""Plots of latency against published accuracy."""
+"""Plots of latency, or of what training takes, against published accuracy."""
 
 import itertools
 import re
@@ -25,45 +25,47 @@ class Point(NamedTuple):
         name: Label.
         family: Networks of one family are joined by a line.
         panel: Title of the axes it is drawn on.
-        latency: Milliseconds.
+        cost: Place on the horizontal axis.
         accuracy: Percent.
         distilled: Whether it was trained with a teacher; its marker is hollow.
+        quantity: What is on the horizontal axis; quantities of one panel have separate axes.
     """
 
     name: str
     family: str
     panel: str
-    latency: float
+    cost: float
     accuracy: float
     distilled: bool = False
+    quantity: str = 'latency (ms)'
 
 
 def short_name(name: str, family: str) -> str:
     """Shortens a name to the size within its family: ``timm/repvit_m1_0`` of RepViT is ``M1.0``."""
     family = family.partition(' ')[0]
-    rest = name.removeprefix('timm/').lower().removeprefix(family.lower()).removeprefix('_')
+    rest = name.removeprefix('timm/').lower().removeprefix(family.lower()).lstrip('_-')
     rest = re.sub(r'(?<=\d)_(?=\d)', '.', rest).replace('_', ' ')
     return (rest if re.search('[a-z]{4}', rest) else rest.upper()) or family
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Returns the points without a faster and more accurate one, the fastest first."""
+    """Returns the points without a cheaper and more accurate one, the cheapest first."""
     front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.latency, -p.accuracy)):
+    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:
             front.append(point)
     return front
 
 
-def plot_latency(points: Sequence[Point], accuracy: str, note: str = '') -> Figure:
-    """Plots latency against accuracy, with the Pareto front.
+def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure:
+    """Plots costs against accuracy, with the Pareto front.
 
     Args:
-        points: The networks. Each panel becomes separate axes, one below the other.
+        points: The networks. Each quantity of a panel becomes separate axes, one below the other.
         accuracy: Label of the vertical axis.
         note: Small print below, such as machine and date. Defaults to none.
     """
-    panels = list(dict.fromkeys(p.panel for p in points))
+    panels = list(dict.fromkeys((p.panel, p.quantity) for p in points))
     figure = Figure((9.6, 5.8 * len(panels) + 0.5), dpi=110, layout='constrained')
     figure.supxlabel(note, fontsize=8, color='#555555')
     families = sorted(dict.fromkeys(p.family for p in points), key=lambda family: family not in _OURS)
@@ -71,23 +73,23 @@ def plot_latency(points: Sequence[Point], accuracy: str, note: str = '') -> Figu
     colours = {family: f'C{number}' for number, family in enumerate(families)}
     axes = dict(zip(panels, figure.subplots(len(panels), squeeze=False)[:, 0], strict=True))
     for panel, ax in axes.items():
-        _draw(ax, [p for p in points if p.panel == panel], colours, markers)
-        ax.set(title=panel, xlabel='latency (ms, log scale)', ylabel=accuracy)
+        _draw(ax, [p for p in points if (p.panel, p.quantity) == panel], colours, markers)
+        ax.set(title=panel[0], xlabel=f'{panel[1]}, log scale', ylabel=accuracy)
     figure.draw_without_rendering()  # Settles the layout, which the places of the labels depend on.
     figure.set_layout_engine('none')
     for panel, ax in axes.items():
-        _label(ax, [p for p in points if p.panel == panel], colours)
+        _label(ax, [p for p in points if (p.panel, p.quantity) == panel], colours)
     return figure
 
 
 def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[str, str]) -> None:
-    points.sort(key=lambda p: p.latency)
+    points.sort(key=lambda p: p.cost)
     for family, distilled in itertools.product(colours, (False, True)):
         own = [p for p in points if (p.family, p.distilled) == (family, distilled)]
         if own:
             width, size, order = (2.6, 9, 3) if family in _OURS else (1.5, 7.5, 2)
             ax.plot(
-                [p.latency for p in own],
+                [p.cost for p in own],
                 [p.accuracy for p in own],
                 color=colours[family],
                 linewidth=width,
@@ -99,8 +101,8 @@ def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[
                 label=f'{family}, with a teacher' if distilled else family,
             )
     front = pareto_front(points)
-    latencies, accuracies = [p.latency for p in front], [p.accuracy for p in front]
-    ax.step(latencies, accuracies, '--', where='post', color='#999999', linewidth=1.2, label='Pareto front')
+    costs, accuracies = [p.cost for p in front], [p.accuracy for p in front]
+    ax.step(costs, accuracies, '--', where='post', color='#999999', linewidth=1.2, label='Pareto front')
     ax.legend(fontsize=9, loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     ax.set_xscale('log')
     ax.margins(0.08)
@@ -118,12 +120,12 @@ _DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7
 def _label(ax: Axes, points: list[Point], colours: dict[str, str]) -> None:
     """Writes each name at the nearest place where it overlaps no other name, no marker and not the frame."""
     pixels = ax.figure.dpi / 72  # Per point, the unit of text and markers.
-    centres = ax.transData.transform([(p.latency, p.accuracy) for p in points])
+    centres = ax.transData.transform([(p.cost, p.accuracy) for p in points])
     taken = [Bbox([centre - 7 * pixels, centre + 7 * pixels]) for centre in centres]
     for point, centre in zip(points, centres, strict=True):
         text = ax.annotate(
             point.name,
-            (point.latency, point.accuracy),
+            (point.cost, point.accuracy),
             (0, 0),
             textcoords='offset pixels',
             color=colours[point.family],

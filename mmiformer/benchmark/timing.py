@@ -109,17 +109,19 @@ def time_rounds(
     return times
 
 
-def peak_memory(call: Call, threads: int, libraries: Sequence[str] = ()) -> float | None:
+def peak_memory(call: Call, threads: int, libraries: Sequence[str] = (), step: bool = False) -> float | None:
     """Measures how much loading and running a network adds to the memory of a fresh process.
 
     The process imports the libraries, then loads the network and runs it three times. The result is the
     growth of its peak resident set: weights, activations, workspaces and buffers, and also library pages that
-    are touched for the first time.
+    are touched for the first time. Of a training step, it is the growth during the first step alone.
 
     Args:
-        call: Result of :func:`torch_call`, not compiled, or :func:`runtime_call`. It must be picklable.
+        call: Result of :func:`torch_call`, not compiled, or :func:`runtime_call`, or a training step. It must
+            be picklable.
         threads: Number of threads of PyTorch.
         libraries: Modules to import first; those of the first call serve all later ones.
+        step: Whether it is a training step; needs Linux. Defaults to False.
 
     Returns:
         MiB; None on Windows or if the process fails.
@@ -129,18 +131,21 @@ def peak_memory(call: Call, threads: int, libraries: Sequence[str] = ()) -> floa
         context.set_forkserver_preload([__name__, *libraries])
         # Pickled here, because multiprocessing needs a file descriptor for each tensor.
         with ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(_measure_growth, pickle.dumps(call), threads).result()
+            return pool.submit(_measure_growth, pickle.dumps(call), threads, step).result()
     except Exception:  # A runtime that crashes there still has a latency.
         return None
 
 
-def _measure_growth(pickled: bytes, threads: int) -> float:
+def _measure_growth(pickled: bytes, threads: int, step: bool) -> float:
     from resource import RUSAGE_SELF, getrusage  # Not available on Windows.
 
     torch.set_num_threads(threads)
     before = getrusage(RUSAGE_SELF).ru_maxrss
     call = pickle.loads(pickled)
-    for _ in range(3):
+    if step:
+        Path('/proc/self/clear_refs').write_text('5')  # The peak of loading is forgotten.
+        before = getrusage(RUSAGE_SELF).ru_maxrss
+    for _ in range(1 if step else 3):
         call()
     growth = getrusage(RUSAGE_SELF).ru_maxrss - before
     return growth / (2**20 if platform.system() == 'Darwin' else 2**10)  # macOS counts bytes, Linux KiB.

@@ -129,6 +129,10 @@ class Task:
         """All that a model computes from images (N x 3 x H x W) in a training step, before the losses."""
         return model(image)
 
+    def draw_truth(self, height: int, width: int) -> Any:
+        """Makes a data sample with ground truth for a training step on noise."""
+        raise NotImplementedError
+
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
         """Makes the toolbox's inferencer, with its model and loading transform replaced.
 

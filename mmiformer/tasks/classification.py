@@ -109,6 +109,12 @@ class Classification(Task):
                 hook.momentum = 0.02
         return 1100
 
+    def draw_truth(self, height: int, width: int) -> Any:
+        """Makes a label of the first class."""
+        from mmpretrain.structures import DataSample
+
+        return DataSample().set_gt_label(0)
+
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
         """See :meth:`Task.inferencer`; mmpretrain's has no loading transform."""
         del kwargs['device']

@@ -92,3 +92,12 @@ class Detection(Task):
         for head, rois, side in ((roi_head.bbox_head, sampler.num, 7), (roi_head.mask_head, positive, 14)):
             outputs.append(head(image.new_zeros(rois, head.in_channels, side, side)))
         return outputs
+
+    def draw_truth(self, height: int, width: int) -> Any:
+        """Makes seven objects, COCO's mean, with masks."""
+        from mmdet.testing import demo_mm_inputs
+
+        # Of two classes mmdet draws the second only; any model has it, if only as background.
+        (sample,) = demo_mm_inputs(1, (3, height, width), [7], 2, with_mask=True)['data_samples']
+        sample.set_metainfo(dict(pad_shape=(height, width), batch_input_shape=(height, width)))
+        return sample

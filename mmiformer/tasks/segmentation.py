@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.structures import PixelData
 
 from mmiformer.tasks.base import Metric, Painter, Task
 from mmiformer.utils.configs import walk
@@ -114,6 +115,13 @@ class Segmentation(Task):
         for _, part in walk(cfg.model):
             part.pop('class_weight', None)
         return 1100
+
+    def draw_truth(self, height: int, width: int) -> Any:
+        """Makes a map of the first class."""
+        from mmseg.structures import SegDataSample
+
+        label_map = PixelData(data=torch.zeros(1, height, width, dtype=torch.int64))
+        return SegDataSample(gt_sem_seg=label_map, metainfo=dict(img_shape=(height, width)))
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
         """See :meth:`Task.inferencer`; mmseg's needs the classes."""

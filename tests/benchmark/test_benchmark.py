@@ -166,20 +166,19 @@ def test_pareto_front_against_its_definition():
         p
         for p in points
         if any(
-            (q.latency <= p.latency and q.accuracy >= p.accuracy)
-            and (q.latency, q.accuracy) != (p.latency, p.accuracy)
+            (q.cost <= p.cost and q.accuracy >= p.accuracy) and (q.cost, q.accuracy) != (p.cost, p.accuracy)
             for q in points
         )
     ]
     assert plotting.pareto_front(points) == sorted(
-        (p for p in points if p not in beaten), key=lambda p: p.latency
+        (p for p in points if p not in beaten), key=lambda p: p.cost
     )
 
 
 @pytest.mark.parametrize('count', [1, 2, len(IMAGENET)])
 def test_labels_overlap_nothing(count, tmp_path):
     points = some_points(count) + some_points(count, 'onnx fp32, 512x512')
-    figure = plotting.plot_latency(points, 'accuracy', note='a machine')
+    figure = plotting.plot_costs(points, 'accuracy', note='a machine')
     figure.savefig(tmp_path / 'x.png')
     assert len(figure.axes) == 2
     for ax in figure.axes:
@@ -188,7 +187,7 @@ def test_labels_overlap_nothing(count, tmp_path):
         boxes = [text.get_window_extent() for text in labels]
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
         for point in points[: len(points) // 2]:
-            xy = ax.transData.transform((point.latency, point.accuracy))
+            xy = ax.transData.transform((point.cost, point.accuracy))
             assert not any(box.contains(*xy) for box in boxes)
         assert all(ax.bbox.containsx(b.x0) and ax.bbox.containsx(b.x1) for b in boxes)
     assert cv2.imread(str(tmp_path / 'x.png')).std() > 5
@@ -315,6 +314,12 @@ class Absent(Stub):
         (['iformer_t', '--precisions', 'fp16'], '--precisions: torch has none of these'),
         (['iformer_t', '--reference', 'iformer_s@stab'], "runtime 'stab': expected one of"),
         (['iformer_t', '--reference', 'iformer_y'], 'did you mean iformer_'),
+        (['iformer_t', '--what', 'model'], 'are for training steps; add --train'),
+        (
+            ['iformer_t', '--train', '--runtimes', 'onnx'],
+            "runtime 'onnx': expected one of torch, torch-compile",
+        ),
+        (['iformer_t', '--train', '--device', 'cuda:99'], 'CUDA devices'),
         (['iformer_t', '--out', '/dev/null/x'], '/dev/null/x: cannot be written'),
     ],
 )

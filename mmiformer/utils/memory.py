@@ -1,0 +1,41 @@
+"""Memory that training takes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class SavedBytes:
+    """Result of :func:`saved_bytes`; ``bytes`` grows while its block runs."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def saved_bytes(model: nn.Module) -> Iterator[SavedBytes]:
+    """Counts the bytes that a forward pass in the block stores for the backward pass.
+
+    Tensors that share a storage count once, parameters and buffers of the model not at all. Inside of blocks
+    under ``torch.utils.checkpoint`` nothing counts, since nothing is stored there.
+
+    Args:
+        model: The network whose parameters and buffers are left out.
+    """
+    saved = SavedBytes()
+    known = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept = []  # Freed in the block, an address could become that of another storage.
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            known.add(storage.data_ptr())
+            kept.append(storage)
+            saved.bytes += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
