@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 CACHE = 2**24  # Bytes; about what a CPU keeps of a map until it is read again.
 _TOKENS = 1024  # Of a chunk of feed_forward; with their hidden channels they fit into the cache of a core.
-_MAP_TOKENS = 4096  # Of a chunk of in_chunks.
+MAP_TOKENS = (
+    4096  # Of a chunk of in_chunks; more is faster, but the hidden channels of M then leave the cache.
+)
 _NUMBERS = 2**19  # Of a chunk of the depthwise gradient, likewise.
 
 
@@ -66,10 +68,10 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         function: Maps N x C x H x W to the same shape.
         x: N x C x H x W, on a CPU; channels-last is faster.
     """
-    if x[:, 0].numel() <= _MAP_TOKENS:
+    if x[:, 0].numel() <= MAP_TOKENS:
         return function(x)
     out = torch.empty_like(x, memory_format=_layout(x))
-    for cells, out_cells in _chunks(x, out, tokens=_MAP_TOKENS):
+    for cells, out_cells in _chunks(x, out, tokens=MAP_TOKENS):
         out_cells.copy_(function(cells.t()[None, :, :, None])[0, :, :, 0].t())
     return out
 

@@ -7,8 +7,10 @@ import torch
 from helpers import SMALL_IFORMER
 from torch import nn
 
+from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.models.backbones.iformer import IFormer
-from mmiformer.models.layers import conv_norm, residual
+from mmiformer.models.layers import conv_norm, functional, merge_windows, partition_windows, residual
+from mmiformer.models.layers.fused import FusedConv
 
 
 def network(**kwargs) -> IFormer:
@@ -99,3 +101,35 @@ def test_gradients_under_autocast():
     for name, grad in expected.items():
         assert got[name].dtype == torch.float32
         assert (got[name] - grad).norm() <= 0.1 * grad.norm() + 1e-3 * large, name
+
+
+@pytest.mark.parametrize('act', [nn.Identity, nn.GELU, nn.ReLU, nn.Sigmoid])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_a_fused_convolution(act, dtype):
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(4, 6, 3, 2, 1, groups=2).to(dtype), torch.randn(2, 4, 9, 8, dtype=dtype)
+    exact = act()(copy.deepcopy(conv).double()(x.double()))
+    with torch.inference_mode():
+        out = FusedConv(conv, act())(x)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-6 if dtype == torch.float32 else 1e-14)
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_inference_in_chunks(layout, monkeypatch):
+    net = network().eval()
+    x = torch.randn(2, 3, 70, 90).contiguous(memory_format=layout)
+    exact = copy.deepcopy(net).double()(x.double())
+    monkeypatch.setattr(functional, 'MAP_TOKENS', 7)  # No map has a multiple of it.
+    with torch.inference_mode():
+        for out, expected in zip(optimize_for_inference(net)(x), exact, strict=True):
+            assert float((out - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_windows_of_a_channels_last_map():
+    x = torch.randn(2, 5, 9, 14)
+    windows = partition_windows(x, 4)
+    fast = partition_windows(x.contiguous(memory_format=torch.channels_last), 4)
+    assert fast.is_contiguous(memory_format=torch.channels_last) and torch.equal(fast, windows)
+    merged = merge_windows(fast, 9, 14)
+    assert merged.stride(1) == 1 and torch.equal(merged, x)
