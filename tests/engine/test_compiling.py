@@ -1,0 +1,60 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from mmiformer.engine.compiling import compile_blocks
+from mmiformer.models.backbones.iformer import IFormer
+from mmiformer.utils.errors import UserError
+
+
+def detector(backbone: nn.Module) -> nn.Module:
+    model = nn.Module()
+    model.backbone = backbone
+    return model
+
+
+def iformer(**options) -> IFormer:
+    depths = ((1, 0, 0), (1, 0, 0), (0, 2, 0), (0, 1, 0))
+    arch = dict(IFormer.arch_settings['t'], dims=(8, 8, 16, 16), depths=depths, windowed=1)
+    return IFormer(arch, out_indices=(0, 3), window_size=4, norm_eval=True, **options).train()
+
+
+def gradients(model: nn.Module, *size: int) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    sum(x.square().sum() for x in model.backbone(image)).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize('options', [dict(frozen_stages=1), dict(with_cp=True)], ids=['frozen', 'with_cp'])
+def test_gradients_and_names_stay_and_sizes_share_the_code(options, monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 8)  # Restored afterwards.
+    plain = detector(iformer(**options))
+    compiled = copy.deepcopy(plain)
+    compile_blocks(compiled, backend='aot_eager')
+    graphs = []
+    for size in ((64, 96), (160, 96), (96, 128)):
+        before = counters['stats']['unique_graphs']
+        expected, found = gradients(plain, *size), gradients(compiled, *size)
+        graphs.append(counters['stats']['unique_graphs'] - before)
+        assert expected.keys() == found.keys()
+        for name, gradient in expected.items():
+            error = (found[name] - gradient).norm() / gradient.norm()
+            assert error < 1e-4, name
+    assert graphs[0] >= 4 and graphs[1:] == [0, 0]
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    average = copy.deepcopy(compiled)  # As EMAHook makes it.
+    for parameter in average.parameters():
+        parameter.data.zero_()
+    assert not average.backbone(torch.rand(1, 3, 64, 64))[1].any()
+
+
+def test_what_cannot_be_compiled(monkeypatch):
+    with pytest.raises(UserError, match='--compile: the backbone is not one of mmiformer'):
+        compile_blocks(detector(nn.Conv2d(3, 4, 1)))
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(UserError, match=r'--compile: the C\+\+ compiler no-such-compiler is not found'):
+        compile_blocks(detector(iformer()))
