@@ -14,7 +14,7 @@ add(
     help='continue from a checkpoint; without a name, from the latest one in the work dir',
 )
 add('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
-add('--compile', action='store_true', help='compile the blocks of the backbone with torch.compile')
+add('--compile', action='store_true', help='torch.compile, for images of one size')
 add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
 add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.

@@ -14,8 +14,8 @@ from mmiformer.utils.errors import UserError
 def compile_blocks(model: nn.Module, backend: str = 'inductor') -> None:
     """Compiles each block of a model's backbone when it first runs; names of weights stay as they are.
 
-    Blocks of one kind and width share their code, at any image size. Compiling the backbone as a whole takes
-    several times as long for a single size, and fails in torch 2.13 at the second one.
+    It is for images of one size and compiles again at each new one: torch 2.13 fails to compile attention at
+    any size. Blocks of one kind and shape share their code, which the backbone as a whole could not.
 
     Args:
         model: A detector, segmentor or classifier with a backbone of this package.
@@ -30,8 +30,8 @@ def compile_blocks(model: nn.Module, backend: str = 'inductor') -> None:
     compiler = os.environ.get('CXX', 'clang++' if sys.platform == 'darwin' else 'g++')  # As torch finds it.
     if shutil.which(compiler) is None:
         raise UserError('--compile', f'the C++ compiler {compiler} is not found', 'install it, or set CXX')
-    # Kinds and widths of blocks, in training and in evaluation; torch's limit is 8.
+    # Kinds and shapes of blocks, in training and in evaluation; beyond the limit they run as they are.
     torch._dynamo.config.recompile_limit = 64
     for stage in backbone.stages:
         for block in stage.blocks:
-            block.compile(dynamic=True, backend=backend)
+            block.compile(dynamic=False, backend=backend)

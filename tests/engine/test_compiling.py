@@ -8,6 +8,7 @@ from torch._dynamo.utils import counters
 from mmiformer.engine.compiling import compile_blocks
 from mmiformer.models.backbones.iformer import IFormer
 from mmiformer.utils.errors import UserError
+from mmiformer.utils.memory import saved_bytes
 
 
 def detector(backbone: nn.Module) -> nn.Module:
@@ -22,29 +23,27 @@ def iformer(**options) -> IFormer:
     return IFormer(arch, out_indices=(0, 3), window_size=4, norm_eval=True, **options).train()
 
 
-def gradients(model: nn.Module, *size: int) -> dict[str, torch.Tensor]:
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     sum(x.square().sum() for x in model.backbone(image)).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize('options', [dict(frozen_stages=1), dict(with_cp=True)], ids=['frozen', 'with_cp'])
-def test_gradients_and_names_stay_and_sizes_share_the_code(options, monkeypatch):
+def test_gradients_and_names_of_weights_stay(options, monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 8)  # Restored afterwards.
     plain = detector(iformer(**options))
     compiled = copy.deepcopy(plain)
     compile_blocks(compiled, backend='aot_eager')
-    graphs = []
-    for size in ((64, 96), (160, 96), (96, 128)):
-        before = counters['stats']['unique_graphs']
-        expected, found = gradients(plain, *size), gradients(compiled, *size)
-        graphs.append(counters['stats']['unique_graphs'] - before)
-        assert expected.keys() == found.keys()
-        for name, gradient in expected.items():
-            error = (found[name] - gradient).norm() / gradient.norm()
-            assert error < 1e-4, name
-    assert graphs[0] >= 4 and graphs[1:] == [0, 0]
+    graphs = counters['stats']['unique_graphs']
+    with saved_bytes(compiled):  # As FirstStepsHook does.
+        found = gradients(compiled)
+    assert counters['stats']['unique_graphs'] > graphs
+    expected = gradients(plain)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() / gradient.norm() < 1e-4, name
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     average = copy.deepcopy(compiled)  # As EMAHook makes it.
     for parameter in average.parameters():
