@@ -18,22 +18,21 @@ def detector(backbone: nn.Module) -> nn.Module:
 
 
 def iformer(**options) -> IFormer:
-    depths = ((1, 0, 0), (1, 0, 0), (0, 2, 0), (0, 1, 0))
+    depths = ((1, 0, 0), (0, 0, 0), (0, 1, 0), (0, 0, 0))
     arch = dict(IFormer.arch_settings['t'], dims=(8, 8, 16, 16), depths=depths, windowed=1)
-    return IFormer(arch, out_indices=(0, 3), window_size=4, norm_eval=True, **options).train()
+    return IFormer(arch, out_indices=(0, 2), window_size=4, norm_eval=True, **options).train().double()
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(2, 3, 64, 96, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     sum(x.square().sum() for x in model.backbone(image)).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize('options', [dict(frozen_stages=1), dict(with_cp=True)], ids=['frozen', 'with_cp'])
-def test_gradients_and_names_of_weights_stay(options, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 8)  # Restored afterwards.
-    plain = detector(iformer(**options))
+@torch._dynamo.config.patch(recompile_limit=8)  # Restored afterwards.
+def test_gradients_and_names_of_weights_stay():
+    plain = detector(iformer(frozen_stages=0, with_cp=True))
     compiled = copy.deepcopy(plain)
     compile_blocks(compiled, backend='aot_eager')
     graphs = counters['stats']['unique_graphs']
@@ -43,12 +42,12 @@ def test_gradients_and_names_of_weights_stay(options, monkeypatch):
     expected = gradients(plain)
     assert expected.keys() == found.keys()
     for name, gradient in expected.items():
-        assert (found[name] - gradient).norm() / gradient.norm() < 1e-4, name
+        assert (found[name] - gradient).norm() / gradient.norm() < 1e-9, name
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     average = copy.deepcopy(compiled)  # As EMAHook makes it.
     for parameter in average.parameters():
         parameter.data.zero_()
-    assert not average.backbone(torch.rand(1, 3, 64, 64))[1].any()
+    assert not average.backbone(torch.rand(1, 3, 64, 64).double())[1].any()
 
 
 def test_what_cannot_be_compiled(monkeypatch):
