@@ -13,7 +13,8 @@ add(
     const='auto',
     help='continue from a checkpoint; without a name, from the latest one in the work dir',
 )
-add('--amp', action='store_true', help='mixed precision (needs a GPU)')
+add('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
+add('--compile', action='store_true', help='torch.compile, for images of one size')
 add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
 add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
@@ -24,12 +25,15 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import is_main_process, sync_random_seed
 
 from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
+from mmiformer.engine.compiling import compile_blocks
 from mmiformer.engine.curves import plot_curves
 from mmiformer.engine.distributed import check_same_length
+from mmiformer.engine.first_steps import FirstStepsHook
 from mmiformer.engine.predictions import DrawPredictionsHook
 from mmiformer.engine.record import RecordHook
 from mmiformer.engine.resuming import file_to_resume, last_checkpoint, resume
@@ -51,8 +55,7 @@ def main() -> None:
 def train(cfg: Config) -> None:
     """Trains a config in a work dir that no other run uses."""
     if args.amp:
-        cli.require_device('cuda', ', or remove --amp, which mmengine has for GPUs only')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper' if get_device() == 'cpu' else 'AmpOptimWrapper'
     if args.auto_scale_lr:
         scale_lr(cfg)
     prepare_training(cfg, args.allow_nan)
@@ -74,11 +77,14 @@ def train(cfg: Config) -> None:
         raise UserError('train_dataloader', problem, 'lower its batch_size, or add images')
     if not torch.cuda.is_available() and not runner.distributed:  # The wrapper of several processes does it.
         prepare_for_cpu(runner.model)
+    if args.compile:
+        compile_blocks(runner.model.module if runner.distributed else runner.model)
     runner.logger.info(describe_operators(runner.model))
     work_dir = Path(cfg.work_dir)
     curves, predictions = work_dir / 'curves.png', work_dir / 'predictions.png'
     runner.register_hook(DrawPredictionsHook(predictions))
     runner.register_hook(RecordHook(restart))
+    runner.register_hook(FirstStepsHook())
     runner.train()
     if is_main_process():
         if plot_curves(work_dir, curves):
@@ -114,4 +120,8 @@ def warn_of_batch(runner: Runner, cfg: Config) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(
+        main,
+        'lower train_dataloader.batch_size and raise optim_wrapper.accumulative_counts in proportion, set '
+        'model.backbone.with_cp=True, or train with smaller images',
+    )

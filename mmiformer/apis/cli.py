@@ -21,11 +21,16 @@ from mmiformer.datasets.toy.apply import apply_demo
 from mmiformer.engine import distributed
 from mmiformer.utils.configs import walk
 from mmiformer.utils.dist import first_process_first
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_line
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command line; errors that a user can fix become one line on stderr and exit code 1."""
+def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fewer at once') -> None:
+    """Runs a command line; errors that a user can fix become one line on stderr and exit code 1.
+
+    Args:
+        main: The command line.
+        out_of_memory: What to do when memory runs out.
+    """
     logging.raiseExceptions = False  # On a full disk, each line of the log would print a traceback.
     allow_own_bases()
     if is_offline():
@@ -42,7 +47,10 @@ def run(main: Callable[[], None]) -> None:
             f'{error.filename or "a file"}: cannot be written or read ({error.strerror}); free space or fix '
             'it, and start again; --resume continues a training from its last checkpoint.'
         )
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        # CUDA's is a RuntimeError of an own class; a CPU's is known by its text alone.
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            _fail(f'out of memory ({first_line(error).rstrip(".")}): {out_of_memory}.')
         if (lost := distributed.lost_contact(error)) is None:
             raise
         _fail(lost)

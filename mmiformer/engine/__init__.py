@@ -4,15 +4,24 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
+from mmiformer.engine.amp import CPUAmpOptimWrapper
 from mmiformer.engine.checkpointing import AtomicCheckpointHook
 from mmiformer.engine.finite import CheckFiniteHook
 from mmiformer.engine.seeding import reseed_each_step
 
-__all__ = ['CheckFiniteHook', 'AtomicCheckpointHook', 'prepare_training', 'reseed_each_step']
+__all__ = [
+    'AtomicCheckpointHook',
+    'CPUAmpOptimWrapper',
+    'CheckFiniteHook',
+    'prepare_training',
+    'reseed_each_step',
+]
 
 
 def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
-    """Adds atomic checkpoints, checks for NaN and seeds for each step; calling it twice is harmless.
+    """Adds atomic checkpoints, checks for NaN, seeds for each step and torch's fused AdamW.
+
+    Settings of the config are kept; calling it twice is harmless.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain; it is changed.
@@ -28,3 +37,6 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
     finite = cfg.default_hooks.setdefault('finite', ConfigDict(type='CheckFiniteHook'))
     if allow_nan and finite is not None:
         finite.stop = False
+    optimizer = cfg.get('optim_wrapper', {}).get('optimizer', {})
+    if optimizer.get('type') == 'AdamW':
+        optimizer.setdefault('fused', True)

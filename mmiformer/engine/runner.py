@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
 
 from mmiformer.checkpoints import load_weights
@@ -60,6 +61,13 @@ class Runner(MMEngineRunner):
             if isinstance(own, list) and (not isinstance(schedules, list) or len(schedules) != len(own)):
                 problem = f'does not hold the states of the {len(own)} schedules of this run'
                 raise UserError(filename, problem, 'resume it with the config in its work dir')
+            if isinstance(self.optim_wrapper, OptimWrapper):
+                # torch would take the checkpoint's, with which a loss scaler fails if only one is fused.
+                groups = zip(
+                    self.optim_wrapper.param_groups, checkpoint['optimizer']['param_groups'], strict=False
+                )
+                for own_group, group in groups:
+                    group['fused'] = own_group.get('fused')
             meta = checkpoint['meta']
             _check_batch(self, meta)
             # mmengine warns of any difference, also in what is not read from the file.

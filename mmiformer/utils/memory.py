@@ -1,5 +1,6 @@
 """Memory that training takes."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ class SavedBytes:
 def saved_bytes(model: nn.Module) -> Iterator[SavedBytes]:
     """Counts the bytes that a forward pass in the block stores for the backward pass.
 
-    Tensors that share a storage count once, parameters and buffers of the model not at all. Inside of blocks
-    under ``torch.utils.checkpoint`` nothing counts, since nothing is stored there.
+    Tensors that share a storage count once, parameters and buffers of the model not at all. Blocks under
+    ``torch.utils.checkpoint`` count with their inputs, which is what they store.
 
     Args:
         model: The network whose parameters and buffers are left out.
@@ -39,3 +40,14 @@ def saved_bytes(model: nn.Module) -> Iterator[SavedBytes]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield saved
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process has used at most: of the GPU if there is one; None on Windows."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:
+        return None
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)

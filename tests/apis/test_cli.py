@@ -1,9 +1,12 @@
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
@@ -57,6 +60,27 @@ def test_a_full_disk_is_one_line_and_a_missing_file_a_traceback(tmp_path, capsys
     assert f'{tmp_path}: cannot be written or read (Is a directory)' in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
         run(lambda: os.listdir('/nowhere'))
+
+
+def allocate_on_a_gpu() -> None:
+    raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation.')
+
+
+@pytest.mark.parametrize(
+    ('allocate', 'reason'),
+    [
+        (lambda: torch.empty(10**15), "alloc_cpu.cpp.* can't allocate memory"),
+        (lambda: np.empty(10**15), 'Unable to allocate'),
+        (allocate_on_a_gpu, 'CUDA out of memory. Tried to allocate 2.00 GiB'),
+    ],
+    ids=['torch', 'numpy', 'GPU'],
+)
+def test_a_lack_of_memory_is_one_line_with_a_remedy(allocate, reason, capsys):
+    with pytest.raises(SystemExit):
+        run(allocate, 'set with_cp=True')
+    assert re.fullmatch(
+        f'error: out of memory \\(.*{reason}.*\\): set with_cp=True.\n', capsys.readouterr().err
+    )
 
 
 def test_errors_are_one_line_even_from_workers_and_with_line_breaks(capsys):

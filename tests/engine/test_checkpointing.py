@@ -231,6 +231,18 @@ def test_a_best_checkpoint_elsewhere_is_not_removed(elsewhere, monkeypatch):
         assert Path(folder, 'best_score_iter_1.pth').is_file()
 
 
+def test_a_resumed_run_is_fused_as_its_own_config_says():
+    first, second = runner(stop_after=2), runner(resume=False)
+    first.optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01))
+    second.optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01, fused=True))
+    with pytest.raises(Stopped):
+        first.train()
+    second._resume, second._load_from = True, 'run/iter_2.pth'
+    second.train()
+    optimizer = second.optim_wrapper.optimizer
+    assert optimizer.param_groups[0]['fused'] and optimizer.state[second.model.slope]['step'] == 4
+
+
 def test_a_config_text_in_a_checkpoint_is_not_executed():
     """mmengine executes it, with its custom_imports."""
     with pytest.raises(Stopped):

@@ -2,18 +2,21 @@ import random
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from launching import start_as_slurm
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmiformer.engine import CheckFiniteHook, distributed
+from mmiformer.engine.first_steps import FirstStepsHook
 from mmiformer.engine.seeding import SeedStepHook
 from mmiformer.utils.errors import UserError
 
@@ -163,6 +166,21 @@ def test_it_warns_once_where_nan_is_allowed(tmp_path, caplog):
     assert log.count('first in body.1 (Log)') == log.count('step ') == 1
 
 
+def test_a_fused_optimiser_under_a_loss_scaler_may_skip_a_step(tmp_path):
+    model = Network(nn.Identity())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    run = SimpleNamespace(model=model, optim_wrapper=OptimWrapper(optimizer), iter=0, work_dir=tmp_path)
+    CheckFiniteHook().before_train(run)
+    scaler = torch.amp.GradScaler('cpu')
+    scaler.scale(model.head.weight.sum() * float('inf')).backward()
+    before = model.head.weight.clone()
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(model.head.weight, before) and scaler.get_scale() < 65536
+    with pytest.raises(UserError, match='gradients of 1 parameters are not finite, last in head.weight'):
+        optimizer.step()
+
+
 def with_bad_buffer() -> Network:
     model = Network(nn.Identity())
     model.register_buffer('unused', torch.tensor([1.0, float('nan')]))
@@ -181,11 +199,13 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 def test_a_finite_run_is_unchanged(tmp_path):
     runs = []
-    for name, hooks in dict(watched={}, alone=dict(finite=dict(type='IterTimerHook'))).items():
+    alone = dict(finite=dict(type='IterTimerHook'))
+    for name, hooks in dict(watched=dict(custom_hooks=[FirstStepsHook()]), alone=alone).items():
         torch.manual_seed(1)
         model = Network(nn.Dropout(0.5))
-        train(tmp_path / name, model, **hooks)
+        train(tmp_path / name, model, steps=12, **hooks)
         runs.append(model.state_dict())
+    assert ' images a second; 0:00:00 left' in next(tmp_path.glob('watched/*/*.log')).read_text()
     for name, value in runs[0].items():
         assert torch.equal(value, runs[1][name]), name
 

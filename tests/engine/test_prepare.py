@@ -27,6 +27,12 @@ def test_settings_of_a_config_are_kept():
     assert prepared(default_hooks=dict(checkpoint=None)).default_hooks.checkpoint is None
     assert prepared(allow_nan=True).default_hooks.finite.stop is False
     assert prepared(allow_nan=True, default_hooks=dict(finite=None)).default_hooks.finite is None
+    wrappers = {
+        name: dict(optimizer=dict(type=name) | settings)
+        for name, settings in dict(AdamW={}, SGD={}, Adam=dict(fused=False)).items()
+    }
+    fused = {n: prepared(optim_wrapper=w).optim_wrapper.optimizer.get('fused') for n, w in wrappers.items()}
+    assert fused == dict(AdamW=True, SGD=None, Adam=False)
     cfg = prepared(allow_nan=True)
     prepare_training(cfg)
     assert cfg.default_hooks.finite.stop is False, 'as in the config.py of such a run'

@@ -1,5 +1,3 @@
-"""The bytes stored for the backward pass, counted by hand."""
-
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -15,5 +13,5 @@ def test_each_storage_counts_once_and_parameters_do_not():
     # The input of the first layer, and one map that is output of the activation and input of the second.
     assert saved.bytes == 4 * 32 * (8 + 16)
     with saved_bytes(model) as saved:
-        checkpoint(model, x.requires_grad_(), use_reentrant=True)
+        checkpoint(model, x.requires_grad_(), use_reentrant=False)
     assert saved.bytes == x.nbytes
