@@ -30,7 +30,7 @@ from mmengine.dist import is_main_process, sync_random_seed
 
 from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
-from mmiformer.engine.compiling import compile_blocks
+from mmiformer.engine.compiling import compile_backbone
 from mmiformer.engine.curves import plot_curves
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.engine.first_steps import FirstStepsHook
@@ -78,7 +78,7 @@ def train(cfg: Config) -> None:
     if not torch.cuda.is_available() and not runner.distributed:  # The wrapper of several processes does it.
         prepare_for_cpu(runner.model)
     if args.compile:
-        compile_blocks(runner.model.module if runner.distributed else runner.model)
+        compile_backbone(runner.model.module if runner.distributed else runner.model, dynamic=False)
     runner.logger.info(describe_operators(runner.model))
     work_dir = Path(cfg.work_dir)
     curves, predictions = work_dir / 'curves.png', work_dir / 'predictions.png'
