@@ -93,6 +93,11 @@ class DetectorWrapper(ExportWrapper):
                 raise UserError(f'model.{key}', problem, 'change it, or export --what backbone')
         super().__init__(model, folded)
 
+    def without_suppression(self, limit: int | None) -> ExportWrapper:
+        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`; a subclass may have such a form."""
+        problem = 'suppresses boxes in the network, which this runtime cannot'
+        raise UserError(type(self.model).__name__, problem, 'use --to onnx or openvino, or --what backbone')
+
 
 class RetinaNetWrapper(DetectorWrapper):
     """mmdet's RetinaNet."""
@@ -101,7 +106,7 @@ class RetinaNetWrapper(DetectorWrapper):
         """See :class:`DetectorWrapper`."""
         head = self.model.bbox_head
         boxes, labels, scores, _ = _dense_candidates(head, self.model.extract_feat(image), image)
-        kept = _suppress(boxes, scores, labels, head.test_cfg)
+        kept = suppress(boxes, scores, labels, head.test_cfg)
         return boxes[kept], labels[kept], scores[kept]
 
 
@@ -119,12 +124,12 @@ class MaskRCNNWrapper(DetectorWrapper):
         maps = self.model.extract_feat(image)
         rpn, rois = self.model.rpn_head, self.model.roi_head
         proposals, _, scores, levels = _dense_candidates(rpn, maps, image)
-        proposals = proposals[_suppress(proposals, scores, levels, rpn.test_cfg)]
+        proposals = proposals[suppress(proposals, scores, levels, rpn.test_cfg)]
 
         crops, order = _crop(rois.bbox_roi_extractor, maps, proposals)
         logits, deltas = rois.bbox_head(crops)
         boxes, labels, scores = _box_candidates(rois, proposals[order], logits, deltas, image)
-        kept = _suppress(boxes, scores, labels, rois.test_cfg)
+        kept = suppress(boxes, scores, labels, rois.test_cfg)
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
 
         crops, order = _crop(rois.mask_roi_extractor, maps, boxes)
@@ -192,7 +197,7 @@ def _decode(coder: Any, anchors: torch.Tensor, deltas: torch.Tensor, image: torc
     return torch.stack([x, y], dim=2).flatten(1)
 
 
-def _suppress(
+def suppress(
     boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, cfg: Mapping[str, Any]
 ) -> torch.Tensor:
     """Indices of the boxes kept, best first, by suppression within each group.

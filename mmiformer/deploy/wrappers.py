@@ -1,9 +1,10 @@
 """Models as plain functions from one image tensor to a tuple of tensors, the form that runtimes take."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -25,10 +26,12 @@ class ExportWrapper(nn.Module):
     Attributes:
         outputs: Names of the returned tensors.
         batched: Whether it takes more than one image at a time.
+        divisor: What height and width must be multiples of.
     """
 
     outputs: tuple[str, ...]
     batched = True
+    divisor = 1
 
     def __init__(self, model: Any, folded: bool = True) -> None:
         super().__init__()
@@ -38,6 +41,21 @@ class ExportWrapper(nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps a normalised image, N x 3 x H x W, to the outputs."""
         raise NotImplementedError
+
+    def without_suppression(self, limit: int | None) -> 'ExportWrapper':
+        """The form for runtimes without non-maximum suppression.
+
+        Args:
+            limit: How many candidates leave the file at most; None for all.
+
+        Raises:
+            UserError: If the model cannot do without.
+        """
+        return self
+
+    def finish(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Maps the outputs of a file to the predictions: what is left to the app."""
+        return outputs
 
 
 class Features(ExportWrapper):
@@ -112,7 +130,7 @@ class FromPixels(nn.Module):
     def __init__(self, wrapper: ExportWrapper, preprocessor: Mapping[str, Any]) -> None:
         super().__init__()
         self.wrapper = wrapper
-        self.outputs, self.batched = wrapper.outputs, wrapper.batched
+        self.outputs, self.batched, self.finish = wrapper.outputs, wrapper.batched, wrapper.finish
         self.to_bgr = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
         # (x - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))

@@ -46,6 +46,7 @@ class Detection(Task):
     export_wrappers = dict(
         MaskRCNN='mmiformer.deploy.detectors.MaskRCNNWrapper',
         RetinaNet='mmiformer.deploy.detectors.RetinaNetWrapper',
+        RTMDet='mmiformer.deploy.rtmdet.RTMDetWrapper',
     )
     inferencer_type = 'mmdet.apis.DetInferencer'
     painter = DetectionPainter

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from mmiformer.deploy.rewriting import use_matmul_attention
-from mmiformer.deploy.wrappers import FromPixels
+from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.utils.errors import UserError, first_line
 
 # Maps an image, as the exported wrapper takes it, to the outputs.
@@ -55,6 +55,9 @@ class Runtime(ABC):
         dynamic: Whether it supports files of free size.
         runs_here: Whether its files run on this machine.
         calibrated: Whether its int8 needs calibration images.
+        suppression: Whether it has non-maximum suppression.
+        candidates: Without it, how many candidates a detector returns at most; None for all, where it has no
+            top-k.
         fused_attention: Whether it has attention as one operator; else attention is exported as matmuls.
         planar_pixels: Whether pixels are N x 3 x H x W, as image inputs of phones give them, rather than
             N x H x W x 3.
@@ -68,6 +71,8 @@ class Runtime(ABC):
     dynamic: bool = False
     runs_here: bool = True
     calibrated: bool = True
+    suppression: bool = False
+    candidates: int | None = 1000
     fused_attention: bool = False
     planar_pixels: bool = False
 
@@ -80,6 +85,10 @@ class Runtime(ABC):
             except ImportError as error:
                 remedy = f"pip install 'mmiformer[{self.name}]'"
                 raise UserError(self.name, f'cannot import {module} ({error})', remedy) from error
+
+    def suited(self, wrapper: ExportWrapper) -> ExportWrapper:
+        """The form of a wrapper that the runtime supports."""
+        return wrapper if self.suppression else wrapper.without_suppression(self.candidates)
 
     def check(self, options: ExportOptions) -> None:
         """Raises a :class:`UserError` if the runtime does not support the options."""

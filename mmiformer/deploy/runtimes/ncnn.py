@@ -26,6 +26,7 @@ class NCNN(Runtime):
     weights_suffix = '.bin'
     modules = ('ncnn', 'pnnx')
     precisions = ('fp32', 'fp16')
+    candidates = None
     planar_pixels = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:

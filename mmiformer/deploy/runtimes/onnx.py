@@ -26,6 +26,7 @@ class OnnxRuntime(Runtime):
     modules = ('onnx', 'onnxscript', 'onnxruntime')
     precisions = ('fp32', 'fp16', 'int8')
     dynamic = True
+    suppression = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`; the file contains the weights."""

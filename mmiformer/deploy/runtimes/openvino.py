@@ -25,6 +25,7 @@ class OpenVino(Runtime):
     modules = ('openvino', 'nncf')
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
+    suppression = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`."""
