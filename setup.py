@@ -38,7 +38,7 @@ RUNTIMES = {
     'executorch': ['executorch>=1.4.1'],
     'ncnn': ['ncnn', 'pnnx'],
     'onnx': ['onnx>=1.23', 'onnxruntime>=1.31', 'onnxscript>=0.7'],
-    'openvino': ['nncf>=3.4', 'openvino>=2026.4'],
+    'openvino': ['nncf>=3.4', 'onnxscript>=0.7', 'openvino>=2026.4'],
 }
 
 ONEDL = [

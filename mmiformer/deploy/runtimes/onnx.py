@@ -33,17 +33,7 @@ class OnnxRuntime(Runtime):
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        exported = torch.onnx.export(
-            trace(wrapper, options),
-            custom_translation_table=onnx_translations(),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=['image'],
-            output_names=list(wrapper.outputs),
-            verbose=False,
-        )
-        assert exported is not None
-        exported.save(file)
+        write_onnx(wrapper, options, file)
         if options.precision == 'int8':
             _quantize(file, options.calibration)
         elif options.precision == 'fp16':
@@ -67,6 +57,21 @@ class OnnxRuntime(Runtime):
 
         nodes = onnx.load(file, load_external_data=False).graph.node
         return Counter(f'{node.domain}::{node.op_type}'.removeprefix('::') for node in nodes)
+
+
+def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
+    """Writes a wrapper in fp32; see :meth:`Runtime.write`."""
+    exported = torch.onnx.export(
+        trace(wrapper, options),
+        custom_translation_table=onnx_translations(),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=['image'],
+        output_names=list(wrapper.outputs),
+        verbose=False,
+    )
+    assert exported is not None
+    exported.save(file)
 
 
 def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:

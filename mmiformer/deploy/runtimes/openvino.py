@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
+from mmiformer.deploy.runtimes.onnx import write_onnx
 
 _PRECISION = ['mmiformer', 'precision']  # Key of our entry in the file's metadata.
 
@@ -22,7 +23,7 @@ class OpenVino(Runtime):
     name = 'openvino'
     suffix = '.xml'
     weights_suffix = '.bin'
-    modules = ('openvino', 'nncf')
+    modules = ('openvino', 'nncf', 'onnxscript')
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
     suppression = True
@@ -32,7 +33,11 @@ class OpenVino(Runtime):
         import nncf
         import openvino
 
-        model = openvino.convert_model(trace(wrapper, options))
+        if 'boxes' in wrapper.outputs:  # Its reader of torch's graphs does not know the operators of detectors.
+            write_onnx(wrapper, options, file.with_suffix('.onnx'))
+            model = openvino.convert_model(file.with_suffix('.onnx'))
+        else:
+            model = openvino.convert_model(trace(wrapper, options))
         model.inputs[0].get_tensor().set_names({'image'})
         for port, name in zip(model.outputs, wrapper.outputs, strict=True):
             port.get_tensor().set_names({name})
