@@ -82,20 +82,19 @@ def mask_logits(
     return x.reshape(-1, *features.shape[1:])
 
 
-def resize(maps: np.ndarray, height: int, width: int, scale: float | None = None) -> np.ndarray:
+def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes maps bilinearly, as ``torch.nn.functional.interpolate``.
 
     Args:
         maps: M x h x w.
         height: Height of the result.
         width: Width of the result.
-        scale: Pixels of the result per cell of the maps. Defaults to the ratio of the sizes.
 
     Returns:
         M x height x width.
     """
     rows, columns = (
-        _weights(((np.arange(new) + 0.5) / (scale or new / old) - 0.5).clip(0, old - 1), old)
+        _weights(((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1), old)
         for new, old in ((height, maps.shape[1]), (width, maps.shape[2]))
     )
     return rows @ maps @ columns.T

@@ -1,5 +1,6 @@
 """RTMDet and RTMDet-Ins for export, with suppression in the file or after it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ class RTMDetWrapper(DetectorWrapper):
     """mmdet's RTMDet; of RTMDet-Ins the fourth output is M x H / 8 x W / 8, the logits of the masks.
 
     To paste a mask, resize its logits to the image, bilinearly, and threshold them at 0
-    (:func:`mmiformer.deploy.postprocess.resize`). Height and width are multiples of the neck's largest stride.
+    (:func:`mmiformer.deploy.postprocess.resize`). Height and width are multiples of the largest stride.
     """
 
     def __init__(self, model: Any, folded: bool = True) -> None:
@@ -49,6 +50,15 @@ class RTMDetWrapper(DetectorWrapper):
         kernels = self._absorb_place(*(part[kept] for part in mask))
         return *detections, postprocess.mask_logits(kernels, features[0], self.widths)
 
+    def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
+        """See :class:`~mmiformer.deploy.detectors.DetectorWrapper`; in mmdet's two steps."""
+        size = [side * self.strides[0] for side in masks.shape[1:]]
+        scales, (height, width) = sample.scale_factor[::-1], sample.ori_shape[:2]
+        full = [math.ceil(side / scale) for side, scale in zip(size, scales, strict=True)]
+        logits = postprocess.resize(postprocess.resize(masks, *size), *full)[:, :height, :width]
+        threshold = self.model.test_cfg.mask_thr_binary
+        return logits > math.log(threshold / (1 - threshold))
+
     def without_suppression(self, limit: int | None) -> ExportWrapper:
         """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
         return RTMDetCandidates(self, limit)
@@ -60,9 +70,9 @@ class RTMDetWrapper(DetectorWrapper):
             image: N x 3 x H x W.
 
         Returns:
-            A tuple for each level: boxes, N x A x 4, and scores, N x A x classes; with masks also the kernels,
-            N x A x P, and the places of the cells, N x A x 3 (x, y, stride). Then the features that the kernels
-            are applied to, N x C x H / 8 x W / 8, or None.
+            A tuple for each level: boxes, N x A x 4; scores, N x A x classes; with masks also kernels,
+            N x A x P, and the places of the cells, N x A x 3 (x, y, stride). Then the features that the
+            kernels are applied to, N x C x H / 8 x W / 8, or None.
         """
         head = self.model.bbox_head
         maps = self.model.extract_feat(image)
@@ -156,3 +166,7 @@ class RTMDetCandidates(ExportWrapper):
         if mask:
             detections.append(postprocess.mask_logits(mask[0][index], mask[1], self.model.widths))
         return detections
+
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
+        self.model.add_predictions(sample, outputs)

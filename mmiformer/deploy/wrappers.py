@@ -57,6 +57,10 @@ class ExportWrapper(nn.Module):
         """Maps the outputs of a file to the predictions: what is left to the app."""
         return outputs
 
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """Writes the predictions for one image, finished, into its data sample, as the model does."""
+        raise NotImplementedError
+
 
 class Features(ExportWrapper):
     """The feature maps of a backbone, N x C x ceil(H / s) x ceil(W / s) for each stride s."""
@@ -82,6 +86,11 @@ class Logits(ExportWrapper):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the logits."""
         return (self.model(image, mode='tensor'),)
+
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """See :class:`ExportWrapper`."""
+        scores = outputs[0][0].softmax(dim=0)
+        sample.set_pred_score(scores).set_pred_label(scores.argmax(dim=0, keepdim=True))
 
 
 class LabelMap(ExportWrapper):
@@ -112,6 +121,15 @@ class LabelMap(ExportWrapper):
             logits, size=image.shape[2:], mode='bilinear', align_corners=head.align_corners
         )
         return (logits.argmax(dim=1),)
+
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """See :class:`ExportWrapper`; mmseg resizes logits, from which labels differ at borders."""
+        from mmengine.structures import PixelData
+
+        height, width = sample.img_shape[:2]
+        labels = outputs[0][:, None, :height, :width].float()
+        labels = F.interpolate(labels, size=sample.ori_shape[:2], mode='nearest-exact')
+        sample.pred_sem_seg = PixelData(data=labels[0].long())
 
 
 class FromPixels(nn.Module):
@@ -144,6 +162,11 @@ class FromPixels(nn.Module):
         if self.to_bgr:
             image = image.flip(1)
         return image * self.factor + self.shift
+
+    def restore(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps normalised images to the pixels that :meth:`normalise` takes: its inverse."""
+        image = ((image - self.shift) / self.factor).round().clamp(0, 255)
+        return (image.flip(1) if self.to_bgr else image).permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps pixels to the outputs of the wrapper."""

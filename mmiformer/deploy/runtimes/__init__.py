@@ -1,5 +1,7 @@
 """The runtimes that networks are exported to, each with its file format."""
 
+from pathlib import Path
+
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
 from mmiformer.deploy.runtimes.coreml import CoreML
 from mmiformer.deploy.runtimes.executorch import ExecuTorch
@@ -11,4 +13,10 @@ RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime for runtime in (OnnxRuntime(), OpenVino(), ExecuTorch(), CoreML(), NCNN())
 }
 
-__all__ = ['RUNTIMES', 'ExportOptions', 'Runtime', 'Session']
+
+def runtime_of(file: str | Path) -> Runtime | None:
+    """The runtime of an exported file, by its suffix; None of a checkpoint."""
+    return next((r for r in RUNTIMES.values() if r.suffix == Path(file).suffix), None)
+
+
+__all__ = ['RUNTIMES', 'ExportOptions', 'Runtime', 'Session', 'runtime_of']

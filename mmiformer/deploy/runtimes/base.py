@@ -22,8 +22,30 @@ from mmiformer.deploy.rewriting import use_matmul_attention
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.utils.errors import UserError, first_line
 
-# Maps an image, as the exported wrapper takes it, to the outputs.
-Session = Callable[[np.ndarray], list[np.ndarray]]
+
+@dataclass(frozen=True)
+class Session:
+    """A file that is open.
+
+    Attributes:
+        run: Maps an image, as the exported wrapper takes it, to the outputs.
+        shape: Of its input; what is free is None or a name.
+        pixels: Whether it takes pixels, see :class:`~mmiformer.deploy.wrappers.FromPixels`.
+    """
+
+    run: Callable[[np.ndarray], Sequence[np.ndarray]]
+    shape: Sequence[Any]
+    pixels: bool
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of its images in pixels; None if they are free."""
+        size = tuple(self.shape[1:3] if self.pixels else self.shape[2:4])
+        return size if all(isinstance(side, int) for side in size) else None
+
+    def __call__(self, image: np.ndarray) -> Sequence[np.ndarray]:
+        """Runs it on an image."""
+        return self.run(image)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ class OnnxRuntime(Runtime):
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-        return lambda image: session.run(None, {'image': image})
+        (given,) = session.get_inputs()
+        pixels = given.type == 'tensor(uint8)'
+        return Session(lambda image: session.run(None, {'image': image}), given.shape, pixels)
 
     def inspect(self, file: Path) -> Counter[str]:
         """See :meth:`Runtime.inspect`; with their domain, unless it is ONNX's own."""

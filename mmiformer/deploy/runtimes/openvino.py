@@ -33,7 +33,7 @@ class OpenVino(Runtime):
         import nncf
         import openvino
 
-        if 'boxes' in wrapper.outputs:  # Its reader of torch's graphs does not know the operators of detectors.
+        if 'boxes' in wrapper.outputs:  # With operators of ours, which have a form in ONNX.
             write_onnx(wrapper, options, file.with_suffix('.onnx'))
             model = openvino.convert_model(file.with_suffix('.onnx'))
         else:
@@ -63,7 +63,9 @@ class OpenVino(Runtime):
             results = compiled(image)
             return [np.array(results[port]) for port in compiled.outputs]  # Copies: the buffers are reused.
 
-        return run
+        given = model.inputs[0]
+        shape = [side.get_length() if side.is_static else None for side in given.partial_shape]
+        return Session(run, shape, given.element_type == openvino.Type.u8)
 
     def inspect(self, file: Path) -> Counter[str]:
         """See :meth:`Runtime.inspect`; without constants."""
