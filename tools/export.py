@@ -117,8 +117,9 @@ def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, prepro
         if args.limit is not None:
             limit_images(cfg, args.limit)
         cfg.load_from = cfg.model.backbone.init_cfg = None
-        cfg.log_level = 'WARNING'
-        runner, results = Runner.from_cfg(cfg), []
+        cfg.log_level, cfg.custom_hooks = 'WARNING', []
+        runner = Runner.from_cfg(cfg)
+        results: list[dict[str, float]] = []
         for runner.model in (model, ExportedModel(model, runtime, session, preprocessor)):
             print(f'Evaluating {"the file" if results else "PyTorch"} ...', flush=True)
             results.append(runner.test())

@@ -43,6 +43,7 @@ def main() -> None:
         if args.tta or args.compile:
             raise UserError(args.checkpoint, 'an exported file runs as it is', 'remove --tta and --compile')
         fit_images(cfg, exported[1].size)
+        cfg.custom_hooks = []  # They are for training: EMAHook copies the model.
     if args.limit is not None:
         limit_images(cfg, args.limit)
     if args.out:

@@ -42,9 +42,9 @@ def fit_images(cfg: Config, size: tuple[int, int] | None) -> None:
         cfg: The config.
         size: Height and width of the file, or None if they are free.
     """
-    for step in cfg.test_dataloader.dataset.pipeline if size else ():
+    for step in cfg.test_dataloader.dataset.pipeline:
         for key in {'scale', 'size'} & set(step):
-            if step.type in ('Resize', 'Pad'):
+            if size and step.type in ('Resize', 'Pad'):
                 step[key] = size[::-1]  # mm's width comes first.
 
 

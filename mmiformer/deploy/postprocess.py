@@ -5,6 +5,7 @@ boxes, they are (x1, y1, x2, y2) in pixels of the file's input.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_bo
         Indices of the boxes kept, best first.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    left, kept = np.argsort(-scores, kind='stable'), []
+    left = np.argsort(-scores, kind='stable')
+    kept: list[int] = []
     while len(left) and len(kept) < max_boxes:
         best, left = left[0], left[1:]
         kept.append(best)
@@ -47,8 +49,8 @@ def detect(
     Returns:
         Of M detections, best first: boxes, M x 4; labels, M; scores, M; indices of their candidates, M.
     """
-    not_empty = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    candidates, labels = np.nonzero((scores > score_thr) & not_empty[:, None])
+    not_empty = np.all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)
+    candidates, labels = np.nonzero((scores > score_thr) & not_empty)
     scores, boxes = scores[candidates, labels], boxes[candidates]
     # Classes are suppressed apart from each other by moving each to a place of its own.
     places = labels[:, None].astype(boxes.dtype) * (boxes.max(initial=0) + 1)
@@ -56,12 +58,10 @@ def detect(
     return boxes[kept], labels[kept], scores[kept], candidates[kept]
 
 
-def mask_logits(
-    kernels: np.ndarray, features: np.ndarray, widths: Sequence[int] = (10, 8, 8, 1)
-) -> np.ndarray:
+def mask_logits(kernels: Any, features: Any, widths: Sequence[int] = (10, 8, 8, 1)) -> Any:
     """Masks of RTMDet-Ins: a network of 1x1 convolutions for each detection, on features that all share.
 
-    It consists of operations that torch's tensors have as well.
+    Takes and returns arrays, or torch's tensors.
 
     Args:
         kernels: M x P, the weights of all layers, then their biases, for each detection.

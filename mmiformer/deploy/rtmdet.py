@@ -93,7 +93,8 @@ class RTMDetWrapper(DetectorWrapper):
         if not self.widths:
             return levels, None
         features = outputs[3]
-        x, y = self._grid(*features.shape[2:], self.strides[0], image)
+        rows, columns = features.shape[2:]
+        x, y = self._grid(rows, columns, self.strides[0], image)
         return levels, torch.cat([x / _UNIT, y / _UNIT, features], dim=1)
 
     def _grid(self, rows: Any, columns: Any, stride: int, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
