@@ -3,11 +3,13 @@ import pytest
 import torch
 from helpers import SMALL_IFORMER as SMALL
 from helpers import trained_looking
-from mmengine.registry import init_default_scope
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmiformer import IFormer, MoCoViT
 from mmiformer.deploy import split_depthwise
+from mmiformer.deploy.rtmdet import RTMDetWrapper
 from mmiformer.deploy.runtimes.base import ExportOptions
 from mmiformer.deploy.runtimes.coreml import CoreML
 from mmiformer.deploy.runtimes.executorch import ExecuTorch
@@ -210,6 +212,26 @@ def test_coreml_mocovit_logits_and_pixels(tmp_path):
         description = ct.models.MLModel(str(file), skip_model_load=True).get_spec().description
         assert [output.name for output in description.output] == list(wrapper.outputs)
     assert description.input[0].type.WhichOneof('Type') == 'imageType'
+
+
+@pytest.mark.parametrize('runtime', [ExecuTorch(), CoreML(), NCNN()])
+def test_candidates_of_rtmdet_ins(tmp_path, root, runtime):
+    for module in runtime.modules:
+        pytest.importorskip(module)
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(root / 'configs/detection/rtmdetins_iformer_t_coco.py').model
+    cfg.backbone.update(init_cfg=None, arch=SMALLER)
+    cfg.neck.update(in_channels=list(SMALLER['dims'][1:]), out_channels=32)
+    cfg.bbox_head.update(in_channels=32, feat_channels=32, num_classes=3)
+    wrapper = RTMDetWrapper(trained_looking(MODELS.build(cfg))).without_suppression(runtime.candidates and 50)
+    image, file = torch.randn(1, 3, 96, 128), tmp_path / f'net{runtime.suffix}'
+    runtime.export(wrapper, ExportOptions(image), file)
+    if not runtime.runs_here:
+        assert runtime.inspect(file)['topk'] == 1
+        return
+    session = runtime.open(file, threads=1)
+    assert session.size == (96, 128) and not session.pixels
+    assert difference(session(image.numpy()), reference(wrapper, image)) < 1e-4
 
 
 @pytest.mark.parametrize('runtime', [ExecuTorch(), CoreML(), NCNN()])
