@@ -8,7 +8,12 @@ parser = argparse.ArgumentParser(description='Export a network to the runtime of
 add = parser.add_argument
 add('config', help='config file')
 add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
-add('--to', required=True, choices=['onnx', 'openvino', 'executorch', 'coreml', 'ncnn'], help='runtime')
+add(
+    '--to',
+    required=True,
+    choices=['onnx', 'openvino', 'executorch', 'litert', 'coreml', 'ncnn'],
+    help='runtime',
+)
 add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
 add('--dynamic', action='store_true', help='a file for all sizes and batches')
 add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
@@ -98,7 +103,7 @@ def main() -> None:
     session = runtime.open(file)
 
     def predict(image: np.ndarray) -> Sequence[np.ndarray]:
-        return wrapper.finish(session(image))
+        return wrapper.finish(session(image), image.shape[1:3] if args.bake_input else image.shape[2:])
 
     found = {name: compare(reference, predict, part, args.precision) for name, part in inputs.items()}
     show(found)

@@ -62,7 +62,8 @@ class ExportedModel(BaseModel):
         self, model: Any, runtime: Runtime, session: Session, preprocessor: Mapping[str, Any]
     ) -> None:
         super().__init__(model.data_preprocessor)
-        self.wrapper = runtime.suited(build_export_wrapper(model, 'model', folded=False))
+        self.wrapper = build_export_wrapper(model, 'model', folded=False)
+        self.form = runtime.suited(self.wrapper)
         self.from_pixels = FromPixels(self.wrapper, preprocessor)
         self.session = session
 
@@ -71,14 +72,14 @@ class ExportedModel(BaseModel):
         for image, sample in zip(inputs, data_samples, strict=True):
             image = self._fit(image, sample)[None].contiguous()
             pixels = self.from_pixels.restore(image) if self.session.pixels else image
-            outputs = self.wrapper.finish(self.session(pixels.numpy()))
+            outputs = self.form.finish(self.session(pixels.numpy()), tuple(image.shape[2:]))
             tensors = [torch.from_numpy(np.ascontiguousarray(output)) for output in outputs]
             self.wrapper.add_predictions(sample, tensors)
         return data_samples
 
     def _fit(self, image: torch.Tensor, sample: Any) -> torch.Tensor:
         """Pads an image on the right and below to the size of the file."""
-        if not self.session.size or self.session.size == image.shape[1:]:
+        if not self.session.size or self.session.size == tuple(image.shape[1:]):
             return image
         height, width = sample.img_shape[:2]
         below, right = self.session.size[0] - height, self.session.size[1] - width

@@ -47,7 +47,7 @@ class RTMDetWrapper(DetectorWrapper):
         detections = boxes[kept], labels[kept], scores[kept]
         if features is None:
             return detections
-        kernels = self._absorb_place(*(part[kept] for part in mask))
+        kernels = self.absorb_place(*(part[kept] for part in mask))
         return *detections, postprocess.mask_logits(kernels, features[0], self.widths)
 
     def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
@@ -101,10 +101,10 @@ class RTMDetWrapper(DetectorWrapper):
         """The x and y of all cells, each 1 x 1 x rows x columns."""
         offset = self.model.bbox_head.prior_generator.offset
         x, y = ((torch.arange(n, device=image.device) + offset) * float(stride) for n in (columns, rows))
-        blank = torch.zeros_like(y[:, None] * x)
+        blank = torch.zeros_like(y[:, None] * x)  # As ncnn can compute it.
         return (blank + x)[None, None], (blank + y[:, None])[None, None]
 
-    def _absorb_place(self, kernels: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def absorb_place(self, kernels: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Makes kernels that take the place of a pixel out of those that take it relative to their cell.
 
         The first layer is linear in (cell - pixel) / (8 stride), so that the cell goes into its bias: all
@@ -155,9 +155,9 @@ class RTMDetCandidates(ExportWrapper):
         boxes, scores, *mask = parts
         if features is None:
             return boxes, scores
-        return boxes, scores, self.model._absorb_place(*mask), features
+        return boxes, scores, self.model.absorb_place(*mask), features
 
-    def finish(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
         """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
         cfg = self.model.model.test_cfg
         boxes, scores, *mask = (output[0] for output in outputs)
@@ -167,7 +167,3 @@ class RTMDetCandidates(ExportWrapper):
         if mask:
             detections.append(postprocess.mask_logits(mask[0][index], mask[1], self.model.widths))
         return detections
-
-    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
-        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
-        self.model.add_predictions(sample, outputs)

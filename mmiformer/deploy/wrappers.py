@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmiformer.deploy import postprocess
 from mmiformer.deploy.folding import fold
 from mmiformer.deploy.rewriting import pool_by_matmul, replace
 from mmiformer.tasks import TASKS
@@ -46,15 +47,20 @@ class ExportWrapper(nn.Module):
         """The form for runtimes without non-maximum suppression.
 
         Args:
-            limit: How many candidates leave the file at most; None for all.
+            limit: How many candidates leave the file at most; None where it has neither top-k nor argmax.
 
         Raises:
             UserError: If the model cannot do without.
         """
         return self
 
-    def finish(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """Maps the outputs of a file to the predictions: what is left to the app."""
+    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
+        """Maps the outputs of a file to the predictions: what is left to the app.
+
+        Args:
+            outputs: The outputs for one image.
+            size: Height and width of the image.
+        """
         return outputs
 
     def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
@@ -115,12 +121,21 @@ class LabelMap(ExportWrapper):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the labels."""
-        head = self.model.decode_head
-        logits = head(self.model.extract_feat(image))
         logits = F.interpolate(
-            logits, size=image.shape[2:], mode='bilinear', align_corners=head.align_corners
+            self.logits(image),
+            size=image.shape[2:],
+            mode='bilinear',
+            align_corners=self.model.decode_head.align_corners,
         )
         return (logits.argmax(dim=1),)
+
+    def logits(self, image: torch.Tensor) -> torch.Tensor:
+        """The class logits, N x classes x h x w, as the head returns them."""
+        return self.model.decode_head(self.model.extract_feat(image))
+
+    def without_suppression(self, limit: int | None) -> ExportWrapper:
+        """See :class:`ExportWrapper`."""
+        return self if limit else ClassLogits(self)
 
     def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
         """See :class:`ExportWrapper`; mmseg resizes logits, from which labels differ at borders."""
@@ -130,6 +145,29 @@ class LabelMap(ExportWrapper):
         labels = outputs[0][:, None, :height, :width].float()
         labels = F.interpolate(labels, size=sample.ori_shape[:2], mode='nearest-exact')
         sample.pred_sem_seg = PixelData(data=labels[0].long())
+
+
+class ClassLogits(ExportWrapper):
+    """A segmentor for runtimes without argmax: the logits of its head, N x classes x h x w.
+
+    The app resizes them to the image and takes the best class, as :meth:`finish`.
+    """
+
+    outputs = ('logits',)
+    batched = False
+
+    def __init__(self, labels: LabelMap) -> None:
+        super().__init__(labels, folded=False)
+        if labels.model.decode_head.align_corners:
+            raise UserError('model.decode_head.align_corners', 'expected False', 'use --to onnx or openvino')
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps 1 x 3 x H x W to the logits."""
+        return (self.model.logits(image),)
+
+    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
+        """See :class:`ExportWrapper`."""
+        return [postprocess.resize(outputs[0][0], *size).argmax(axis=0)[None]]
 
 
 class FromPixels(nn.Module):

@@ -181,7 +181,7 @@ def test_candidates_become_the_same_detections(kind):
         candidates = wrapper.without_suppression(limit)
         outputs = run(candidates, batch)
         assert outputs[0].shape == (1, cells, 4) and outputs[1].shape == (1, cells, 80)
-        found = [torch.from_numpy(part) for part in candidates.finish([o.numpy() for o in outputs])]
+        found = [torch.from_numpy(part) for part in candidates.finish([o.numpy() for o in outputs], SIZES[0])]
         assert share(found, expected) > 0.95
 
 

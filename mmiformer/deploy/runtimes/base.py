@@ -199,3 +199,10 @@ def trace(wrapper: Any, options: ExportOptions) -> torch.export.ExportedProgram:
     return torch.export.export(
         wrapper, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
     )
+
+
+def drop_aliases(graph: torch.fx.Graph) -> None:
+    """Removes aliases of tensors, which are no operation, and which converters do not know."""
+    for node in graph.find_nodes(op='call_function', target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)

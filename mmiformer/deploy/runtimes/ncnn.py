@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
+from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, drop_aliases
 from mmiformer.deploy.wrappers import FromPixels
 
 # ncnn writes this number before weights in half precision.
@@ -38,9 +38,10 @@ class NCNN(Runtime):
         if len(options.example) > 1:
             raise ValueError('one image at a time')
         # By way of torch.export, since pnnx crashes on computed sizes.
-        exported = torch.export.export(wrapper, (options.example,)).module()
+        exported = torch.export.export(wrapper, (options.example,))
+        drop_aliases(exported.graph)
         with torch.no_grad():
-            traced: Any = torch.jit.trace(exported, options.example, check_trace=False)
+            traced: Any = torch.jit.trace(exported.module(), options.example, check_trace=False)
         traced.save(str(file.with_name('traced.pt')))
         settings = dict(
             inputshape=f'[{",".join(map(str, options.example.shape))}]',

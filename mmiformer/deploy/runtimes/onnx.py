@@ -37,7 +37,12 @@ class OnnxRuntime(Runtime):
         if options.precision == 'int8':
             _quantize(file, options.calibration)
         elif options.precision == 'fp16':
-            onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
+            model = convert_float_to_float16(onnx.load(file), keep_io_types=True)
+            # It adds the same cast of a constant twice where two operators use it.
+            nodes = list({node.output[0]: node for node in model.graph.node}.values())
+            del model.graph.node[:]
+            model.graph.node.extend(nodes)
+            onnx.save(model, file)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """See :meth:`Runtime.open`."""
