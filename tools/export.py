@@ -61,6 +61,8 @@ def main() -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
     file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
+    if args.evaluate and args.what == 'backbone':
+        raise UserError('--evaluate', 'a backbone has no metrics', 'export the model')
     runtime.require()
     calibration = real_images(args.calibrate, size, args.count) if args.calibrate else []
     folder = args.images or test_images(cfg) or args.calibrate
@@ -107,11 +109,11 @@ def main() -> None:
 
     found = {name: compare(reference, predict, part, args.precision) for name, part in inputs.items()}
     show(found)
+    if args.evaluate:
+        evaluate(cfg, model, runtime, session, preprocessor)
     # The ranges of int8 fit images, not noise.
     judged = [real] if images and args.precision == 'int8' else list(found)
     judge(file, [difference for name in judged for difference in found[name]], args.precision)
-    if args.evaluate:
-        evaluate(cfg, model, runtime, session, preprocessor)
 
 
 def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, preprocessor: Any) -> None:
@@ -121,8 +123,9 @@ def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, prepro
         fit_images(cfg, session.size)
         if args.limit is not None:
             limit_images(cfg, args.limit)
-        cfg.load_from = cfg.model.backbone.init_cfg = None
-        cfg.log_level, cfg.custom_hooks = 'WARNING', []
+        cfg.load_from, cfg.log_level, cfg.custom_hooks = None, 'WARNING', []
+        if 'backbone' in cfg.model:
+            cfg.model.backbone.init_cfg = None
         runner = Runner.from_cfg(cfg)
         results: list[dict[str, float]] = []
         for runner.model in (model, ExportedModel(model, runtime, session, preprocessor)):

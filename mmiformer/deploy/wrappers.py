@@ -186,7 +186,8 @@ class FromPixels(nn.Module):
     def __init__(self, wrapper: ExportWrapper, preprocessor: Mapping[str, Any]) -> None:
         super().__init__()
         self.wrapper = wrapper
-        self.outputs, self.batched, self.finish = wrapper.outputs, wrapper.batched, wrapper.finish
+        self.outputs, self.batched, self.divisor = wrapper.outputs, wrapper.batched, wrapper.divisor
+        self.finish = wrapper.finish
         self.to_bgr = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
         # (x - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
