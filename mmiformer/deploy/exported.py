@@ -31,7 +31,7 @@ def open_exported(file: str | Path) -> tuple[Runtime, Session]:
     runtime.require()
     try:
         return runtime, runtime.open(Path(file))
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # Each has its own.
         raise UserError(file, f'not a file that {runtime.name} can read', 'export it again') from error
 
 

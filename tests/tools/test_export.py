@@ -63,6 +63,7 @@ def test_file_is_evaluated_beside_pytorch(run_tool, root, workplace, tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(file), rng.integers(0, 256, (70, 80, 3), np.uint8))
     model = dict(
+        data_preprocessor=dict(num_classes=2),
         backbone=dict(arch=dict(SMALL_IFORMER, _delete_=True)),
         head=dict(num_classes=2, in_channels=SMALL_IFORMER['dims'][-1], topk=(1,)),
     )
