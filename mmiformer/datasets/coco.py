@@ -30,7 +30,7 @@ class CheckedCocoDataset(CocoDataset):
         content = read_coco(file)
         loads = [step for step in self.pipeline.transforms if getattr(step, 'with_mask', False)]
         skipped = check_coco(self.ann_file, content, bool(loads), evaluated=self.test_mode)
-        if any(not load.poly2mask for load in loads):
+        if not all(getattr(load, 'poly2mask', True) for load in loads):
             names = {image['id']: image['file_name'] for image in content['images']}
             skipped[RUN_LENGTHS] = [
                 names[annotation['image_id']]

@@ -83,7 +83,8 @@ class Detection(Task):
         if rtmdet:  # Of all heads and losses here, these bear the largest learning rate.
             cfg.train_dataloader.batch_size = 8
             cfg.optim_wrapper.optimizer.lr = 2e-3
-            return 280
+            # RTMDet's boxes begin without area, and those of RTMDet-Ins do not.
+            return 280 if cfg.model.bbox_head.type == 'RTMDetInsSepBNHead' else 480
         if not two_stage:
             return 640
         cfg.model.train_cfg.rcnn.sampler.num = 32

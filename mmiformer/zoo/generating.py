@@ -1,7 +1,7 @@
 """Generates metafiles and tables from the published figures and the zoo: no figure is typed twice."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ def _metrics() -> Iterator[dict[str, Any]]:
         }
 
 
-_TABLES = dict(
+_TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = dict(
     models=_models,
     imagenet=_imagenet,
     downstream=_downstream,

@@ -108,8 +108,8 @@ def test_an_epoch_with_mosaics_does_not_depend_on_those_before(root, at_work):
     cfg = Config.fromfile(root / 'configs/detection/rtmdet_iformer_t_coco.py')
     loader, hook = cfg.train_dataloader, cfg.custom_hooks[1]
     loader.dataset.update(Detection().toy_dataset(TOY_DATA.make(Path('data/demo/coco')), training=True))
-    loader.dataset.update(metainfo=dict(classes=TOY_DATA.classes), indices=16)
-    loader.update(batch_size=8, num_workers=2)
+    loader.dataset.update(metainfo=dict(classes=TOY_DATA.classes), indices=8)
+    loader.update(batch_size=8, num_workers=1)
     for step in [*loader.dataset.pipeline, *hook.switch_pipeline]:
         step.update({key: (64, 64) for key in ('img_scale', 'scale', 'crop_size', 'size') if key in step})
     hook.switch_epoch = 2
@@ -126,7 +126,7 @@ def test_an_epoch_with_mosaics_does_not_depend_on_those_before(root, at_work):
             found[epoch] = torch.stack([image for batch in loader for image in batch['inputs']])
         return found
 
-    expected = images((0, 1, 2, 3))
-    for epoch in (1, 2, 3):
+    expected = images((0, 1, 2))
+    for epoch in (1, 2):
         assert torch.equal(images((epoch,))[epoch], expected[epoch]), 'resumed before this epoch'
     assert not torch.equal(images((0, 1), persistent=True)[1], expected[1]), 'with images of the epoch before'
