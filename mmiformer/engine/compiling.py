@@ -33,8 +33,7 @@ def compile_backbone(model: nn.Module, dynamic: bool, backend: str = 'inductor')
     # Kinds and shapes of blocks, in training and in evaluation; beyond the limit they run as they are.
     torch._dynamo.config.recompile_limit = 64
     backbone: Any = model.backbone
-    parts = [backbone]
-    if isinstance(backbone, Backbone):
-        parts = [block for stage in backbone.stages for block in stage.blocks]
+    ours = isinstance(backbone, Backbone)
+    parts = [block for stage in backbone.stages for block in stage.blocks] if ours else [backbone]
     for part in parts:
         part.compile(dynamic=dynamic, backend=backend)

@@ -41,7 +41,7 @@ class ConvNorm(nn.Module):
         act: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv: Any = nn.Conv2d(  # Export and inference may put another form in its place.
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
         )
         self.norm = build_norm_layer(norm_cfg or dict(type='BN'), out_channels)[1]
