@@ -71,8 +71,9 @@ class ExportedModel(BaseModel):
         """Fills the predictions for a preprocessed batch in; images are run one by one."""
         for image, sample in zip(inputs, data_samples, strict=True):
             image = self._fit(image, sample)[None].contiguous()
+            height, width = image.shape[2:]
             pixels = self.from_pixels.restore(image) if self.session.pixels else image
-            outputs = self.form.finish(self.session(pixels.numpy()), tuple(image.shape[2:]))
+            outputs = self.form.finish(self.session(pixels.numpy()), (height, width))
             tensors = [torch.from_numpy(np.ascontiguousarray(output)) for output in outputs]
             self.wrapper.add_predictions(sample, tensors)
         return data_samples

@@ -81,9 +81,11 @@ class RTMDetWrapper(DetectorWrapper):
         for stride, logits, distances, *kernels in zip(self.strides, *outputs[:3], strict=True):
             rows, columns = logits.shape[2:]
             x, y = self._grid(rows, columns, stride, image)
-            left, top, right, bottom = distances.chunk(4, dim=1)
+            # Signed first: XNNPACK cannot cut what comes from a quantised convolution.
+            signs = distances.new_tensor([-1, -1, 1, 1]).reshape(1, 4, 1, 1)
+            left, top, right, bottom = (distances * signs).chunk(4, dim=1)
             sides = [
-                *((x - left).clamp(0, image.shape[3]), (y - top).clamp(0, image.shape[2])),
+                *((x + left).clamp(0, image.shape[3]), (y + top).clamp(0, image.shape[2])),
                 *((x + right).clamp(0, image.shape[3]), (y + bottom).clamp(0, image.shape[2])),
             ]
             parts = [torch.cat(sides, dim=1), logits.sigmoid(), *kernels]

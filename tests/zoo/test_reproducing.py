@@ -37,8 +37,11 @@ def test_unpublished_configs_are_rows_if_named_or_with_a_checkpoint(tmp_path):
     assert names(named) == [
         'maskrcnn_iformer_s_coco',
         'retinanet_iformer_s_coco',
+        'rtmdet_iformer_s_coco',
+        'rtmdetins_iformer_s_coco',
         'fpn_iformer_s_ade20k',
         'upernet_iformer_s_ade20k',
+        'segformer_iformer_s_ade20k',
     ]
     with pytest.raises(UserError, match='--rows fpn_x: matches no config of the tasks det, seg'):
         reproducing.rows_of(['det', 'seg'], ['fpn_x'], tmp_path)

@@ -90,6 +90,7 @@ def _quantize(graph: Any, calibration: Sequence[torch.Tensor]) -> Any:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(_in_network)
     prepared = prepare_pt2e(graph, quantizer)
     with torch.no_grad():
         for image in calibration:
@@ -97,6 +98,14 @@ def _quantize(graph: Any, calibration: Sequence[torch.Tensor]) -> Any:
     quantized = convert_pt2e(prepared)
     _keep_pads_in_float(quantized)
     return quantized
+
+
+def _in_network(node: torch.fx.Node) -> bool:
+    """Whether a node is not of a wrapper's own, which compute boxes: their pixels need more than 8 bits."""
+    innermost = [str(kind) for _, kind in node.meta.get('nn_module_stack', {}).values()][-1:]
+    return not any(
+        kind.startswith(('mmiformer.deploy.rtmdet', 'mmiformer.deploy.wrappers')) for kind in innermost
+    )
 
 
 def _keep_pads_in_float(module: Any) -> None:

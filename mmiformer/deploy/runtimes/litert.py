@@ -15,8 +15,8 @@ from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
 class LiteRT(Runtime):
     """Writes ``.tflite`` files.
 
-    7x7 depthwise convolutions are split by rows, as for ExecuTorch, which also uses XNNPACK. int8 is static,
-    per channel, with ranges of the calibration images; inputs and outputs stay fp32.
+    7x7 depthwise convolutions are split by rows, as for ExecuTorch, which also uses XNNPACK. int8 quantises
+    convolutions and linear layers statically, with ranges of the calibration images.
     """
 
     name = 'litert'
@@ -57,8 +57,10 @@ class LiteRT(Runtime):
 
 
 def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import qtyping, quantizer
 
-    quantized = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
+    quantized, kinds = quantizer.Quantizer(str(file)), qtyping.TFLOperationName
+    for kind in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED):
+        quantized.add_static_config('.*', kind, activation_num_bits=8, weight_num_bits=8)
     ranges = quantized.calibrate({'serving_default': [{'args_0': image.numpy()} for image in calibration]})
     quantized.quantize(ranges).export_model(str(file), overwrite=True)
