@@ -36,9 +36,10 @@ PEERS = ['timm>=1.0.31']
 RUNTIMES = {
     'coreml': ['coremltools>=9.0'],
     'executorch': ['executorch>=1.4.1'],
+    'litert': ['ai-edge-litert>=2.3', 'litert-torch>=0.10'],
     'ncnn': ['ncnn', 'pnnx'],
     'onnx': ['onnx>=1.23', 'onnxruntime>=1.31', 'onnxscript>=0.7'],
-    'openvino': ['nncf>=3.4', 'openvino>=2026.4'],
+    'openvino': ['nncf>=3.4', 'onnxscript>=0.7', 'openvino>=2026.4'],
 }
 
 ONEDL = [
@@ -72,7 +73,8 @@ EXTRAS = {
     'test': [
         *('build', 'fvcore', 'hypothesis', 'lmdb', 'model-index', 'mypy', 'pytest', 'pytest-xdist', 'ruff'),
         *PEERS,
-        *(package for packages in RUNTIMES.values() for package in packages),
+        # coremltools and litert-torch want different versions of typing-extensions, by way of others.
+        *(package for name in RUNTIMES if name != 'litert' for package in RUNTIMES[name]),
     ],
 }
 

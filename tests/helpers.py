@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 CONFIG = 'configs/detection/maskrcnn_iformer_t_coco.py'
@@ -89,6 +90,17 @@ def trained_looking(model: nn.Module) -> nn.Module:
         elif name.endswith('gamma'):
             tensor.normal_(0.5, 0.1)
     return model.eval()
+
+
+def same(a: object, b: object) -> bool:
+    """Whether nested containers hold the same, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
 
 
 def forget_visualizers() -> None:

@@ -8,7 +8,12 @@ parser = argparse.ArgumentParser(description='Export a network to the runtime of
 add = parser.add_argument
 add('config', help='config file')
 add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
-add('--to', required=True, choices=['onnx', 'openvino', 'executorch', 'coreml', 'ncnn'], help='runtime')
+add(
+    '--to',
+    required=True,
+    choices=['onnx', 'openvino', 'executorch', 'litert', 'coreml', 'ncnn'],
+    help='runtime',
+)
 add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
 add('--dynamic', action='store_true', help='a file for all sizes and batches')
 add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
@@ -18,23 +23,31 @@ add('--channel-chunks', type=int, default=1, help="groups of channels to cut iFo
 add('--calibrate', metavar='FOLDER', help='images to compute the ranges of int8 from')
 add('--images', metavar='FOLDER', help="real images to compare on (default: the config's test images)")
 add('--count', type=int, default=20, help='images to read of each folder (default: 20)')
+add('--evaluate', action='store_true', help="evaluate the file and PyTorch on the config's test data")
+add('--limit', type=int, metavar='N', help='evaluate on the first N images only')
 add('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
 add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
 from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model
+from mmiformer.datasets.checks import limit_images
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
-from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime
+from mmiformer.deploy.exported import ExportedModel, fit_images
+from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime, Session
 from mmiformer.deploy.wrappers import FromPixels
 from mmiformer.utils.errors import UserError
 
@@ -48,17 +61,22 @@ def main() -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
     file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
+    if args.evaluate and args.what == 'backbone':
+        raise UserError('--evaluate', 'a backbone has no metrics', 'export the model')
     runtime.require()
     calibration = real_images(args.calibrate, size, args.count) if args.calibrate else []
     folder = args.images or test_images(cfg) or args.calibrate
     images = real_images(folder, size, args.count) if folder and runtime.runs_here else []
 
     model = build_model(cfg, args.checkpoint)
-    wrapper: Any = build_export_wrapper(model, args.what)
+    wrapper: Any = runtime.suited(build_export_wrapper(model, args.what))
     reference: Any = build_export_wrapper(model, args.what, folded=False)
     cut_windows_in_chunks(wrapper, args.channel_chunks)
     preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
     from_pixels = FromPixels(wrapper, preprocessor)
+    if any(side % wrapper.divisor for side in size):
+        problem = f'height and width of this network are multiples of {wrapper.divisor}'
+        raise UserError('--size {} {}'.format(*size), problem, 'choose others')
     if args.bake_input:
         wrapper, reference = from_pixels, FromPixels(reference, preprocessor)
 
@@ -77,6 +95,7 @@ def main() -> None:
     inputs = {'noise': noise}
     for batch, height, width in OTHER_SIZES if args.dynamic else ():
         batch = batch if wrapper.batched else 1
+        height, width = (-(-side // wrapper.divisor) * wrapper.divisor for side in (height, width))
         inputs[f'noise of {batch}x{height}x{width}'] = prepare(random_images((height, width), batch))
     real = f'{len(images)} images of {folder}'
     if images:
@@ -84,11 +103,39 @@ def main() -> None:
     else:
         print('No real images: compared on noise only; name some with --images FOLDER.')
     session = runtime.open(file)
-    found = {name: compare(reference, session, batches) for name, batches in inputs.items()}
+
+    def predict(image: np.ndarray) -> Sequence[np.ndarray]:
+        return wrapper.finish(session(image), image.shape[1:3] if args.bake_input else image.shape[2:])
+
+    found = {name: compare(reference, predict, part, args.precision) for name, part in inputs.items()}
     show(found)
+    if args.evaluate:
+        evaluate(cfg, model, runtime, session, preprocessor)
     # The ranges of int8 fit images, not noise.
     judged = [real] if images and args.precision == 'int8' else list(found)
     judge(file, [difference for name in judged for difference in found[name]], args.precision)
+
+
+def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, preprocessor: Any) -> None:
+    """Prints the metrics of PyTorch and of the file on the test data."""
+    with tempfile.TemporaryDirectory() as cfg.work_dir:
+        cli.check_data(cfg, ('test',))
+        fit_images(cfg, session.size)
+        if args.limit is not None:
+            limit_images(cfg, args.limit)
+        cfg.load_from, cfg.log_level, cfg.custom_hooks = None, 'WARNING', []
+        if 'backbone' in cfg.model:
+            cfg.model.backbone.init_cfg = None
+        runner = Runner.from_cfg(cfg)
+        results: list[dict[str, float]] = []
+        for runner.model in (model, ExportedModel(model, runtime, session, preprocessor)):
+            print(f'Evaluating {"the file" if results else "PyTorch"} ...', flush=True)
+            results.append(runner.test())
+    table = Table('metric', 'PyTorch', 'the file', title=f'On {len(runner.test_dataloader.dataset)} images')
+    for name, value in results[0].items():
+        if name not in ('time', 'data_time'):
+            table.add_row(name, f'{value:.4f}', f'{results[1][name]:.4f}')
+    Console().print(table)
 
 
 def check_path(file: Path, runtime: Runtime) -> None:

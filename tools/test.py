@@ -1,13 +1,13 @@
-"""Evaluates a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
+"""Evaluates a checkpoint or an exported file: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
 
 from runner_arguments import add_runner_arguments
 
-parser = argparse.ArgumentParser(description="Evaluate a checkpoint, ours or the authors', on a data set.")
+parser = argparse.ArgumentParser(description='Evaluate a checkpoint or an exported file on a data set.')
 add_runner_arguments(parser)
 add = parser.add_argument
-add('checkpoint', help='path or https address of the weights')
+add('checkpoint', help='path or https address of the weights; or a file of tools/export.py')
 add('--tta', action='store_true', help="average over the scales and flips of the config's tta_pipeline")
 add('--compile', action='store_true', help='compile the backbone with torch.compile')
 add('--limit', type=int, metavar='N', help='evaluate on the first N images only')
@@ -26,6 +26,8 @@ from mmiformer.apis import cli
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import datasets_of, limit_images
+from mmiformer.deploy.exported import ExportedModel, fit_images, open_exported
+from mmiformer.deploy.runtimes import runtime_of
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.ops.layers import describe_operators
 from mmiformer.utils.errors import UserError
@@ -36,6 +38,12 @@ from mmiformer.utils.machine import MODULES, describe_machine
 def main() -> None:
     """Loads the checkpoint and evaluates it."""
     cfg = cli.prepare(args, splits=('test',))
+    exported = open_exported(args.checkpoint) if runtime_of(args.checkpoint) else None
+    if exported:
+        if args.tta or args.compile:
+            raise UserError(args.checkpoint, 'an exported file runs as it is', 'remove --tta and --compile')
+        fit_images(cfg, exported[1].size)
+        cfg.custom_hooks = []  # They are for training: EMAHook copies the model.
     if args.limit is not None:
         limit_images(cfg, args.limit)
     if args.out:
@@ -58,11 +66,15 @@ def main() -> None:
     model = runner.model
     while hasattr(model, 'module'):  # Wrappers of several processes and of test-time augmentation.
         model = model.module
-    load_weights(model, args.checkpoint)
-    # Without the wrapper of several processes, which only averages gradients.
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    runner.model = optimize_for_inference(model, args.compile)
-    runner.logger.info(describe_operators(runner.model))
+    if exported:
+        preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        runner.model = ExportedModel(model, *exported, preprocessor)
+    else:
+        load_weights(model, args.checkpoint)
+        # Without the wrapper of several processes, which only averages gradients.
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        runner.model = optimize_for_inference(model, args.compile)
+        runner.logger.info(describe_operators(runner.model))
     check_same_length('test_dataloader', len(runner.test_dataloader.dataset))
     start = time.perf_counter()
     metrics = runner.test()

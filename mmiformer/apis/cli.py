@@ -119,10 +119,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
         distributed.use_gloo(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     _check_packages(cfg)
-    for split in splits:
-        check_files(cfg, split)
-        check_evaluators(cfg, split)
-        check_classes(cfg, split)
+    check_data(cfg, splits)
     try:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,6 +127,18 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
             cfg.work_dir, f'cannot be made a folder ({error.strerror})', 'name another --work-dir'
         ) from error
     return cfg
+
+
+def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Checks files, evaluators and classes of data loaders, out of ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: If data is missing, or classes or annotation files do not match.
+    """
+    for split in splits:
+        check_files(cfg, split)
+        check_evaluators(cfg, split)
+        check_classes(cfg, split)
 
 
 def _check_packages(cfg: Config) -> None:

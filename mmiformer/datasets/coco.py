@@ -11,6 +11,8 @@ from mmengine.logging import print_log
 from mmiformer.datasets.annotations import check_coco, read_coco
 from mmiformer.utils.errors import UserError, first_few
 
+RUN_LENGTHS = 'boxes whose masks are run lengths (LoadAnnotations(poly2mask=False) reads polygons)'
+
 
 class CheckedCocoDataset(CocoDataset):
     """mmdet's ``CocoDataset`` with checks; skipped boxes are logged.
@@ -26,8 +28,16 @@ class CheckedCocoDataset(CocoDataset):
     def COCOAPI(self, file: str) -> COCO:
         """Reads the annotation file for mmdet, and warns of skipped boxes."""
         content = read_coco(file)
-        masks = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
-        for what, images in check_coco(self.ann_file, content, masks, evaluated=self.test_mode).items():
+        loads = [step for step in self.pipeline.transforms if getattr(step, 'with_mask', False)]
+        skipped = check_coco(self.ann_file, content, bool(loads), evaluated=self.test_mode)
+        if not all(getattr(load, 'poly2mask', True) for load in loads):
+            names = {image['id']: image['file_name'] for image in content['images']}
+            skipped[RUN_LENGTHS] = [
+                names[annotation['image_id']]
+                for annotation in content['annotations']
+                if isinstance(annotation['segmentation'], dict) and not annotation.get('iscrowd')
+            ]
+        for what, images in skipped.items():
             warn_of_skipped(self.ann_file, images, what)
         known = [category['name'] for category in content['categories']]
         wanted = list(self.metainfo['classes'])

@@ -1,14 +1,14 @@
 """Comparing an exported file with the network in PyTorch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mmcv
+import numpy as np
 import torch
 
 from mmiformer.datasets import LoadCheckedImage
-from mmiformer.deploy.runtimes import Session
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.utils.errors import UserError
 
@@ -16,8 +16,12 @@ from mmiformer.utils.errors import UserError
 LIMITS = {
     'values': dict(fp32=1e-4, fp16=1e-2, bf16=3e-2, int8=0.15),
     'labels': dict(fp32=1e-4, fp16=1e-2, bf16=2e-2, int8=5e-2),  # They differ at borders.
-    'detections': dict(fp32=1e-2, fp16=1e-2, bf16=1e-2, int8=1e-2),  # They differ at thresholds.
+    'detections': dict(fp32=1e-2, fp16=1e-2, bf16=5e-2, int8=0.15),
 }
+# What equal detections have at least, the IoU, and at most, the difference of their scores.
+EQUAL = dict(fp32=(0.99, 1e-3), fp16=(0.95, 1e-2), bf16=(0.9, 3e-2), int8=(0.8, 0.1))
+# Detections below may be missing in one of two runs, at a threshold, or be suppressed by a box almost equal.
+LEAST_SCORE = 0.3
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
@@ -31,11 +35,13 @@ class Difference:
         amount: Share that differs of ``labels`` and ``detections``; of other outputs the relative L2
             difference, ``|file - torch| / |torch|``.
         count: Number of values, labels or detections in PyTorch.
+        different: Number of detections that differ.
     """
 
     output: str
     amount: float = 0.0
     count: int = 0
+    different: int = 0
 
     def add(self, got: torch.Tensor, expected: torch.Tensor) -> None:
         """Adds the values or labels of one image; another shape, or NaN, is infinitely different."""
@@ -48,12 +54,17 @@ class Difference:
             amount = float((got - expected).norm() / expected.norm().clamp(min=1e-12))
         self.amount = max(self.amount, amount)
 
-    def add_detections(self, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
-        """Adds the boxes, labels, scores and masks of one image, in any order."""
-        same = match_detections(got, expected)
-        self.count += same.shape[1]
-        unmatched = [~same.any(dim) for dim in (0, 1)]
-        self.amount = max(self.amount, *(float(u.float().mean()) if len(u) else 0.0 for u in unmatched))
+    def add_detections(
+        self, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], precision: str = 'fp32'
+    ) -> None:
+        """Adds the boxes, labels, scores and masks of one image, in any order; low scores are left out."""
+        same = match_detections(got, expected, *EQUAL[precision])
+        missed, added = (
+            int((~same.any(dim))[part[2] > LEAST_SCORE].sum()) for dim, part in ((0, expected), (1, got))
+        )
+        self.different += max(missed, added)
+        self.count += int((expected[2] > LEAST_SCORE).sum())
+        self.amount = self.different / max(self.count, 1)
 
     def within(self, precision: str) -> bool:
         """Whether the difference is acceptable for a file of this precision."""
@@ -63,37 +74,48 @@ class Difference:
         return f'{self.amount:.3%} of {self.count}' if self.output in LIMITS else f'{self.amount:.1e}'
 
 
-def match_detections(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Which detections of two runs on an image are equal.
-
-    They are of one class, have an IoU above 0.99, scores within 1e-3, and masks, if any, within 1e-3.
+def match_detections(
+    ours: Sequence[torch.Tensor],
+    theirs: Sequence[torch.Tensor],
+    least_iou: float = 0.99,
+    score_difference: float = 1e-3,
+) -> torch.Tensor:
+    """Which detections of two runs on an image are equal: their classes are, and the rest nearly.
 
     Args:
-        ours: Boxes, labels, scores and possibly masks of N detections.
+        ours: Boxes, labels, scores and possibly probabilities of masks of N detections.
         theirs: The same of M detections.
+        least_iou: What the IoU of boxes is above, and that of masks (sums of minima and maxima). Defaults to
+            0.99.
+        score_difference: What scores differ by less than. Defaults to 1e-3.
 
     Returns:
         N x M (bool).
     """
     from mmdet.structures.bbox import bbox_overlaps
 
-    same = (bbox_overlaps(ours[0], theirs[0]) > 0.99) & (ours[1][:, None] == theirs[1])
-    same &= (ours[2][:, None] - theirs[2]).abs() < 1e-3
+    same = (bbox_overlaps(ours[0], theirs[0]) > least_iou) & (ours[1][:, None] == theirs[1])
+    same &= (ours[2][:, None] - theirs[2]).abs() < score_difference
     for masks, others in zip(ours[3:], theirs[3:], strict=True):
         for row, column in same.nonzero().tolist():
-            same[row, column] = torch.allclose(masks[row], others[column], rtol=0, atol=1e-3)
+            both, either = (op(masks[row], others[column]).sum() for op in (torch.minimum, torch.maximum))
+            same[row, column] = both >= least_iou * either
     return same
 
 
 def compare(
-    reference: ExportWrapper | FromPixels, session: Session, images: Iterable[torch.Tensor]
+    reference: ExportWrapper | FromPixels,
+    session: Callable[[np.ndarray], Sequence[np.ndarray]],
+    images: Iterable[torch.Tensor],
+    precision: str = 'fp32',
 ) -> list[Difference]:
     """Runs the file and PyTorch on the same images.
 
     Args:
         reference: The network in PyTorch, not folded.
-        session: The file, opened by its runtime.
+        session: Maps an image to the outputs of the file, finished.
         images: Images as both take them.
+        precision: Precision of the file. Defaults to ``'fp32'``.
 
     Returns:
         One difference per output; of a detector one for all detections.
@@ -102,10 +124,12 @@ def compare(
     differences = [Difference(name) for name in (['detections'] if detector else reference.outputs)]
     for image in images:
         with torch.no_grad():
-            expected = reference(image)
-        got = [torch.from_numpy(output) for output in session(image.numpy())]
+            expected = list(reference(image))
+        got = [torch.from_numpy(np.ascontiguousarray(output)) for output in session(image.numpy())]
+        if reference.outputs[-1] == 'mask_logits':
+            got[3], expected[3] = got[3].sigmoid(), expected[3].sigmoid()
         if detector:
-            differences[0].add_detections(got, expected)
+            differences[0].add_detections(got, expected, precision)
         else:
             for difference, a, b in zip(differences, got, expected, strict=True):
                 difference.add(a, b)

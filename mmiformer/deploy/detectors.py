@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from mmiformer.deploy import postprocess
 from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
@@ -93,6 +95,27 @@ class DetectorWrapper(ExportWrapper):
                 raise UserError(f'model.{key}', problem, 'change it, or export --what backbone')
         super().__init__(model, folded)
 
+    def without_suppression(self, limit: int | None) -> ExportWrapper:
+        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`; a subclass may have such a form."""
+        problem = 'suppresses boxes in the network, which this runtime cannot'
+        raise UserError(type(self.model).__name__, problem, 'use --to onnx or openvino, or --what backbone')
+
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
+        from mmengine.structures import InstanceData
+
+        boxes, labels, scores, *masks = outputs
+        corner = boxes.new_tensor(sample.img_shape[1::-1]).repeat(2)  # In the file, padding is image.
+        boxes = boxes.minimum(corner) / boxes.new_tensor(sample.scale_factor).repeat(2)
+        sample.pred_instances = InstanceData(bboxes=boxes, labels=labels, scores=scores)
+        if masks:
+            pasted = self.paste(masks[0].numpy(), boxes.numpy(), sample)
+            sample.pred_instances.masks = torch.from_numpy(pasted)
+
+    def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
+        """Masks in the image file, M x H x W (bool), of the fourth output and boxes there."""
+        raise NotImplementedError
+
 
 class RetinaNetWrapper(DetectorWrapper):
     """mmdet's RetinaNet."""
@@ -101,7 +124,7 @@ class RetinaNetWrapper(DetectorWrapper):
         """See :class:`DetectorWrapper`."""
         head = self.model.bbox_head
         boxes, labels, scores, _ = _dense_candidates(head, self.model.extract_feat(image), image)
-        kept = _suppress(boxes, scores, labels, head.test_cfg)
+        kept = suppress(boxes, scores, labels, head.test_cfg)
         return boxes[kept], labels[kept], scores[kept]
 
 
@@ -119,12 +142,12 @@ class MaskRCNNWrapper(DetectorWrapper):
         maps = self.model.extract_feat(image)
         rpn, rois = self.model.rpn_head, self.model.roi_head
         proposals, _, scores, levels = _dense_candidates(rpn, maps, image)
-        proposals = proposals[_suppress(proposals, scores, levels, rpn.test_cfg)]
+        proposals = proposals[suppress(proposals, scores, levels, rpn.test_cfg)]
 
         crops, order = _crop(rois.bbox_roi_extractor, maps, proposals)
         logits, deltas = rois.bbox_head(crops)
         boxes, labels, scores = _box_candidates(rois, proposals[order], logits, deltas, image)
-        kept = _suppress(boxes, scores, labels, rois.test_cfg)
+        kept = suppress(boxes, scores, labels, rois.test_cfg)
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
 
         crops, order = _crop(rois.mask_roi_extractor, maps, boxes)
@@ -135,6 +158,11 @@ class MaskRCNNWrapper(DetectorWrapper):
         masks = masks[:, 0].sigmoid()
         in_order = masks.new_zeros(boxes.shape[0], *masks.shape[1:]).index_put((order,), masks)
         return boxes, labels, scores, in_order
+
+    def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
+        """See :class:`DetectorWrapper`."""
+        threshold = self.model.test_cfg.rcnn.mask_thr_binary
+        return postprocess.paste(masks, boxes, *sample.ori_shape[:2]) >= threshold
 
 
 def _dense_candidates(
@@ -192,7 +220,7 @@ def _decode(coder: Any, anchors: torch.Tensor, deltas: torch.Tensor, image: torc
     return torch.stack([x, y], dim=2).flatten(1)
 
 
-def _suppress(
+def suppress(
     boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, cfg: Mapping[str, Any]
 ) -> torch.Tensor:
     """Indices of the boxes kept, best first, by suppression within each group.

@@ -79,6 +79,8 @@ class _MatmulPool(nn.Module):
         self.bins = bins
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.bins == 1:
+            return x.mean((2, 3), keepdim=True)
         rows, columns = (self._weights(side, x) for side in x.shape[2:])
         return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
 
@@ -87,7 +89,8 @@ class _MatmulPool(nn.Module):
         bins = torch.arange(self.bins, device=x.device)[:, None]
         cells = torch.arange(side, device=x.device)[None]
         # torch's bin i covers floor(i side / bins) to ceil((i + 1) side / bins).
-        inside = (cells >= bins * side // self.bins) & (cells * self.bins < (bins + 1) * side)
+        # A function, since Core ML's converter does not know the operator.
+        inside = torch.logical_and(cells >= bins * side // self.bins, cells * self.bins < (bins + 1) * side)
         weights = inside.to(x.dtype)
         return weights / weights.sum(dim=1, keepdim=True)
 

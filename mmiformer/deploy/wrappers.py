@@ -1,13 +1,15 @@
 """Models as plain functions from one image tensor to a tuple of tensors, the form that runtimes take."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmiformer.deploy import postprocess
 from mmiformer.deploy.folding import fold
 from mmiformer.deploy.rewriting import pool_by_matmul, replace
 from mmiformer.tasks import TASKS
@@ -25,10 +27,12 @@ class ExportWrapper(nn.Module):
     Attributes:
         outputs: Names of the returned tensors.
         batched: Whether it takes more than one image at a time.
+        divisor: What height and width must be multiples of.
     """
 
     outputs: tuple[str, ...]
     batched = True
+    divisor = 1
 
     def __init__(self, model: Any, folded: bool = True) -> None:
         super().__init__()
@@ -37,6 +41,30 @@ class ExportWrapper(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps a normalised image, N x 3 x H x W, to the outputs."""
+        raise NotImplementedError
+
+    def without_suppression(self, limit: int | None) -> 'ExportWrapper':
+        """The form for runtimes without non-maximum suppression.
+
+        Args:
+            limit: How many candidates leave the file at most; None where it has neither top-k nor argmax.
+
+        Raises:
+            UserError: If the model cannot do without.
+        """
+        return self
+
+    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
+        """Maps the outputs of a file to the predictions: what is left to the app.
+
+        Args:
+            outputs: The outputs for one image.
+            size: Height and width of the image.
+        """
+        return outputs
+
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """Writes the predictions for one image, finished, into its data sample, as the model does."""
         raise NotImplementedError
 
 
@@ -65,6 +93,11 @@ class Logits(ExportWrapper):
         """Maps N x 3 x H x W to the logits."""
         return (self.model(image, mode='tensor'),)
 
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """See :class:`ExportWrapper`."""
+        scores = outputs[0][0].softmax(dim=0)
+        sample.set_pred_score(scores).set_pred_label(scores.argmax(dim=0, keepdim=True))
+
 
 class LabelMap(ExportWrapper):
     """The label map of a segmentor, N x H x W (int64), as mmseg's mode ``whole`` computes it."""
@@ -88,12 +121,53 @@ class LabelMap(ExportWrapper):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the labels."""
-        head = self.model.decode_head
-        logits = head(self.model.extract_feat(image))
         logits = F.interpolate(
-            logits, size=image.shape[2:], mode='bilinear', align_corners=head.align_corners
+            self.logits(image),
+            size=image.shape[2:],
+            mode='bilinear',
+            align_corners=self.model.decode_head.align_corners,
         )
         return (logits.argmax(dim=1),)
+
+    def logits(self, image: torch.Tensor) -> torch.Tensor:
+        """The class logits, N x classes x h x w, as the head returns them."""
+        return self.model.decode_head(self.model.extract_feat(image))
+
+    def without_suppression(self, limit: int | None) -> ExportWrapper:
+        """See :class:`ExportWrapper`."""
+        return self if limit else ClassLogits(self)
+
+    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
+        """See :class:`ExportWrapper`; mmseg resizes logits, from which labels differ at borders."""
+        from mmengine.structures import PixelData
+
+        height, width = sample.img_shape[:2]
+        labels = outputs[0][:, None, :height, :width].float()
+        labels = F.interpolate(labels, size=sample.ori_shape[:2], mode='nearest-exact')
+        sample.pred_sem_seg = PixelData(data=labels[0].long())
+
+
+class ClassLogits(ExportWrapper):
+    """A segmentor for runtimes without argmax: the logits of its head, N x classes x h x w.
+
+    The app resizes them to the image and takes the best class, as :meth:`finish`.
+    """
+
+    outputs = ('logits',)
+    batched = False
+
+    def __init__(self, labels: LabelMap) -> None:
+        super().__init__(labels, folded=False)
+        if labels.model.decode_head.align_corners:
+            raise UserError('model.decode_head.align_corners', 'expected False', 'use --to onnx or openvino')
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps 1 x 3 x H x W to the logits."""
+        return (self.model.logits(image),)
+
+    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
+        """See :class:`ExportWrapper`."""
+        return [postprocess.resize(outputs[0][0], *size).argmax(axis=0)[None]]
 
 
 class FromPixels(nn.Module):
@@ -112,7 +186,8 @@ class FromPixels(nn.Module):
     def __init__(self, wrapper: ExportWrapper, preprocessor: Mapping[str, Any]) -> None:
         super().__init__()
         self.wrapper = wrapper
-        self.outputs, self.batched = wrapper.outputs, wrapper.batched
+        self.outputs, self.batched, self.divisor = wrapper.outputs, wrapper.batched, wrapper.divisor
+        self.finish = wrapper.finish
         self.to_bgr = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
         # (x - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
@@ -126,6 +201,11 @@ class FromPixels(nn.Module):
         if self.to_bgr:
             image = image.flip(1)
         return image * self.factor + self.shift
+
+    def restore(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps normalised images to the pixels that :meth:`normalise` takes: its inverse."""
+        image = ((image - self.shift) / self.factor).round().clamp(0, 255)
+        return (image.flip(1) if self.to_bgr else image).permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps pixels to the outputs of the wrapper."""

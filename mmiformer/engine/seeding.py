@@ -34,10 +34,12 @@ def reseed_each_step(cfg: Config) -> None:
     loader = cfg.train_dataloader
     if loader.sampler is not None and loader.sampler.type != 'SeededSampler':
         loader.sampler = ConfigDict(type='SeededSampler', sampler=loader.sampler)
-    for dataset in datasets_of(cfg, 'train'):
-        if dataset.get('pipeline') and dataset.pipeline[0].type != 'SeedSample':
-            dataset.pipeline = [ConfigDict(type='SeedSample'), *dataset.pipeline]
     hooks = list(cfg.get('custom_hooks') or [])
+    pipelines = [(dataset, 'pipeline') for dataset in datasets_of(cfg, 'train')]
+    pipelines += [(hook, 'switch_pipeline') for hook in hooks]  # Of mmdet's PipelineSwitchHook.
+    for part, key in pipelines:
+        if part.get(key) and part[key][0].type != 'SeedSample':
+            part[key] = [ConfigDict(type='SeedSample'), *part[key]]
     if not any(hook.type == 'SeedStepHook' for hook in hooks):
         cfg.custom_hooks = [*hooks, ConfigDict(type='SeedStepHook')]
 

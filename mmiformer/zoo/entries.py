@@ -13,7 +13,16 @@ from mmiformer.zoo.published import DOWNSTREAM, DOWNSTREAM_SOURCE, published
 
 # In the order of tables: frameworks by name in configs, those of the downstream table by title, networks by
 # name in configs.
-_FRAMEWORKS = dict(maskrcnn='Mask R-CNN', retinanet='RetinaNet', fpn='Semantic FPN', upernet='UPerNet')
+_FRAMEWORKS = dict(
+    maskrcnn='Mask R-CNN',
+    retinanet='RetinaNet',
+    rtmdet='RTMDet',
+    rtmdetins='RTMDet-Ins',
+    fpn='Semantic FPN',
+    upernet='UPerNet',
+    segformer='SegFormer',
+    lraspp='LR-ASPP',
+)
 DOWNSTREAM_FRAMEWORKS = ('Mask R-CNN', 'Semantic FPN')
 _TITLES = {
     **{name: model.title for family in FAMILIES for name, model in family.models.items()},

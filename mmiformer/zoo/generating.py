@@ -1,7 +1,7 @@
 """Generates metafiles and tables from the published figures and the zoo: no figure is typed twice."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,16 @@ from typing import Any
 import torch
 import yaml
 
-from mmiformer.apis.configs import FOLDERS
+from mmiformer.apis.cli import load_config
+from mmiformer.apis.configs import FOLDERS, config_file
+from mmiformer.apis.inference import bare_model
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.benchmark.networks import Network
-from mmiformer.tasks import METRICS
+from mmiformer.tasks import METRICS, TASKS
 from mmiformer.zoo import peers
 from mmiformer.zoo.entries import DOWNSTREAM_FRAMEWORKS, Entry, entries
 from mmiformer.zoo.markdown import markdown_table
-from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, PAPERS, published
+from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, PAPERS, REFERENCES, published
 
 BLOCK = re.compile(r'(<!-- table: (\w+), made by tools/generate\.py -->\n).*?(<!-- end of table -->\n)', re.S)
 
@@ -163,6 +165,30 @@ def _downstream() -> Iterator[dict[str, Any]]:
         }
 
 
+def _light(task: str, side: int) -> Iterator[dict[str, Any]]:
+    """Whole models with light heads: their costs, and the published figures of others with the same heads."""
+    frameworks = {framework for _, framework, _ in REFERENCES} | {'LR-ASPP'}
+    for entry in entries():
+        if entry.task == task and entry.framework in frameworks:
+            cfg = load_config(str(config_file(entry.name)))
+            with torch.device('meta'):
+                model = bare_model(cfg)
+            macs = count_macs(model, side, side)
+            rest = 1 - count_macs(model.backbone, side, side) / macs
+            row = {
+                'config': _link(entry, f'`{entry.name}`'),
+                'parameters': f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M',
+                f'multiply-adds at {side}': f'{macs / 1e9:.2f} G',
+                'in neck and head': f'{rest:.0%}',
+                'published': '**not published**',
+            }
+            yield row
+    for title, _, figures in REFERENCES:
+        if set(figures) <= set(TASKS[task].metrics):
+            values = ', '.join(f'{value:.1f} {METRICS[metric].title}' for metric, value in figures.items())
+            yield {**dict.fromkeys(row), 'config': title, 'published': values}
+
+
 def _mocovit() -> Iterator[dict[str, Any]]:
     """What is published about MoCoViT and GhostNet."""
     for row in IMAGENET:
@@ -207,10 +233,12 @@ def _metrics() -> Iterator[dict[str, Any]]:
         }
 
 
-_TABLES = dict(
+_TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = dict(
     models=_models,
     imagenet=_imagenet,
     downstream=_downstream,
+    light_detection=partial(_light, 'det', 640),
+    light_segmentation=partial(_light, 'seg', 512),
     mocovit=_mocovit,
     retinanet=_retinanet,
     metrics=_metrics,

@@ -162,6 +162,17 @@ DOWNSTREAM = (
     Downstream('EfficientFormerV2-L', 'efficientformerv2_l', 'EfficientFormerV2', 26.1, 12.5, (44.7, 66.3, 48.8), (40.4, 63.5, 43.2), 45.2, epochs=450),
     Downstream('iFormer-L2', 'iformer_l2', 'iFormer', 24.5, 9.06, (44.6, 66.7, 49.1), (41.1, 64.0, 44.1), 46.2, epochs=450, doubt=_NARROWER),
 )
+
+# Whole models of mmdet and mmseg with the heads of our light configs, which have no published figures: title,
+# framework, and figures of their metafiles (configs/rtmdet of mmdet 3, configs/segformer of mmseg 1).
+REFERENCES: tuple[tuple[str, str, dict[str, float]], ...] = (
+    ("mmdet's RTMDet-tiny", 'RTMDet', dict(box_ap=40.9)),
+    ("mmdet's RTMDet-s", 'RTMDet', dict(box_ap=44.5)),
+    ("mmdet's RTMDet-Ins-tiny", 'RTMDet-Ins', dict(box_ap=40.5, mask_ap=35.4)),
+    ("mmdet's RTMDet-Ins-s", 'RTMDet-Ins', dict(box_ap=44.0, mask_ap=38.7)),
+    ("mmseg's SegFormer-B0", 'SegFormer', dict(miou=37.4)),
+    ("mmseg's SegFormer-B1", 'SegFormer', dict(miou=41.0)),
+)
 # fmt: on
 
 

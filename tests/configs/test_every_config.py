@@ -49,7 +49,7 @@ def read(file: Path) -> Config:
     """The config on the miniature data, cut to one step on tiny images."""
     cfg = load_config(str(file), OPTIONS, demo=True)
     for _, step in walk([cfg.train_dataloader, cfg.val_dataloader]):
-        for key in ('scale', 'crop_size'):
+        for key in ('scale', 'crop_size', 'size'):
             if isinstance(step.get(key), tuple):
                 step[key] = (SIDE, SIDE)
     if cfg.default_scope == 'mmseg':
@@ -59,7 +59,7 @@ def read(file: Path) -> Config:
         cfg.model.train_cfg.rpn_proposal.max_per_img = 50
         cfg.model.test_cfg.rpn.max_per_img = 20
         cfg.model.test_cfg.rcnn.max_per_img = 5
-    if cfg.model.type == 'RetinaNet':
+    if cfg.model.type in ('RetinaNet', 'RTMDet'):
         cfg.model.test_cfg.score_thr = 0  # An untrained head's scores are all below the threshold.
     return cfg
 

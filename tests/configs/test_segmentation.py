@@ -21,7 +21,8 @@ def build(cfg: Config):
 
 
 def test_all_sizes_are_there():
-    names = {f'{head}_iformer_{arch}_ade20k' for head in ('fpn', 'upernet') for arch in WEIGHTS}
+    sizes = dict(fpn=WEIGHTS, upernet=WEIGHTS, segformer='tsm', lraspp='tm')
+    names = {f'{head}_iformer_{arch}_ade20k' for head, archs in sizes.items() for arch in archs}
     assert {c.stem for c in CONFIGS} == names
 
 
@@ -42,22 +43,28 @@ def test_recipe(file):
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     assert steps['RandomResize'].scale == (2048, 512) and steps['RandomResize'].ratio_range == (0.5, 2.0)
     assert steps['RandomCrop'].crop_size == (512, 512) and steps['RandomCrop'].cat_max_ratio == 0.75
-    if file.stem.startswith('fpn'):  # As published.
-        assert list(cfg.model.neck.in_channels) == dims and cfg.model.neck.num_outs == 4
-        assert (head.channels, head.dropout_ratio, head.type) == (128, 0.1, 'FPNHead')
+    if head.type != 'FPNHead':
+        assert list(head.in_channels) == dims
+    if file.stem.startswith(('fpn', 'lraspp')):  # As published for Semantic FPN.
+        assert (head.channels, head.dropout_ratio) == (128, 0.1)
         assert optimizer == dict(type='AdamW', lr=2e-4, weight_decay=1e-4)
         assert 'paramwise_cfg' not in cfg.optim_wrapper
         assert cfg.train_cfg.max_iters == 40000 and cfg.auto_scale_lr.base_batch_size == 32
         (poly,) = schedule
         assert (poly.type, poly.power, poly.eta_min, poly.end) == ('PolyLR', 0.9, 1e-6, 40000)
-    else:  # mmseg's own, of its Swin-T.
-        assert list(head.in_channels) == dims and (head.channels, head.type) == (512, 'UPerHead')
-        auxiliary = cfg.model.auxiliary_head
-        assert (auxiliary.in_channels, auxiliary.in_index, auxiliary.type) == (dims[2], 2, 'FCNHead')
+    else:  # mmseg's own, of its Swin-T and its SegFormer.
         assert optimizer == dict(type='AdamW', lr=6e-5, weight_decay=0.01)
         assert cfg.train_cfg.max_iters == 160000 and cfg.auto_scale_lr.base_batch_size == 16
         warm_up, poly = schedule
         assert (warm_up.type, warm_up.end, poly.end) == ('LinearLR', 1500, 160000)
+    if head.type == 'FPNHead':
+        assert list(cfg.model.neck.in_channels) == dims and cfg.model.neck.num_outs == 4
+    elif head.type == 'UPerHead':
+        auxiliary = cfg.model.auxiliary_head
+        assert (auxiliary.in_channels, auxiliary.in_index, auxiliary.type) == (dims[2], 2, 'FCNHead')
+        assert head.channels == 512
+    elif head.type == 'SegformerHead':
+        assert cfg.optim_wrapper.paramwise_cfg.custom_keys == dict(head=dict(lr_mult=10.0))
 
 
 def test_what_decays():

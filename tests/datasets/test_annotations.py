@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 
 from mmiformer.datasets.annotations import NO_AREA, NO_CATEGORY, NO_POLYGON, check_coco, read_coco
 from mmiformer.datasets.checks import check_evaluators
+from mmiformer.datasets.coco import RUN_LENGTHS
 from mmiformer.utils.errors import UserError
 
 CLASSES = ('kite', 'clock')
@@ -239,6 +240,19 @@ def test_what_is_skipped_is_a_warning_with_names(file, warnings):
     # An object without any polygon is left out of the losses, as mmdet does.
     loaded = dataset.pipeline(dict(dataset.get_data_info(1), ori_shape=(20, 30)))
     assert loaded['gt_ignore_flags'].tolist() == [False, False, True]
+
+
+def test_run_lengths_are_a_warning_where_polygons_are_read(file, warnings):
+    data = content()
+    for annotation, (height, width) in zip(data['annotations'], ((40, 60), (20, 30)), strict=True):
+        annotation['segmentation'] = dict(size=[height, width], counts=[0, height * width])
+    data['annotations'][0]['iscrowd'] = 1  # Is left out in any case.
+    file.write_text(json.dumps(data))
+    load = dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False)
+    dataset = build(file, pipeline=[load])
+    assert warnings == [f'{file}: 1 {RUN_LENGTHS} are skipped, in b.jpg.']
+    loaded = dataset.pipeline(dict(dataset.get_data_info(1), ori_shape=(20, 30)))
+    assert loaded['gt_ignore_flags'].tolist() == [True]
 
 
 def test_boxes_partly_outside_are_kept_and_box_detectors_need_no_masks(file, warnings):

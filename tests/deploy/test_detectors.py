@@ -9,6 +9,7 @@ from torch import nn
 
 from mmiformer.deploy.comparing import match_detections
 from mmiformer.deploy.detectors import MaskRCNNWrapper, RetinaNetWrapper
+from mmiformer.deploy.rtmdet import RTMDetWrapper
 from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions
 from mmiformer.ops.layers import use_torch_roi_align
 from mmiformer.utils.errors import UserError
@@ -18,6 +19,7 @@ SIZES = [(160, 256), (97, 131), (224, 224)]
 KINDS = {
     'retinanet_mocovit_coco': (RetinaNetWrapper, 'model.bbox_head.retina_cls.bias'),
     'maskrcnn_iformer_t_coco': (MaskRCNNWrapper, 'model.roi_head.bbox_head.fc_cls.bias'),
+    'rtmdetins_iformer_t_coco': (RTMDetWrapper, 'model.bbox_head.rtm_cls'),
 }
 
 
@@ -26,7 +28,7 @@ def config(name: str) -> Config:
     cfg.model.backbone.pop('init_cfg')
     if cfg.model.backbone.type == 'IFormer':
         cfg.model.backbone.arch = SMALL_IFORMER
-        cfg.model.neck.in_channels = list(SMALL_IFORMER['dims'])
+        cfg.model.neck.in_channels = [SMALL_IFORMER['dims'][i] for i in cfg.model.backbone.out_indices]
     test_cfg = cfg.model.test_cfg
     # Thin boxes at the border have equal features and scores, so that their order is undefined.
     test_cfg.get('rpn', test_cfg).update(nms_pre=100, max_per_img=60, min_bbox_size=4)
@@ -46,6 +48,9 @@ SPREAD = dict(
     rpn_reg=(0.3, 0),
     fc_cls=(2, 0),
     fc_reg=(0.5, 0),
+    rtm_cls=(0.8, -4),
+    rtm_reg=(1, 2),
+    rtm_kernel=(0.5, 0),
 )
 
 
@@ -73,19 +78,30 @@ def build(name: str) -> nn.Module:
         elif tensor.is_floating_point() and tensor.dim() == 1:
             tensor.normal_(float(key.endswith('weight')), 0.2)
     for key, layer in model.named_modules():
-        if key.split('.')[-1] in SPREAD:
-            spread_out(layer, *SPREAD[key.split('.')[-1]])
+        for name in SPREAD.keys() & set(key.split('.')):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                spread_out(layer, *SPREAD[name])
     predict(model, image(*SIZES[0]))
     return model
 
 
-def predict(model: nn.Module, batch: torch.Tensor):
+def sample_of(batch: torch.Tensor, scale: float = 1.0):
+    """The data sample of an image that was scaled to the size of the batch."""
     from mmdet.structures import DetDataSample
 
     shape = tuple(batch.shape[2:])
-    sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
+    ori_shape = tuple(round(side / scale) for side in shape)
+    return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=ori_shape, scale_factor=(scale, scale)))
+
+
+def predict(model: nn.Module, batch: torch.Tensor, scale: float = 1.0):
     with torch.no_grad():
-        return model.predict(batch, [sample])[0].pred_instances
+        return model.predict(batch, [sample_of(batch, scale)], rescale=scale != 1)[0].pred_instances
+
+
+def fitting(sizes: list[tuple[int, int]], wrapper: nn.Module) -> list[tuple[int, int]]:
+    """The sizes rounded up to what a network takes."""
+    return [tuple(-(-side // wrapper.divisor) * wrapper.divisor for side in size) for size in sizes]
 
 
 def run(wrapper: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -95,6 +111,8 @@ def run(wrapper: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
 
 def share(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
     """Smaller share of the detections of one that are also in the other."""
+    # Masks as probabilities, where they are logits.
+    ours, theirs = ([*d[:3], *(m.sigmoid() if m.min() < 0 else m for m in d[3:])] for d in (ours, theirs))
     same = match_detections(ours, theirs)
     return min(float(same.any(dim).float().mean()) for dim in (0, 1))
 
@@ -129,7 +147,7 @@ def session(content):
 
 def test_detections_equal_mmdets(kind):
     model, wrapper, _ = kind
-    for size in SIZES:
+    for size in fitting(SIZES, wrapper):
         batch = image(*size)
         theirs, ours = predict(model, batch), run(wrapper, batch)
         assert len(theirs.bboxes) > 10
@@ -138,21 +156,36 @@ def test_detections_equal_mmdets(kind):
         assert (ours[2].diff() <= 0).all(), 'best first'
 
 
-def test_masks_equal_mmdets(kind):
-    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-
+def test_predictions_in_the_image_file_equal_mmdets(kind):
     model, wrapper, _ = kind
-    if 'masks' not in wrapper.outputs:
-        pytest.skip('no masks')
     batch = image(*SIZES[0])
     # mmdet runs the folded copy with the same RoIAlign, so that boxes and their order are equal.
     use_torch_roi_align(wrapper.model)
-    theirs, (boxes, _, _, masks) = predict(wrapper.model, batch), run(wrapper, batch)
-    assert masks.shape == (len(boxes), 28, 28)
-    assert torch.equal(boxes, theirs.bboxes)
-    pasted, _ = _do_paste_mask(masks[:, None], boxes, *SIZES[0], skip_empty=False)
-    both, either = (pasted >= 0.5) & theirs.masks, (pasted >= 0.5) | theirs.masks
-    assert both.sum() > 1000 and both.sum() / either.sum() > 0.999
+    theirs, sample = predict(wrapper.model, batch, 0.75), sample_of(batch, 0.75)
+    wrapper.add_predictions(sample, run(wrapper, batch))
+    ours = sample.pred_instances
+    parts = ([found.bboxes, found.labels, found.scores] for found in (ours, theirs))
+    assert share(*parts) > 0.95
+    if len(wrapper.outputs) > 3:
+        assert ours.masks.shape == (len(ours), *sample.ori_shape)
+        both, either = ours.masks & theirs.masks, ours.masks | theirs.masks
+        assert both.sum() > 1000 and both.sum() / either.sum() > 0.999
+
+
+def test_candidates_become_the_same_detections(kind):
+    model, wrapper, _ = kind
+    if not isinstance(wrapper, RTMDetWrapper):
+        with pytest.raises(UserError, match='use --to onnx or openvino, or --what backbone'):
+            wrapper.without_suppression(None)
+        return
+    batch = image(*SIZES[0])
+    expected = run(wrapper, batch)
+    for limit, cells in ((None, 20 * 32 + 10 * 16 + 5 * 8), (400, 400)):
+        candidates = wrapper.without_suppression(limit)
+        outputs = run(candidates, batch)
+        assert outputs[0].shape == (1, cells, 4) and outputs[1].shape == (1, cells, 80)
+        found = [torch.from_numpy(part) for part in candidates.finish([o.numpy() for o in outputs], SIZES[0])]
+        assert share(found, expected) > 0.95
 
 
 @pytest.mark.slow
@@ -163,7 +196,7 @@ def test_onnx_file_has_standard_operators_and_any_size(kind, file):
     assert [(o.domain, o.version) for o in graph.opset_import] == [('', 20)]
     assert {node.domain for node in graph.graph.node} == {''} and not graph.functions
     detect = session(file)
-    for size in (*SIZES, (64, 64), (300, 320)):
+    for size in fitting([*SIZES, (64, 64), (300, 320)], wrapper):
         batch = image(*size)
         ours, theirs = run(wrapper, batch), detect(batch)
         assert [(t.shape, t.dtype) for t in theirs] == [(o.shape, o.dtype) for o in ours]
@@ -174,18 +207,19 @@ def test_onnx_file_has_standard_operators_and_any_size(kind, file):
 def test_no_detections(kind, file):
     onnx = pytest.importorskip('onnx')
     _, wrapper, bias = kind
-    batch = image(*SIZES[1])
+    batch = image(*fitting(SIZES[1:2], wrapper)[0])
     graph = onnx.load(file)
-    (stored,) = (t for t in graph.graph.initializer if t.name == bias)
-    parameter = wrapper.get_parameter(bias)
-    before = parameter.detach().clone()
-    parameter.data -= 1e3
-    if 'masks' in wrapper.outputs:
-        parameter.data[-1] = 0  # the background
-    stored.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), bias))
+    before = {k: v.clone() for k, v in wrapper.state_dict().items() if k.startswith(bias) and v.dim() == 1}
+    for name in before:
+        parameter = wrapper.get_parameter(name)
+        parameter.data -= 1e3
+        if name.endswith('fc_cls.bias'):
+            parameter.data[-1] = 0  # the background
+        (stored,) = (t for t in graph.graph.initializer if t.name == name)
+        stored.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), name))
     ours = run(wrapper, batch)
-    parameter.data.copy_(before)
-    assert [tuple(t.shape) for t in ours] == [(0, 4), (0,), (0,), (0, 28, 28)][: len(ours)]
+    wrapper.load_state_dict(before, strict=False)
+    assert [tuple(t.shape[:2]) for t in ours[:3]] == [(0, 4), (0,), (0,)] and not any(map(len, ours))
     theirs = session(graph.SerializeToString())(batch)
     assert [(t.shape, t.dtype) for t in theirs] == [(o.shape, o.dtype) for o in ours]
 

@@ -3,14 +3,17 @@ import pytest
 import torch
 from helpers import SMALL_IFORMER as SMALL
 from helpers import trained_looking
-from mmengine.registry import init_default_scope
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmiformer import IFormer, MoCoViT
 from mmiformer.deploy import split_depthwise
+from mmiformer.deploy.rtmdet import RTMDetWrapper
 from mmiformer.deploy.runtimes.base import ExportOptions
 from mmiformer.deploy.runtimes.coreml import CoreML
 from mmiformer.deploy.runtimes.executorch import ExecuTorch
+from mmiformer.deploy.runtimes.litert import LiteRT
 from mmiformer.deploy.runtimes.ncnn import NCNN
 from mmiformer.deploy.wrappers import Features, FromPixels, Logits
 from mmiformer.utils.errors import UserError
@@ -174,6 +177,19 @@ def test_ncnn_refuses_unsupported_operators_and_batches(tmp_path):
         NCNN().export(nn.GELU(), ExportOptions(torch.randn(2, 3, 64, 64)), tmp_path / 'net.param')
 
 
+@pytest.mark.parametrize('precision', ['fp32', 'int8'])
+def test_litert_of_pixels(tmp_path, precision):
+    for module in LiteRT.modules:
+        pytest.importorskip(module)
+    wrapper, runtime, file = FromPixels(iformer(SMALLER), PREPROCESSOR), LiteRT(), tmp_path / 'net.tflite'
+    images = [torch.randint(0, 256, (1, 97, 131, 3), dtype=torch.uint8) for _ in range(4)]
+    runtime.export(wrapper, ExportOptions(images[0], precision=precision, calibration=images), file)
+    session = runtime.open(file, threads=1)
+    assert session.size == (97, 131) and session.pixels
+    error = difference(session(images[0].numpy()), reference(wrapper, images[0]))
+    assert error < (1e-4 if precision == 'fp32' else 0.2)
+
+
 @pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
 def test_coreml_has_attention_as_one_operator_and_no_rank_above_4(tmp_path, precision, capfd):
     pytest.importorskip('coremltools')
@@ -212,7 +228,27 @@ def test_coreml_mocovit_logits_and_pixels(tmp_path):
     assert description.input[0].type.WhichOneof('Type') == 'imageType'
 
 
-@pytest.mark.parametrize('runtime', [ExecuTorch(), CoreML(), NCNN()])
+@pytest.mark.parametrize('runtime', [ExecuTorch(), LiteRT(), CoreML(), NCNN()])
+def test_candidates_of_rtmdet_ins(tmp_path, root, runtime):
+    for module in runtime.modules:
+        pytest.importorskip(module)
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(root / 'configs/detection/rtmdetins_iformer_t_coco.py').model
+    cfg.backbone.update(init_cfg=None, arch=SMALLER)
+    cfg.neck.update(in_channels=list(SMALLER['dims'][1:]), out_channels=32)
+    cfg.bbox_head.update(in_channels=32, feat_channels=32, num_classes=3)
+    wrapper = RTMDetWrapper(trained_looking(MODELS.build(cfg))).without_suppression(runtime.candidates and 50)
+    image, file = torch.randn(1, 3, 96, 128), tmp_path / f'net{runtime.suffix}'
+    runtime.export(wrapper, ExportOptions(image), file)
+    if not runtime.runs_here:
+        assert runtime.inspect(file)['topk'] == 1
+        return
+    session = runtime.open(file, threads=1)
+    assert session.size == (96, 128) and not session.pixels
+    assert difference(session(image.numpy()), reference(wrapper, image)) < 1e-4
+
+
+@pytest.mark.parametrize('runtime', [ExecuTorch(), LiteRT(), CoreML(), NCNN()])
 def test_missing_runtimes_and_unsupported_options_are_errors(runtime, monkeypatch):
     image = torch.randn(1, 3, 64, 64)
     with pytest.raises(

@@ -1,15 +1,20 @@
 import copy
+import logging
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.registry import DATASETS, HOOKS, TRANSFORMS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
+from mmiformer.datasets.toy.coco import TOY_DATA
 from mmiformer.engine.seeding import reseed_each_step
+from mmiformer.tasks.detection import Detection
 
 
 @DATASETS.register_module()
@@ -96,3 +101,32 @@ def test_onedls_mmengine_skips_batches_without_loading_them(monkeypatch):
             patch.setattr(Twelve, 'prepare_data', None)  # Loads an image.
             resumed.skip_iter(done)
         assert [next(resumed) for _ in range(9 - done)] == expected[done:]
+
+
+def test_an_epoch_with_mosaics_does_not_depend_on_those_before(root, at_work):
+    """Nor does the one after mmdet's PipelineSwitchHook has replaced the pipeline."""
+    cfg = Config.fromfile(root / 'configs/detection/rtmdet_iformer_t_coco.py')
+    loader, hook = cfg.train_dataloader, cfg.custom_hooks[1]
+    loader.dataset.update(Detection().toy_dataset(TOY_DATA.make(Path('data/demo/coco')), training=True))
+    loader.dataset.update(metainfo=dict(classes=TOY_DATA.classes), indices=8)
+    loader.update(batch_size=8, num_workers=1)
+    for step in [*loader.dataset.pipeline, *hook.switch_pipeline]:
+        step.update({key: (64, 64) for key in ('img_scale', 'scale', 'crop_size', 'size') if key in step})
+    hook.switch_epoch = 2
+    reseed_each_step(cfg)
+    init_default_scope('mmdet')
+
+    def images(epochs: tuple[int, ...], persistent: bool = False) -> dict[int, torch.Tensor]:
+        loader = Runner.build_dataloader(dict(cfg.train_dataloader, persistent_workers=persistent), seed=3)
+        switch, found = HOOKS.build(hook), {}
+        for epoch in epochs:
+            runner = SimpleNamespace(epoch=epoch, train_dataloader=loader, logger=logging.getLogger())
+            switch.before_train_epoch(runner)
+            loader.sampler.set_epoch(epoch)
+            found[epoch] = torch.stack([image for batch in loader for image in batch['inputs']])
+        return found
+
+    expected = images((0, 1, 2))
+    for epoch in (1, 2):
+        assert torch.equal(images((epoch,))[epoch], expected[epoch]), 'resumed before this epoch'
+    assert not torch.equal(images((0, 1), persistent=True)[1], expected[1]), 'with images of the epoch before'

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -55,6 +56,48 @@ def test_classifier_to_onnx(run_tool, root, workplace, images):
     assert not list(Path().glob('.export-*'))
 
 
+def test_file_is_evaluated_beside_pytorch(run_tool, root, workplace, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        file = tmp_path / f'val/{"ab"[number % 2]}/{number}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), rng.integers(0, 256, (70, 80, 3), np.uint8))
+    model = dict(
+        data_preprocessor=dict(num_classes=2),
+        backbone=dict(arch=dict(SMALL_IFORMER, _delete_=True)),
+        head=dict(num_classes=2, in_channels=SMALL_IFORMER['dims'][-1], topk=(1,)),
+    )
+    loader = dict(
+        num_workers=0,
+        persistent_workers=False,
+        dataset=dict(
+            type='mmiformer.datasets.classification.CheckedFolderDataset',
+            data_root=str(tmp_path),
+            metainfo=dict(classes=('a', 'b')),
+            pipeline=[
+                dict(type='LoadCheckedImage'),
+                dict(type='CenterCrop', crop_size=64),
+                dict(type='PackInputs'),
+            ],
+        ),
+    )
+    Path('small_classifier.py').write_text(
+        f'_base_ = {str(root / CONFIG)!r}\nmodel = {model}\n'
+        f'test_dataloader = {loader}\ntest_evaluator = dict(topk=(1,))\n'
+    )
+    options = ('--to', 'onnx', '--size', 64, 64, '--bake-input', '--out', 'small.onnx', '--evaluate')
+    code, out, err = run_tool('export', 'small_classifier.py', *options)
+    assert code == 0, err
+    (row,) = (line.split('│')[1:4] for line in out.splitlines() if 'accuracy/top1' in line)
+    assert row[1].strip() == row[2].strip() and 'On 6 images' in out
+    code, _, err = run_tool('test', 'small_classifier.py', 'small.onnx', '--out', 'small.json', '--limit', 5)
+    assert code == 0, err
+    result = json.loads(Path('small.json').read_text())
+    assert result['images'] == 5 and result['metrics']['accuracy/top1'] in range(0, 101, 20)
+    code, _, err = run_tool('test', 'small_classifier.py', 'small.onnx', '--compile')
+    assert code == 1 and 'small.onnx: an exported file runs as it is; remove --tta and --compile' in err
+
+
 def test_segmentor_of_dynamic_size(run_tool, root, workplace):
     config = root / 'configs/segmentation/fpn_iformer_t_ade20k.py'
     backbone = dict(arch=dict(SMALL_IFORMER, _delete_=True), init_cfg=None)
@@ -77,6 +120,29 @@ def test_segmentor_of_dynamic_size(run_tool, root, workplace):
 )
 def test_unsupported_options_are_errors(run_tool, root, workplace, options, words):
     code, _, err = run_tool('export', root / CONFIG, '--to', 'onnx', *options)
+    assert code == 1 and words in err and 'Traceback' not in err
+
+
+@pytest.mark.parametrize(
+    ('config', 'runtime', 'words'),
+    [
+        (
+            'rtmdet_mocovit_coco',
+            'onnx',
+            '--size 64 100: height and width of this network are multiples of 32',
+        ),
+        (
+            'retinanet_mocovit_coco',
+            'ncnn',
+            'RetinaNet: suppresses boxes in the network, which this runtime cannot',
+        ),
+    ],
+)
+def test_detectors_that_cannot_be_exported_so_are_errors(run_tool, root, workplace, config, runtime, words):
+    pytest.importorskip(runtime if runtime == 'ncnn' else 'onnx')
+    config = root / f'configs/detection/{config}.py'
+    options = ('--size', 64, 100, '--cfg-options', 'model.backbone.init_cfg=None')
+    code, _, err = run_tool('export', config, '--to', runtime, *options)
     assert code == 1 and words in err and 'Traceback' not in err
 
 
@@ -158,8 +224,8 @@ class Detections:
 
     def __init__(self, count: int) -> None:
         corners = torch.rand(count, 2) * 50
-        masks = torch.rand(count, 28, 28)
-        self.found = torch.cat([corners, corners + 9], 1), torch.arange(count), torch.rand(count), masks
+        masks, scores = torch.rand(count, 28, 28), 0.4 + torch.rand(count) / 2
+        self.found = torch.cat([corners, corners + 9], 1), torch.arange(count), scores, masks
 
     def __call__(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self.found

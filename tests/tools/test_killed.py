@@ -16,7 +16,7 @@ from pathlib import Path
 import forked_training
 import pytest
 import torch
-from helpers import CONFIG, SHORT, SHORT_SEG
+from helpers import CONFIG, SHORT, SHORT_SEG, same
 
 from mmiformer.apis.cli import load_config
 from mmiformer.utils.files import parts_in
@@ -26,17 +26,6 @@ CONFIGS = dict(
     seg=('configs/segmentation/fpn_iformer_t_ade20k.py', SHORT_SEG),
     cls=('configs/classification/iformer_t_in1k.py', SHORT[:9]),
 )
-
-
-def same(a: object, b: object) -> bool:
-    """Whether nested containers hold the same, tensors bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def written(run: Path) -> list[Path]:

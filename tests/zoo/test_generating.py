@@ -47,6 +47,13 @@ def test_published_accuracies_are_typed_once(generated):
     assert pattern.search('reaches 80.4 %') and not pattern.search('torch 2.80.4')
 
 
+def test_light_heads_take_a_small_part_of_the_multiply_adds(generated):
+    rows = re.findall(r'\[`(\w+)_ade20k`\].*\| (\d+)% \|', generated[ROOT / 'docs/segmentation.md'])
+    shares = {name: int(share) for name, share in rows}
+    assert shares['lraspp_iformer_m'] <= 15
+    assert max(shares[f'segformer_iformer_{arch}'] for arch in 'tsm') <= 40
+
+
 @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
 def test_metafiles_are_valid_and_list_every_config(task):
     modelindex = pytest.importorskip('modelindex')

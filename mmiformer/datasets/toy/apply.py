@@ -39,6 +39,9 @@ def apply_demo(cfg: Config) -> str:
             pipeline=loader.dataset.pipeline,
         )
     cfg.train_dataloader.batch_size = task.toy_batch_size
+    # SGD takes longer from scratch.
+    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.toy_lr, fused=True)
+    cfg.optim_wrapper.optimizer.pop('momentum', None)
     iterations = task.fit_to_toy_data(cfg)
     for _, part in walk(cfg.model):
         if 'num_classes' in part:
@@ -49,9 +52,6 @@ def apply_demo(cfg: Config) -> str:
             del part['init_cfg']
     cfg.load_from = None
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations // 2)
-    # SGD takes longer from scratch.
-    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.toy_lr, fused=True)
-    cfg.optim_wrapper.optimizer.pop('momentum', None)
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),

@@ -19,11 +19,33 @@ import torch
 from torch import nn
 
 from mmiformer.deploy.rewriting import use_matmul_attention
-from mmiformer.deploy.wrappers import FromPixels
+from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.utils.errors import UserError, first_line
 
-# Maps an image, as the exported wrapper takes it, to the outputs.
-Session = Callable[[np.ndarray], list[np.ndarray]]
+
+@dataclass(frozen=True)
+class Session:
+    """A file that is open.
+
+    Attributes:
+        run: Maps an image, as the exported wrapper takes it, to the outputs.
+        shape: Of its input; what is free is None or a name.
+        pixels: Whether it takes pixels, see :class:`~mmiformer.deploy.wrappers.FromPixels`.
+    """
+
+    run: Callable[[np.ndarray], Sequence[np.ndarray]]
+    shape: Sequence[Any]
+    pixels: bool
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of its images in pixels; None if they are free."""
+        size = tuple(self.shape[1:3] if self.pixels else self.shape[2:4])
+        return size if all(isinstance(side, int) for side in size) else None
+
+    def __call__(self, image: np.ndarray) -> Sequence[np.ndarray]:
+        """Runs it on an image."""
+        return self.run(image)
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,9 @@ class Runtime(ABC):
         dynamic: Whether it supports files of free size.
         runs_here: Whether its files run on this machine.
         calibrated: Whether its int8 needs calibration images.
+        suppression: Whether it has non-maximum suppression.
+        candidates: Without it, how many candidates a detector returns at most; None for all, where it has no
+            top-k.
         fused_attention: Whether it has attention as one operator; else attention is exported as matmuls.
         planar_pixels: Whether pixels are N x 3 x H x W, as image inputs of phones give them, rather than
             N x H x W x 3.
@@ -68,6 +93,8 @@ class Runtime(ABC):
     dynamic: bool = False
     runs_here: bool = True
     calibrated: bool = True
+    suppression: bool = False
+    candidates: int | None = 1000
     fused_attention: bool = False
     planar_pixels: bool = False
 
@@ -80,6 +107,10 @@ class Runtime(ABC):
             except ImportError as error:
                 remedy = f"pip install 'mmiformer[{self.name}]'"
                 raise UserError(self.name, f'cannot import {module} ({error})', remedy) from error
+
+    def suited(self, wrapper: ExportWrapper) -> ExportWrapper:
+        """The form of a wrapper that the runtime supports."""
+        return wrapper if self.suppression else wrapper.without_suppression(self.candidates)
 
     def check(self, options: ExportOptions) -> None:
         """Raises a :class:`UserError` if the runtime does not support the options."""
@@ -168,3 +199,10 @@ def trace(wrapper: Any, options: ExportOptions) -> torch.export.ExportedProgram:
     return torch.export.export(
         wrapper, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
     )
+
+
+def drop_aliases(graph: torch.fx.Graph) -> None:
+    """Removes aliases of tensors, which are no operation, and which converters do not know."""
+    for node in graph.find_nodes(op='call_function', target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)

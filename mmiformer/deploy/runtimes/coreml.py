@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, trace
+from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, drop_aliases, trace
 from mmiformer.deploy.wrappers import FromPixels
 
 
@@ -34,6 +34,7 @@ class CoreML(Runtime):
         import coremltools as ct
 
         exported = trace(wrapper, options).run_decompositions({})
+        drop_aliases(exported.graph)
         _drop_default_scale(exported.graph)
         image = ct.ImageType if isinstance(wrapper, FromPixels) else ct.TensorType
         precision = ct.precision.FLOAT32 if options.precision == 'fp32' else ct.precision.FLOAT16

@@ -57,7 +57,8 @@ class ExecuTorch(Runtime):
             outputs = method.execute([torch.from_numpy(np.ascontiguousarray(image))])
             return [output.numpy().copy() for output in outputs]
 
-        return run
+        given = method.metadata.input_tensor_meta(0)
+        return Session(run, given.sizes(), given.dtype() == 0)  # torch's number of uint8.
 
     def inspect(self, file: Path) -> Counter[str]:
         """See :meth:`Runtime.inspect`; a delegate counts as one operator."""

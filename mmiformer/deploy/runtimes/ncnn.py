@@ -1,5 +1,6 @@
 """ncnn: Tencent's runtime for phones, on the CPU and through Vulkan."""
 
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
+from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, drop_aliases
+from mmiformer.deploy.wrappers import FromPixels
 
 # ncnn writes this number before weights in half precision.
 _FP16_TAG = (0x01306B47).to_bytes(4, 'little')
@@ -26,6 +28,7 @@ class NCNN(Runtime):
     weights_suffix = '.bin'
     modules = ('ncnn', 'pnnx')
     precisions = ('fp32', 'fp16')
+    candidates = None
     planar_pixels = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
@@ -35,9 +38,10 @@ class NCNN(Runtime):
         if len(options.example) > 1:
             raise ValueError('one image at a time')
         # By way of torch.export, since pnnx crashes on computed sizes.
-        exported = torch.export.export(wrapper, (options.example,)).module()
+        exported = torch.export.export(wrapper, (options.example,))
+        drop_aliases(exported.graph)
         with torch.no_grad():
-            traced: Any = torch.jit.trace(exported, options.example, check_trace=False)
+            traced: Any = torch.jit.trace(exported.module(), options.example, check_trace=False)
         traced.save(str(file.with_name('traced.pt')))
         settings = dict(
             inputshape=f'[{",".join(map(str, options.example.shape))}]',
@@ -51,6 +55,11 @@ class NCNN(Runtime):
         foreign = sorted(layer for layer in self.inspect(file) if '.' in layer or '::' in layer)
         if foreign:
             raise NotImplementedError(f'no layer for {", ".join(foreign)}')
+        # pnnx drops what the input is: ncnn's own parameters, and a name for pixels.
+        name = 'pixels' if isinstance(wrapper, FromPixels) else 'image'
+        _, channels, height, width = options.example.shape
+        line = f'Input {name} 0 1 in0 0={width} 1={height} 2={channels}'
+        file.write_text(re.sub('^Input .*', line, file.read_text(), flags=re.MULTILINE))
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file and its weights; an fp16 file is computed in fp16 where the CPU supports it."""
@@ -76,7 +85,11 @@ class NCNN(Runtime):
                 names = [f'out{i}' for i in range(len(net.output_names()))]
                 return [np.array(extractor.extract(name)[1])[None] for name in names]
 
-        return run
+        given = re.search(r'^Input +(\w+) .* 0=(\d+) 1=(\d+)', file.read_text(), re.MULTILINE)
+        name, width, height = given.groups() if given else ('image', None, None)
+        size = [int(height), int(width)] if width and height else [None, None]
+        pixels = name == 'pixels'
+        return Session(run, [1, *size, 3] if pixels else [1, 3, *size], pixels)
 
     def inspect(self, file: Path) -> Counter[str]:
         """See :meth:`Runtime.inspect`."""

@@ -26,27 +26,23 @@ class OnnxRuntime(Runtime):
     modules = ('onnx', 'onnxscript', 'onnxruntime')
     precisions = ('fp32', 'fp16', 'int8')
     dynamic = True
+    suppression = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`; the file contains the weights."""
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        exported = torch.onnx.export(
-            trace(wrapper, options),
-            custom_translation_table=onnx_translations(),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=['image'],
-            output_names=list(wrapper.outputs),
-            verbose=False,
-        )
-        assert exported is not None
-        exported.save(file)
+        write_onnx(wrapper, options, file)
         if options.precision == 'int8':
             _quantize(file, options.calibration)
         elif options.precision == 'fp16':
-            onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
+            model = convert_float_to_float16(onnx.load(file), keep_io_types=True)
+            # It adds the same cast of a constant twice where two operators use it.
+            nodes = list({node.output[0]: node for node in model.graph.node}.values())
+            del model.graph.node[:]
+            model.graph.node.extend(nodes)
+            onnx.save(model, file)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """See :meth:`Runtime.open`."""
@@ -58,7 +54,9 @@ class OnnxRuntime(Runtime):
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-        return lambda image: session.run(None, {'image': image})
+        (given,) = session.get_inputs()
+        pixels = given.type == 'tensor(uint8)'
+        return Session(lambda image: session.run(None, {'image': image}), given.shape, pixels)
 
     def inspect(self, file: Path) -> Counter[str]:
         """See :meth:`Runtime.inspect`; with their domain, unless it is ONNX's own."""
@@ -66,6 +64,21 @@ class OnnxRuntime(Runtime):
 
         nodes = onnx.load(file, load_external_data=False).graph.node
         return Counter(f'{node.domain}::{node.op_type}'.removeprefix('::') for node in nodes)
+
+
+def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
+    """Writes a wrapper in fp32; see :meth:`Runtime.write`."""
+    exported = torch.onnx.export(
+        trace(wrapper, options),
+        custom_translation_table=onnx_translations(),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=['image'],
+        output_names=list(wrapper.outputs),
+        verbose=False,
+    )
+    assert exported is not None
+    exported.save(file)
 
 
 def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:

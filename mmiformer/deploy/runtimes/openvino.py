@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
+from mmiformer.deploy.runtimes.onnx import write_onnx
 
 _PRECISION = ['mmiformer', 'precision']  # Key of our entry in the file's metadata.
 
@@ -22,16 +23,21 @@ class OpenVino(Runtime):
     name = 'openvino'
     suffix = '.xml'
     weights_suffix = '.bin'
-    modules = ('openvino', 'nncf')
+    modules = ('openvino', 'nncf', 'onnxscript')
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
+    suppression = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`."""
         import nncf
         import openvino
 
-        model = openvino.convert_model(trace(wrapper, options))
+        if 'boxes' in wrapper.outputs:  # With operators of ours, which have a form in ONNX.
+            write_onnx(wrapper, options, file.with_suffix('.onnx'))
+            model = openvino.convert_model(file.with_suffix('.onnx'))
+        else:
+            model = openvino.convert_model(trace(wrapper, options))
         model.inputs[0].get_tensor().set_names({'image'})
         for port, name in zip(model.outputs, wrapper.outputs, strict=True):
             port.get_tensor().set_names({name})
@@ -57,7 +63,9 @@ class OpenVino(Runtime):
             results = compiled(image)
             return [np.array(results[port]) for port in compiled.outputs]  # Copies: the buffers are reused.
 
-        return run
+        given = model.inputs[0]
+        shape = [side.get_length() if side.is_static else None for side in given.partial_shape]
+        return Session(run, shape, given.element_type == openvino.Type.u8)
 
     def inspect(self, file: Path) -> Counter[str]:
         """See :meth:`Runtime.inspect`; without constants."""

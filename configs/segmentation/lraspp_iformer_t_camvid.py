@@ -1,0 +1,20 @@
+# fpn_iformer_t_camvid.py, the example of data of one's own, with the lighter LR-ASPP head.
+_base_ = './fpn_iformer_t_camvid.py'
+
+model = dict(
+    neck=None,
+    decode_head=dict(
+        _delete_=True,
+        type='mmiformer.models.heads.lraspp.LRASPPHead',
+        in_channels=[32, 64, 128, 256],
+        in_index=[0, 1, 2, 3],
+        input_transform='multiple_select',
+        branch_channels=(32, 64, 128),
+        channels=128,
+        dropout_ratio=0.1,
+        num_classes=11,
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
+        align_corners=False,
+        loss_decode=_base_.model.decode_head.loss_decode,
+    ),
+)
