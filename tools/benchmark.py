@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.config import DictAction
+
 
 def size(text: str) -> tuple[int, int]:
     """Parses ``HxW``."""
@@ -11,12 +13,16 @@ def size(text: str) -> tuple[int, int]:
 
 parser = argparse.ArgumentParser(
     description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
-    'are random. Times are median and 90th percentile over the rounds; a round is the mean over at least '
-    '--seconds. Parameters and multiply-adds (attention included) are those of the network as it runs, '
-    'fused. Peak memory is the growth of a fresh process that loads the network and runs it three times, '
+    'are random unless given. Times are median and 90th percentile over the rounds; a round is the mean over '
+    'at least --seconds. Parameters and multiply-adds (attention included) are those of the network as it '
+    'runs, fused. Peak memory is the growth of a fresh process that loads it and runs it three times, '
     'including library pages that it touches. With --train, a call is a training step: forward and backward.',
     epilog='NETWORK: iformer_ARCH (t, s, m, l, l2, h), mocovit, timm/NAME, or a config file for the '
-    'backbone of its model; NAME:classify or NAME:pyramid overrides --task.',
+    'backbone of its model; NAME:classify or NAME:pyramid overrides --task. With --what model, CONFIG is the '
+    'whole model, from a normalised image to the outputs of tools/export.py: with torch, onnx and openvino '
+    'boxes, labels, scores and masks, non-maximum suppression inside, or a label map; elsewhere candidates, '
+    'whose postprocessing is not timed. What a detector takes depends on how much it detects: give '
+    'CONFIG=CHECKPOINT and --images. After tools/train.py, the config is in the work dir.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
 )
 add = parser.add_argument
@@ -31,7 +37,9 @@ add(
     help='time training steps in torch: forward and backward, no optimizer; bf16 is autocast. BatchNorm uses '
     'its stored statistics in pyramids, and as configs say. Memory is what the first step adds',
 )
-add('--what', choices=['backbone', 'model'], default='backbone', help='of configs; model: with --train')
+add('--what', choices=['backbone', 'model'], default='backbone', help='what is timed of configs')
+add('--images', metavar='FOLDER', help='take the first images, resized, instead of noise; with --what model')
+add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides in all configs')
 add('--device', default='cpu', help='cpu or cuda; cuda: with --train')
 add('--channels-last', action='store_true', help='of --train; inference in torch has this layout anyway')
 add('--batch', type=int, default=1, help='images per call')
@@ -70,18 +78,22 @@ from rich.table import Column, Table
 
 from mmiformer.apis import cli
 from mmiformer.benchmark import timing
-from mmiformer.benchmark.cost import count_macs
+from mmiformer.benchmark.cost import count_macs, count_macs_by_module
 from mmiformer.benchmark.networks import OURS, Network
 from mmiformer.benchmark.plotting import Point, plot_costs, short_name
 from mmiformer.benchmark.training import TrainingStep
+from mmiformer.deploy.comparing import real_images
 from mmiformer.deploy.runtimes import RUNTIMES
+from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo.entries import entries as zoo_entries
-from mmiformer.zoo.published import Published, published
+from mmiformer.zoo.published import REFERENCES, Published, published
 
 TORCH = ('torch', 'torch-compile')
+# Figures of whole models, with their formats: shares of the multiply-adds, and what is found in the image.
+WHOLE = dict.fromkeys(('backbone', 'neck', 'head'), '{:.0%}') | dict(detections='{}')
 Row = dict[str, Any]
 
 
@@ -108,7 +120,7 @@ class Entry:
 
     variant: Variant
     network: torch.nn.Module
-    macs: int | None
+    cost: Row
     call: Any
     stored: float | None
 
@@ -119,7 +131,7 @@ def main() -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     # Drawn between measurements only: a thread that refreshes the bar would disturb them.
     progress: Any = partial(track, console=console, auto_refresh=False, transient=True)
     failures: dict[str, str] = {}
@@ -151,13 +163,15 @@ def main() -> None:
 
 def plan() -> dict[Variant, Variant | None]:
     """The variants to time, each with its reference."""
-    if not args.train and (args.what, args.device, args.channels_last) != ('backbone', 'cpu', False):
-        raise UserError('--what model, --device and --channels-last', 'are for training steps', 'add --train')
+    if not args.train and (args.device, args.channels_last) != ('cpu', False):
+        raise UserError('--device and --channels-last', 'are for training steps', 'add --train')
+    if args.images and (args.train or args.what == 'backbone'):
+        raise UserError('--images', 'is for inference with whole models', 'add --what model')
     cli.require_device(args.device)
     kinds = [(r, p) for r in args.runtimes for p in args.precisions if p in precisions_of(r)]
     if not kinds:
         raise UserError('--precisions', f'{", ".join(args.runtimes)} has none of these', 'choose others')
-    parse = partial(Network.parse, task=args.task, what=args.what)
+    parse = partial(Network.parse, task=args.task, what=args.what, options=args.cfg_options)
     networks = [parse(text) for text in args.networks]
     variants = [Variant(n, *kind, *size) for size in args.sizes for n in networks for kind in kinds]
     if not args.reference:
@@ -186,20 +200,32 @@ def prepare(variants: Iterable[Variant], folder: Path, failures: dict[str, str])
     """Builds and exports the variants, and runs each once."""
 
     @cache
-    def build(network: Network, height: int, width: int) -> tuple[Any, int | None]:
-        if not args.train:
-            wrapper = network.build(height, width)
-            return wrapper, count_macs(wrapper, height, width)
-        loss = network.build_loss(height, width, args.batch)
-        return loss, None if network.task == 'model' else count_macs(loss, height, width)
+    def build(network: Network, height: int, width: int) -> tuple[Any, torch.Tensor, Row]:
+        image = torch.randn(args.batch, 3, height, width)
+        build = partial(network.build_loss, batch=args.batch) if args.train else network.build
+        built: Any = build(height, width)
+        if network.task != 'model':
+            return built, image, dict(macs=count_macs(built, height, width))
+        if args.train:
+            return built, image, {}
+        if any(side % built.divisor for side in (height, width)):
+            problem = f'height and width of this network are multiples of {built.divisor}'
+            raise UserError('--sizes', problem, 'choose others')
+        if args.batch > 1 and not built.batched:
+            raise UserError(f'--batch {args.batch}', 'this network takes one image', 'choose 1')
+        if args.images:
+            pixels = torch.cat(real_images(args.images, (height, width), args.batch))
+            cfg = network.load_config()
+            preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+            image = FromPixels(built, preprocessor).normalise(pixels).contiguous()
+        return built, image, whole_cost(built, image)
 
     entries = []
     for number, variant in enumerate(variants):
-        image = torch.randn(args.batch, 3, variant.height, variant.width)
         call: Any
         stored, compiled = None, variant.runtime == 'torch-compile'
         try:
-            network, macs = build(variant.network, variant.height, variant.width)
+            network, image, cost = build(variant.network, variant.height, variant.width)
             if args.train:
                 layout = torch.channels_last if args.channels_last else torch.contiguous_format
                 image = image.to(args.device, memory_format=layout)
@@ -212,11 +238,21 @@ def prepare(variants: Iterable[Variant], folder: Path, failures: dict[str, str])
                 file = folder / f'{number}{runtime.suffix}'
                 call = timing.runtime_call(runtime, network, image, variant.precision, args.threads, file)
             call()
-            entries.append(Entry(variant, network, macs, call, stored))
+            entries.append(Entry(variant, network, cost, call, stored))
         except Exception as error:  # Exporters raise exceptions of any type.
             kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
             failures[f'{variant.network.title} ({variant.panel})'] = kind + first_line(error)
     return entries
+
+
+def whole_cost(wrapper: ExportWrapper, image: torch.Tensor) -> Row:
+    """Multiply-adds of a model for an image, the shares of its parts, and how much it detects."""
+    macs = count_macs_by_module(wrapper, image)
+    name, total = f'{type(wrapper).__name__}.model', macs['Global']
+    shares = {part: macs.get(f'{name}.{part}', 0) / total for part in ('backbone', 'neck')}
+    with torch.no_grad():
+        detections = len(wrapper(image)[0]) if wrapper.outputs[0] == 'boxes' else None
+    return dict(macs=total // args.batch, **shares, head=1 - sum(shares.values()), detections=detections)
 
 
 def peak_memory(entry: Entry, libraries: Sequence[str]) -> float | None:
@@ -234,11 +270,17 @@ def published_records(network: Network) -> list[Published]:
     if network.task not in ('backbone', 'model'):
         records = (published(network.name, metric, distilled) for distilled in (False, True))
         return [record for record in records if record]
-    return [
+    ours = [
         Published(e.title, e.family, e.published[metric], e.source, e.distilled, None if e.framework else 224)
         for e in zoo_entries()
         if e.name == network.title and e.source and metric in e.published
     ]
+    theirs = [
+        Published(title.split()[-1], framework, figures[metric], f'metafile of {title}', size=None)
+        for title, framework, figures in REFERENCES
+        if metric in figures and network.title.replace('_', '-').startswith(f'{title.split()[-1].lower()}-')
+    ]
+    return ours + theirs
 
 
 def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: float | None) -> Row:
@@ -274,7 +316,7 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
         peak_mib=peak,
         stored_mib=entry.stored,
         parameters=sum(p.numel() for p in entry.network.parameters()),
-        macs=entry.macs,
+        **dict.fromkeys(('macs', *WHOLE)) | entry.cost,
         metric=args.accuracy,
         accuracy=plain and plain.value,
         accuracy_with_teacher=distilled and distilled.value,
@@ -289,7 +331,8 @@ def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     console.print(f'{machine["device"]}; {versions}', highlight=False)
     memory = dict(MiB='peak_mib') | (dict(stored='stored_mib') if args.train else {})
-    columns = ('ms', 'p90', 'ratio', 'images/s', *memory, 'params M', 'MACs G', args.accuracy)
+    whole = [key for key in WHOLE if any(row[key] is not None for row in rows)]
+    columns = ('ms', 'p90', 'ratio', 'images/s', *memory, 'params M', 'MACs G', *whole, args.accuracy)
     for panel in dict.fromkeys(row['panel'] for row in rows):
         table = Table(
             Column('network', no_wrap=True),
@@ -308,6 +351,7 @@ def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
                 *('-' if row[key] is None else f'{row[key]:.0f}' for key in memory.values()),
                 f'{row["parameters"] / 1e6:.2f}',
                 '-' if row['macs'] is None else f'{row["macs"] / 1e9:.3f}',
+                *('-' if row[key] is None else WHOLE[key].format(row[key]) for key in whole),
                 ' '.join(f'{value:.1f}' + '*' * distilled for value, distilled in accuracies(row)) or '-',
             )
         console.print(table)

@@ -13,8 +13,11 @@ from mmiformer.utils.errors import UserError
 
 aten = torch.ops.aten
 
-# Attention on the meta device, which torch's counter has no rule for.
-_RULES = {aten._scaled_dot_product_fused_attention_overrideable: sdpa_flop}
+# Attention on the meta device and on CPUs, which torch's counter has no rule for.
+_RULES = {
+    aten._scaled_dot_product_fused_attention_overrideable: sdpa_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+}
 
 # Operators that multiply no matrices, apart from views and those that torch tags as pointwise. By the custom
 # of the field they are not counted.
@@ -23,7 +26,7 @@ _FREE = re.compile(
     r'\w*(copy|fresh|index|scatter|shuffle|_pad)\w*|as_strided|unsafe_view|resize|cat|stack|repeat|flip|roll|'
     r'gather|embedding|tril|triu|im2col|col2im|glu|hardswish|hardtanh|prelu_kernel|'
     r'\w*(softmax|norm|pool|upsample|sampler)\w*|all|any|(arg|a)?(max|min)|mean|sum|cumsum|prod|'
-    r'(std|var)(_mean)?|sort|topk|count_nonzero'
+    r'(std|var)(_mean)?|sort|topk|(count_)?nonzero|floor_divide'
 )
 
 
@@ -42,7 +45,8 @@ class _RefuseUncounted(TorchDispatchMode):
 
 def _is_free(func: Any) -> bool:
     if func.namespace != 'aten':
-        return func.namespace == 'prim'  # Queries of a tensor, such as its device.
+        # Queries of a tensor, such as its device; our suppression and RoIAlign.
+        return func.namespace in ('prim', 'mmiformer')
     name = func._overloadpacket.__name__
     # In-place forms, such as gelu_, may lack the tag of the others.
     base = getattr(aten, name.rstrip('_'), func._overloadpacket)
@@ -68,8 +72,24 @@ def count_macs(model: nn.Module, height: int = 224, width: int = 224) -> int:
     Raises:
         UserError: If the network uses an operator without a rule; the message names it.
     """
-    model = copy.deepcopy(model).eval().to('meta')
+    image = torch.zeros(1, 3, height, width, device='meta')
+    return count_macs_by_module(copy.deepcopy(model).eval().to('meta'), image)['Global']
+
+
+def count_macs_by_module(model: nn.Module, image: torch.Tensor) -> dict[str, int]:
+    """Counts the multiply-adds of each module for an image, by the rules of :func:`count_macs`.
+
+    Args:
+        model: The network, in eval mode, on the device of the image.
+        image: N x 3 x H x W; on the CPU for detectors, whose work depends on what they find.
+
+    Returns:
+        Multiply-adds by name, which begins with the class of the model; ``'Global'`` is the total.
+
+    Raises:
+        UserError: If the network uses an operator without a rule; the message names it.
+    """
     counter = FlopCounterMode(display=False, custom_mapping=_RULES)
     with torch.no_grad(), _RefuseUncounted(), counter:
-        model(torch.zeros(1, 3, height, width, device='meta'))
-    return counter.get_total_flops() // 2
+        model(image)
+    return {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}

@@ -1,11 +1,13 @@
 """Networks to compare: ours, timm's, and the backbones of configs."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmiformer.apis.cli import load_config
 from mmiformer.apis.inference import bare_model, build_model
 from mmiformer.benchmark.training import Loss
-from mmiformer.deploy.wrappers import ExportWrapper, Features, Logits
+from mmiformer.deploy.wrappers import ExportWrapper, Features, Logits, build_export_wrapper
 from mmiformer.models.backbones import FAMILIES
 from mmiformer.models.backbones.base import freeze_statistics
 from mmiformer.tasks import task_of
@@ -31,27 +33,40 @@ class Network:
     Attributes:
         name: A key of :data:`OURS`, ``timm/NAME``, or the path of a config.
         task: ``'classify'``: logits. ``'pyramid'``: feature maps of strides 4 (or 8) to 32. Of a config,
-            ``'backbone'``: its backbone, with its own outputs; ``'model'``: all of it, in training only.
+            ``'backbone'``: its backbone, with its own outputs; ``'model'``: all of it.
+        checkpoint: Path of the weights of a config's model. Defaults to None: random weights.
+        options: Settings of a config by dotted key. Defaults to none.
     """
 
     name: str
     task: str = 'classify'
+    checkpoint: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def parse(cls, text: str, task: str = 'classify', what: str = 'backbone') -> 'Network':
-        """Parses ``NAME`` or ``NAME:TASK``.
+    def parse(
+        cls,
+        text: str,
+        task: str = 'classify',
+        what: str = 'backbone',
+        options: Mapping[str, Any] | None = None,
+    ) -> 'Network':
+        """Parses ``NAME``, ``NAME:TASK``, ``CONFIG`` or ``CONFIG=CHECKPOINT``.
 
         Args:
             text: The text.
             task: The task if the text has none.
             what: The task of a config.
+            options: Settings of configs by dotted key. Defaults to None.
 
         Raises:
             UserError: If there is no such network or task.
         """
-        if text.endswith('.py'):
-            load_config(text)  # Raises if there is no such config.
-            return cls(text, what)
+        config, _, checkpoint = text.partition('=')
+        if config.endswith('.py'):
+            network = cls(config, what, checkpoint or None, options or {})
+            network.load_config()  # Raises if there is no such config.
+            return network
         name, _, own_task = text.partition(':')
         known = [*OURS, *(f'timm/{other}' for other in _timm().list_models())]
         if name not in known:
@@ -69,10 +84,10 @@ class Network:
         return Path(self.name).stem if self.name.endswith('.py') else self.name
 
     def build(self, height: int, width: int) -> ExportWrapper:
-        """Builds the network for inference, with random weights.
+        """Builds the network for inference, with random weights unless it has a checkpoint.
 
-        BatchNorm gets the statistics of noise. With those of a new network, values shrink from layer to
-        layer until they are denormal, which CPUs compute slowly.
+        With random weights, BatchNorm gets the statistics of noise. With those of a new network, values
+        shrink from layer to layer until they are denormal, which CPUs compute slowly.
 
         Args:
             height: Image height in pixels. Some of timm's networks are built for one size.
@@ -82,7 +97,10 @@ class Network:
             UserError: If a network of timm has no feature maps of the strides.
         """
         model: Any = self.assemble(height, width)
-        calibrate_batchnorm(model, height, width)
+        if not self.checkpoint:
+            calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
+        if self.task == 'model':
+            return build_export_wrapper(model, 'model')
         if not self.name.startswith('timm/'):
             return Logits(model) if self.task == 'classify' else Features(model)
         from timm.utils.model import reparameterize_model
@@ -107,18 +125,22 @@ class Network:
             freeze_statistics(model)
         if self.task != 'model':
             return Loss(model)
-        task = task_of(load_config(self.name))
+        task = task_of(self.load_config())
         return Loss(model, [task.draw_truth(height, width) for _ in range(batch)])
 
+    def load_config(self) -> Config:
+        """Reads the config of the name."""
+        return load_config(self.name, dict(self.options))
+
     def assemble(self, height: int = 224, width: int = 224) -> nn.Module:
-        """Builds the network in its training form, with random weights; arguments as of :meth:`build`."""
+        """Builds the network in its training form; arguments and weights as of :meth:`build`."""
         torch.manual_seed(0)
         if self.name.startswith('timm/'):
             return self._assemble_timm(height, width)
         if self.name not in OURS:
-            cfg = load_config(self.name)
+            cfg = self.load_config()
             cfg.model.backbone.init_cfg = None
-            return build_model(cfg, None) if self.task == 'model' else bare_model(cfg).backbone
+            return build_model(cfg, self.checkpoint) if self.task == 'model' else bare_model(cfg).backbone
         family, model = OURS[self.name]
         backbone: dict[str, Any] = dict(type=family.__name__, arch=model.arch, **model.options)
         if self.task == 'pyramid':

@@ -17,6 +17,7 @@ from torch.utils.benchmark import Timer
 
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
+from mmiformer.deploy.wrappers import ExportWrapper
 
 Call = Callable[[], object]
 
@@ -49,7 +50,7 @@ def _infer(forward: Callable[[torch.Tensor], object], image: torch.Tensor) -> ob
 
 
 def runtime_call(
-    runtime: Runtime, network: nn.Module, image: torch.Tensor, precision: str, threads: int, file: Path
+    runtime: Runtime, network: ExportWrapper, image: torch.Tensor, precision: str, threads: int, file: Path
 ) -> Call:
     """Exports a network and returns a function that runs the file.
 
@@ -57,15 +58,15 @@ def runtime_call(
         runtime: The runtime.
         network: An export wrapper, see :mod:`mmiformer.deploy.wrappers`.
         image: N x 3 x H x W.
-        precision: One of the runtime's. Ranges of int8 are taken from noise, which does not affect speed.
+        precision: One of the runtime's. Ranges of int8 are taken from the image.
         threads: Number of threads.
         file: File to write.
 
     Raises:
         UserError: If the network cannot be exported.
     """
-    calibration = [torch.randn_like(image) for _ in range(2)]
-    runtime.export(network, ExportOptions(image, precision=precision, calibration=calibration), file)
+    options = ExportOptions(image, precision=precision, calibration=[image])
+    runtime.export(runtime.suited(network), options, file)
     return partial(_run, runtime, file, threads, image.numpy())
 
 

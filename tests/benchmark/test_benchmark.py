@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from helpers import call_tool
+from helpers import SMALL_IFORMER, call_tool, trained_looking
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmiformer.benchmark import networks, plotting, timing
+from mmiformer.benchmark.cost import count_macs
 from mmiformer.benchmark.networks import Network
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
@@ -297,6 +301,51 @@ def test_runtimes_and_what_they_cannot_do(benchmark, tmp_path, monkeypatch):
     )
 
 
+def test_whole_models(benchmark, root, tmp_path, monkeypatch):
+    """A detector with weights and an image detects in the tool what mmdet's own predict does."""
+    monkeypatch.setitem(RUNTIMES, 'stub', Stub())
+    init_default_scope('mmdet')
+    file = tmp_path / 'rtmdet_tiny_of_a_test.py'  # As mmdet's config, which has a published AP.
+    cfg = Config.fromfile(root / 'configs/detection/rtmdet_iformer_t_coco.py')
+    cfg.model.backbone.update(arch=SMALL_IFORMER, init_cfg=None)
+    cfg.model.neck.in_channels, cfg.model.bbox_head.num_classes = SMALL_IFORMER['dims'][1:], 3
+    cfg.dump(file)
+    model = MODELS.build(cfg.model)
+    trained_looking(model)
+    for layer in model.bbox_head.rtm_reg:
+        layer.bias.data.fill_(2)  # Boxes with an area.
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'weights.pth')
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (tmp_path / 'images').mkdir()
+    cv2.imwrite(str(tmp_path / 'images/x.png'), pixels)
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1.0, 1.0)))
+    model.test_cfg.score_thr = model.bbox_head.test_cfg.score_thr = 0.3
+    data = dict(inputs=[torch.from_numpy(pixels).permute(2, 0, 1)], data_samples=[sample])
+    with torch.no_grad():
+        expected = model.test_step(data)[0].pred_instances
+
+    code, out, err = benchmark(
+        f'{file}=weights.pth', root / 'configs/segmentation/lraspp_iformer_t_ade20k.py', *TINY, '--sizes',
+        '64x96', '--what', 'model', '--images', 'images', '--runtimes', 'torch', 'stub', '--accuracy',
+        'box_ap', '--no-memory', '--cfg-options', 'model.test_cfg.score_thr=0.3', '--out', 'r',
+    )  # fmt: skip
+    assert code == 0, out + err
+    rows = json.loads(Path('r/benchmark.json').read_text())['rows']
+    assert [row['runtime'] for row in rows] == ['torch', 'stub'] * 2
+    assert [row['detections'] for row in rows] == [len(expected)] * 2 + [None] * 2
+    assert len(expected) > 3
+    assert rows[0]['macs'] == count_macs(model, 64, 96)  # mmdet's own forward, not folded.
+    backbone = count_macs(model.backbone, 64, 96)
+    assert rows[0]['backbone'] == pytest.approx(backbone / rows[0]['macs'])
+    assert rows[0]['backbone'] + rows[0]['neck'] + rows[0]['head'] == pytest.approx(1)
+    assert (rows[2]['neck'], rows[2]['head']) == (0, pytest.approx(1 - rows[2]['backbone']))
+    assert [row['accuracy'] for row in rows] == [40.9] * 2 + [None] * 2
+    assert 'backbone' in out and Path('r/benchmark.png').exists()
+
+    code, _, err = benchmark(file, *TINY, '--sizes', '80x64', '--what', 'model')
+    assert code == 1 and 'multiples of 32' in err
+
+
 class Absent(Stub):
     modules = ('a_module_that_nobody_has',)
 
@@ -314,7 +363,8 @@ class Absent(Stub):
         (['iformer_t', '--precisions', 'fp16'], '--precisions: torch has none of these'),
         (['iformer_t', '--reference', 'iformer_s@stab'], "runtime 'stab': expected one of"),
         (['iformer_t', '--reference', 'iformer_y'], 'did you mean iformer_'),
-        (['iformer_t', '--what', 'model'], 'are for training steps; add --train'),
+        (['iformer_t', '--channels-last'], 'are for training steps; add --train'),
+        (['iformer_t', '--images', '.'], '--images: is for inference with whole models; add --what model'),
         (
             ['iformer_t', '--train', '--runtimes', 'onnx'],
             "runtime 'onnx': expected one of torch, torch-compile",
