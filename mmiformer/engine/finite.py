@@ -86,9 +86,7 @@ class CheckFiniteHook(Hook):
             self._report(f'{problem}{self._origin(args, kwargs)}{self._images}')
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if hasattr(
-            optimizer, 'found_inf'
-        ):  # A loss scaler has set it, for a fused optimiser to skip the step.
+        if hasattr(optimizer, 'found_inf'):  # Set by a loss scaler, for a fused optimiser to skip the step.
             return
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
         if self._warned or nn.utils.get_total_norm([p.grad for p in parameters]).isfinite():
