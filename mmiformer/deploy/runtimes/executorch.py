@@ -40,7 +40,7 @@ class ExecuTorch(Runtime):
         lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
         file.write_bytes(lowered.to_executorch().buffer)
         if options.precision == 'int8':
-            self.open(file)  # Only now does XNNPACK refuse some quantised graphs, such as RTMDet-Ins'.
+            self.open(file)  # Only now does XNNPACK refuse some quantised graphs, such as RTMDet's.
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """Loads a file; all files that are open at the same time must have the same number of threads."""
