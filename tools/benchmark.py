@@ -131,7 +131,7 @@ def main() -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     # Drawn between measurements only: a thread that refreshes the bar would disturb them.
     progress: Any = partial(track, console=console, auto_refresh=False, transient=True)
     failures: dict[str, str] = {}
@@ -393,7 +393,10 @@ def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None
         console.print(f'not in the plot, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     if points:
         note = f'{machine["device"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
-        figure = plot_costs(points, 'published ' + METRICS[args.accuracy].label, note)
+        metric = METRICS[args.accuracy]
+        # The label of a downstream metric names the framework around all backbones.
+        label = f'{metric.title} (%)' if args.what == 'model' else metric.label
+        figure = plot_costs(points, f'published {label}', note)
         figure.savefig(out / 'benchmark.png')
     console.print(f'results: {out}', markup=False, highlight=False)
 
