@@ -14,6 +14,7 @@ add(
     help='continue from a checkpoint; without a name, from the latest one in the work dir',
 )
 add('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
+add('--compile', action='store_true', help='torch.compile, for images of one size')
 add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
 add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
@@ -29,6 +30,7 @@ from mmengine.dist import is_main_process, sync_random_seed
 
 from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
+from mmiformer.engine.compiling import compile_blocks
 from mmiformer.engine.curves import plot_curves
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.engine.first_steps import FirstStepsHook
@@ -75,6 +77,8 @@ def train(cfg: Config) -> None:
         raise UserError('train_dataloader', problem, 'lower its batch_size, or add images')
     if not torch.cuda.is_available() and not runner.distributed:  # The wrapper of several processes does it.
         prepare_for_cpu(runner.model)
+    if args.compile:
+        compile_blocks(runner.model.module if runner.distributed else runner.model)
     runner.logger.info(describe_operators(runner.model))
     work_dir = Path(cfg.work_dir)
     curves, predictions = work_dir / 'curves.png', work_dir / 'predictions.png'
