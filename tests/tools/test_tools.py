@@ -48,6 +48,10 @@ def test_train_evaluates_draws_and_lists_its_files(demo_run, trained):
         assert cv2.imread(str(demo_run / name)).std() > 5
     scalars = next(demo_run.glob('*/vis_data/scalars.json')).read_text().splitlines()
     assert any('coco/segm_mAP' in json.loads(line) for line in scalars)
+    model = build_model(load_config(str(demo_run / 'config.py')), None)
+    parameters = f'{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M'
+    log = next(demo_run.glob('*/*.log')).read_text()
+    assert f'A step of 2 images: {parameters} parameters ({parameters} trained), memory' in log
 
 
 def test_demo_changes_data_and_schedule_never_the_network(demo_run, config):
@@ -250,7 +254,16 @@ def test_a_gpu_that_is_not_there(run_tool, config, demo_run):
     saved, file = next(demo_run.glob('*.py')), demo_run / 'iter_2.pth'
     assert 'finds 0 CUDA devices' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'cuda:0'))
     assert 'unknown' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'gpu'))
-    assert '--amp' in errors(run_tool('train', config, '--demo', '--amp'))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
+def test_amp_without_a_gpu_trains_in_bfloat16(run_tool, config, demo_run, workplace):
+    once = [o for o in SHORT if 'max_iters' not in o] + ['train_cfg.max_iters=1', 'train_cfg.val_interval=2']
+    code, _, err = run_tool('train', config, '--demo', '--amp', '--work-dir', 'amp', '--cfg-options', *once)
+    assert code == 0, err[-3000:]
+    files = (next(run.glob('*/vis_data/scalars.json')) for run in (demo_run, workplace / 'amp'))
+    exact, rounded = (json.loads(file.read_text().splitlines()[0])['loss_rpn_cls'] for file in files)
+    assert rounded != exact and rounded == pytest.approx(exact, rel=0.02)
 
 
 @pytest.mark.parametrize('fault', ['truncated', 'text', 'missing'])
