@@ -50,7 +50,7 @@ def apply_demo(cfg: Config) -> str:
     cfg.load_from = None
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations // 2)
     # SGD takes longer from scratch.
-    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.toy_lr, fused=True)
+    cfg.optim_wrapper.optimizer.update(type='AdamW', lr=task.toy_lr)
     cfg.optim_wrapper.optimizer.pop('momentum', None)
     cfg.optim_wrapper.clip_grad = dict(max_norm=5)
     cfg.param_scheduler = [
