@@ -55,7 +55,7 @@ def main() -> None:
 def train(cfg: Config) -> None:
     """Trains a config in a work dir that no other run uses."""
     if args.amp:
-        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper' if get_device() == 'cpu' else 'AmpOptimWrapper'
+        use_amp(cfg)
     if args.auto_scale_lr:
         scale_lr(cfg)
     prepare_training(cfg, args.allow_nan)
@@ -92,6 +92,17 @@ def train(cfg: Config) -> None:
         if predictions.is_file():
             print(f'predictions  {predictions}')
         print(f'checkpoint   {last_checkpoint(work_dir)}', flush=True)
+
+
+def use_amp(cfg: Config) -> None:
+    """Makes a config train in mixed precision."""
+    if get_device() == 'mps':
+        raise UserError('--amp', "mmengine has none for Apple's GPUs", 'remove it')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    if get_device() == 'cpu':
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):  # Of AmpOptimWrapper alone.
+            cfg.optim_wrapper.pop(key, None)
 
 
 def scale_lr(cfg: Config) -> None:

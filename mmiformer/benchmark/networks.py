@@ -62,8 +62,11 @@ class Network:
         Raises:
             UserError: If there is no such network or task.
         """
-        config, _, checkpoint = text.partition('=')
-        if config.endswith('.py'):
+        config, suffix, checkpoint = text.partition('.py')
+        if suffix and checkpoint[:1] in ('', '='):
+            config, checkpoint = config + suffix, checkpoint[1:]
+            if checkpoint and what != 'model':
+                raise UserError(text, 'a checkpoint is for whole models', 'add --what model')
             network = cls(config, what, checkpoint or None, options or {})
             network.load_config()  # Raises if there is no such config.
             return network
@@ -119,7 +122,8 @@ class Network:
         configs with ``norm_eval``.
         """
         model: Any = self.assemble(height, width)
-        calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
+        if not self.checkpoint:
+            calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
         model.train()
         if self.task == 'pyramid':
             freeze_statistics(model)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch.nn import functional as F
 
+from mmiformer.datasets.checks import datasets_of
 from mmiformer.deploy.runtimes import Runtime, Session, runtime_of
 from mmiformer.deploy.wrappers import FromPixels, build_export_wrapper
 from mmiformer.utils.errors import UserError
@@ -42,7 +43,7 @@ def fit_images(cfg: Config, size: tuple[int, int] | None) -> None:
         cfg: The config.
         size: Height and width of the file, or None if they are free.
     """
-    for step in cfg.test_dataloader.dataset.pipeline:
+    for step in (step for dataset in datasets_of(cfg, 'test') for step in dataset.pipeline):
         for key in {'scale', 'size'} & set(step):
             if size and step.type in ('Resize', 'Pad'):
                 step[key] = size[::-1]  # mm's width comes first.

@@ -42,4 +42,4 @@ def fold(model: Model) -> Model:
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             delattr(module, module.norm_name)
             module.with_norm = False
-    return model
+    return model.eval()  # Modules that were made here are new.

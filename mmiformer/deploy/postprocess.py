@@ -35,7 +35,12 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_bo
 
 
 def detect(
-    boxes: np.ndarray, scores: np.ndarray, score_thr: float, iou_threshold: float, max_per_img: int
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    score_thr: float,
+    iou_threshold: float,
+    max_per_img: int,
+    nms_pre: int = 1000,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Chooses detections among the candidates of one image; thresholds are those of the ``test_cfg``.
 
@@ -45,12 +50,15 @@ def detect(
         score_thr: Least score of a detection; a candidate may be one of several classes.
         iou_threshold: See :func:`suppress`; boxes of different classes do not suppress each other.
         max_per_img: How many detections at most.
+        nms_pre: How many pairs of candidate and class to suppress at most, the best. Defaults to 1000.
 
     Returns:
         Of M detections, best first: boxes, M x 4; labels, M; scores, M; indices of their candidates, M.
     """
     not_empty = np.all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)
     candidates, labels = np.nonzero((scores > score_thr) & not_empty)
+    best = np.argsort(-scores[candidates, labels], kind='stable')[:nms_pre]
+    candidates, labels = candidates[best], labels[best]
     scores, boxes = scores[candidates, labels], boxes[candidates]
     # Classes are suppressed apart from each other by moving each to a place of its own.
     places = labels[:, None].astype(boxes.dtype) * (boxes.max(initial=0) + 1)

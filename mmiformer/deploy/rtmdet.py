@@ -35,7 +35,8 @@ class RTMDetWrapper(DetectorWrapper):
         levels, features = self.predict(image)
         found = []
         for boxes, scores, *mask in levels:
-            large = (boxes[..., 2:] - boxes[..., :2] > head.test_cfg.min_bbox_size).all(dim=2, keepdim=True)
+            least = head.test_cfg.get('min_bbox_size', -1)
+            large = (boxes[..., 2:] - boxes[..., :2] > least).all(dim=2, keepdim=True)
             flat = (scores * large).flatten()
             chosen = (flat > head.test_cfg.score_thr).nonzero()[:, 0]
             best = flat[chosen].topk(torch.sym_min(head.test_cfg.nms_pre, chosen.shape[0])).indices
@@ -164,7 +165,7 @@ class RTMDetCandidates(ExportWrapper):
         cfg = self.model.model.test_cfg
         boxes, scores, *mask = (output[0] for output in outputs)
         *detections, index = postprocess.detect(
-            boxes, scores, cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img
+            boxes, scores, cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img, cfg.nms_pre
         )
         if mask:
             detections.append(postprocess.mask_logits(mask[0][index], mask[1], self.model.widths))

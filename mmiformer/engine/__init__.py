@@ -38,5 +38,5 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
     if allow_nan and finite is not None:
         finite.stop = False
     optimizer = cfg.get('optim_wrapper', {}).get('optimizer', {})
-    if optimizer.get('type') == 'AdamW':
+    if optimizer.get('type') == 'AdamW' and not (optimizer.get('foreach') or optimizer.get('differentiable')):
         optimizer.setdefault('fused', True)

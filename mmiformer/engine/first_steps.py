@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmiformer.utils.memory import peak_memory, saved_bytes
+from mmiformer.utils.memory import SavedBytes, peak_memory, saved_bytes
 
 
 class FirstStepsHook(Hook):
@@ -24,6 +24,7 @@ class FirstStepsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Counts what the first forward pass stores."""
         self._done = self._images = 0
+        self._start, self._saved = time.perf_counter(), SavedBytes()
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         counting = ExitStack()
 
@@ -36,6 +37,14 @@ class FirstStepsHook(Hook):
                 handle.remove()
 
         handles = model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)
+
+    def before_val(self, runner: Runner) -> None:
+        """Stops the clock."""
+        self._paused = time.perf_counter()
+
+    def after_val(self, runner: Runner) -> None:
+        """Starts it again."""
+        self._start += time.perf_counter() - self._paused
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None

@@ -40,6 +40,7 @@ def saved_bytes(model: nn.Module) -> Iterator[SavedBytes]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield saved
+    kept.clear()  # The hooks stay in the graph, and would keep all of it to the end of its backward pass.
 
 
 def peak_memory() -> int | None:

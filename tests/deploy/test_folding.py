@@ -51,6 +51,18 @@ def test_fold_changes_only_weights_and_optimize_for_inference_also_the_form():
             assert float((a - b).norm() / b.norm()) < 1e-5
 
 
+def test_an_optimised_network_has_gradients_and_can_be_optimised_again():
+    net = trained_looking(IFormer('t', out_indices=(2, 3), window_size=3))
+    image = torch.randn(1, 3, 64, 70)
+    grads = []
+    for model in (fold(net), optimize_for_inference(optimize_for_inference(net))):
+        assert not any(module.training for module in model.modules())
+        x = image.clone().requires_grad_()
+        model(x)[1].square().mean().backward()
+        grads.append(x.grad)
+    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 1e-4
+
+
 def test_convmodules_are_folded_only_where_exact():
     model = nn.Sequential(
         ConvModule(3, 8, 3, norm_cfg=dict(type='BN')),

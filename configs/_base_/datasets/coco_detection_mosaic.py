@@ -1,4 +1,4 @@
-# COCO 2017 at 640x640 as mmdet's RTMDet of sizes tiny and s trains on it: mosaics of four images mixed with
+# COCO 2017 at 640x640 as mmdet's RTMDet of size s trains on it: mosaics of four images mixed with
 # others, and single images at the end of the training (train_pipeline_stage2, see the schedule).
 _base_ = './coco_detection.py'
 

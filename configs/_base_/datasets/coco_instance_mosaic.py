@@ -1,4 +1,4 @@
-# coco_detection_mosaic.py with masks, as mmdet's RTMDet-Ins of sizes tiny and s trains on it.
+# coco_detection_mosaic.py with masks, as mmdet's RTMDet-Ins of size s trains on it.
 _base_ = './coco_instance.py'
 
 # Polygons, which mosaics move faster than bitmaps.

@@ -10,6 +10,7 @@ import torch
 
 from mmiformer.deploy.detectors import onnx_translations
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
+from mmiformer.utils.errors import UserError
 
 OPSET = 20  # The first with GELU as one operator; ONNX Runtime takes twice as long without it.
 
@@ -27,6 +28,13 @@ class OnnxRuntime(Runtime):
     precisions = ('fp32', 'fp16', 'int8')
     dynamic = True
     suppression = True
+
+    def export(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
+        """See :meth:`Runtime.export`; detectors are refused in fp16."""
+        if options.precision == 'fp16' and 'boxes' in wrapper.outputs:
+            problem = 'boxes that are shifted by class do not fit into half precision'
+            raise UserError('--precision fp16', problem, 'use fp32, int8, or --to openvino')
+        super().export(wrapper, options, file)
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`; the file contains the weights."""

@@ -8,7 +8,7 @@ from torch import nn
 
 
 class LRASPPHead(MMSegLRASPPHead):
-    """mmseg's ``LRASPPHead`` with pooling over the whole map, for any number of maps.
+    """mmseg's ``LRASPPHead`` with pooling over the whole map, for three maps or more.
 
     mmseg's own pools windows of 49x49 cells of the last of three maps, which is meant for a stride of 8 or 16
     and fails on smaller maps, such as that of stride 32 of a 512x512 image. torchvision's also pools the map.

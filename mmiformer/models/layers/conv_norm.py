@@ -95,7 +95,8 @@ class ConvNorm(nn.Module):
 
     def fuse(self) -> None:
         """Makes convolution and activation one call, for inference on a CPU; a norm must have been folded."""
-        if isinstance(self.norm, nn.Identity) and FusedConv.supports(self.act):
+        folded = isinstance(self.conv, nn.Conv2d) and isinstance(self.norm, nn.Identity)
+        if folded and FusedConv.supports(self.act):
             self.conv, self.act = FusedConv(self.conv, self.act), nn.Identity()
 
 

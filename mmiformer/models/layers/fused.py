@@ -15,8 +15,8 @@ class FusedConv(nn.Module):
     """A convolution and its activation in one call of oneDNN, which writes the output once.
 
     torch runs 1x1 convolutions of one image as a matrix product and a pass for the bias. At 512x512 this form
-    takes 0.51 to 0.9 of the time of iFormer-M's feed-forward layers. Other types than float32, other devices
-    and compilers get the plain form.
+    takes 0.51 to 0.9 of the time of iFormer-M's feed-forward layers. Gradients, other types than float32,
+    other devices and compilers get the plain form.
 
     Args:
         conv: The convolution. Its padding is given in pixels.
@@ -32,12 +32,16 @@ class FusedConv(nn.Module):
         """Whether oneDNN is there and has this activation."""
         # torch.compile calls this operator on CPUs; there is no public form of it. Its weights are not packed
         # in advance: that gains 1 %, and at some sizes picks a layout that is four times slower.
-        return type(act) in _NAMES and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+        mkldnn = torch.backends.mkldnn
+        if type(act) not in _NAMES or not mkldnn.is_available() or not mkldnn.enabled:
+            return False
+        return not torch.ops.mkldnn._is_mkldnn_acl_supported()  # torch.compile does not fuse on ARM either.
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps the input of the convolution to the output of the activation."""
         conv = self.conv
-        if torch.compiler.is_compiling() or not x.is_cpu or x.dtype != torch.float32:
+        plain = torch.is_grad_enabled() or torch.compiler.is_compiling()  # The operator has no gradient.
+        if plain or not x.is_cpu or x.dtype != torch.float32:
             return self.act(conv(x))
         layout = conv.padding, conv.stride, conv.dilation, conv.groups
         fused = torch.ops.mkldnn._convolution_pointwise
