@@ -20,11 +20,12 @@ class FirstStepsHook(Hook):
 
     priority = 'VERY_LOW'  # The steps include the work of other hooks.
     timed = 10  # Steps, after the first, which also allocates memory and compiles.
+    _start = 0.0  # A resumed run may evaluate before it trains.
 
     def before_train(self, runner: Runner) -> None:
         """Counts what the first forward pass stores."""
         self._done = self._images = 0
-        self._start, self._saved = time.perf_counter(), SavedBytes()
+        self._saved = SavedBytes()
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         counting = ExitStack()
 

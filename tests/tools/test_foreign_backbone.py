@@ -64,7 +64,7 @@ def test_own_backbone_with_the_tools(root, run_tool, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'name', ['maskrcnn_foonet_coco', 'rtmdet_iformer_m_coco', 'foo_in1k', 'fpn_foonet_ade20k']
+    'name', ['maskrcnn_foonet_coco', 'centernet_iformer_m_coco', 'foo_in1k', 'fpn_foonet_ade20k']
 )
 def test_own_config_does_not_change_the_zoo(root, run_tool, tmp_path, monkeypatch, name):
     before = [entry.name for entry in entries.entries()]
