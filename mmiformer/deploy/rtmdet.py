@@ -124,7 +124,7 @@ class RTMDetWrapper(DetectorWrapper):
         return torch.cat([weights, kernels[..., first:bias], shift, kernels[..., bias + out :]], dim=-1)
 
 
-_UNIT = 64.0  # Pixels; coordinates and their weights are of about the size of the others then.
+_UNIT = 64  # Pixels; coordinates and their weights are of about the size of the others then.
 
 
 class RTMDetCandidates(ExportWrapper):
