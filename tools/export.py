@@ -127,14 +127,16 @@ def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, prepro
         if 'backbone' in cfg.model:
             cfg.model.backbone.init_cfg = None
         runner = Runner.from_cfg(cfg)
-        results: list[dict[str, float]] = []
-        for runner.model in (model, ExportedModel(model, runtime, session, preprocessor)):
-            print(f'Evaluating {"the file" if results else "PyTorch"} ...', flush=True)
-            results.append(runner.test())
-    table = Table('metric', 'PyTorch', 'the file', title=f'On {len(runner.test_dataloader.dataset)} images')
-    for name, value in results[0].items():
-        if name not in ('time', 'data_time'):
-            table.add_row(name, f'{value:.4f}', f'{results[1][name]:.4f}')
+        results: dict[str, dict[str, float]] = {}
+        models = {'PyTorch': model, 'the file': ExportedModel(model, runtime, session, preprocessor)}
+        for name, evaluated in models.items():
+            print(f'Evaluating {name} ...', flush=True)
+            runner.model = evaluated
+            results[name] = runner.test()
+    table = Table('metric', *results, title=f'On {len(runner.test_dataloader.dataset)} images')
+    for metric in results['PyTorch']:
+        if metric not in ('time', 'data_time'):
+            table.add_row(metric, *(f'{metrics[metric]:.4f}' for metrics in results.values()))
     Console().print(table)
 
 

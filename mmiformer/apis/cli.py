@@ -48,7 +48,7 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
             'it, and start again; --resume continues a training from its last checkpoint.'
         )
     except (MemoryError, RuntimeError) as error:
-        # CUDA's is a RuntimeError of an own class; those of others are known by their texts alone.
+        # CUDA raises a class of its own; other devices raise RuntimeError, with these texts.
         texts = "can't allocate memory", 'MPS backend out of memory'
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(t in str(error) for t in texts):
             _fail(f'out of memory ({first_line(error).rstrip(".")}): {out_of_memory}.')

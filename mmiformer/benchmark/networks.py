@@ -99,9 +99,7 @@ class Network:
         Raises:
             UserError: If a network of timm has no feature maps of the strides.
         """
-        model: Any = self.assemble(height, width)
-        if not self.checkpoint:
-            calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
+        model = self._calibrated(height, width)
         if self.task == 'model':
             return build_export_wrapper(model, 'model')
         if not self.name.startswith('timm/'):
@@ -121,9 +119,7 @@ class Network:
         BatchNorm has the statistics of noise, and uses them in training where recipes do: in pyramids, and in
         configs with ``norm_eval``.
         """
-        model: Any = self.assemble(height, width)
-        if not self.checkpoint:
-            calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
+        model = self._calibrated(height, width)
         model.train()
         if self.task == 'pyramid':
             freeze_statistics(model)
@@ -131,6 +127,12 @@ class Network:
             return Loss(model)
         task = task_of(self.load_config())
         return Loss(model, [task.draw_truth(height, width) for _ in range(batch)])
+
+    def _calibrated(self, height: int, width: int) -> Any:
+        model: Any = self.assemble(height, width)
+        if not self.checkpoint:
+            calibrate_batchnorm(model.backbone if self.task == 'model' else model, height, width)
+        return model
 
     def load_config(self) -> Config:
         """Reads the config of the name."""

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import pickle
-import platform
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from torch.utils.benchmark import Timer
 from mmiformer.apis.inference import optimize_for_inference
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session
 from mmiformer.deploy.wrappers import ExportWrapper
+from mmiformer.utils.memory import peak_resident_memory
 
 Call = Callable[[], object]
 
@@ -137,16 +137,15 @@ def peak_memory(call: Call, threads: int, libraries: Sequence[str] = (), step: b
         return None
 
 
-def _measure_growth(pickled: bytes, threads: int, step: bool) -> float:
-    from resource import RUSAGE_SELF, getrusage  # Not available on Windows.
-
+def _measure_growth(pickled: bytes, threads: int, step: bool) -> float | None:
     torch.set_num_threads(threads)
-    before = getrusage(RUSAGE_SELF).ru_maxrss
+    before = peak_resident_memory()
+    if before is None:
+        return None
     call = pickle.loads(pickled)
     if step:
         Path('/proc/self/clear_refs').write_text('5')  # The peak of loading is forgotten.
-        before = getrusage(RUSAGE_SELF).ru_maxrss
+        before = peak_resident_memory() or 0
     for _ in range(1 if step else 3):
         call()
-    growth = getrusage(RUSAGE_SELF).ru_maxrss - before
-    return growth / (2**20 if platform.system() == 'Darwin' else 2**10)  # macOS counts bytes, Linux KiB.
+    return ((peak_resident_memory() or 0) - before) / 2**20

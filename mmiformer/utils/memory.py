@@ -45,8 +45,11 @@ def saved_bytes(model: nn.Module) -> Iterator[SavedBytes]:
 
 def peak_memory() -> int | None:
     """Bytes that this process has used at most: of the GPU if there is one; None on Windows."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_memory()
+
+
+def peak_resident_memory() -> int | None:
+    """The largest resident set of this process so far, in bytes; None on Windows."""
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:

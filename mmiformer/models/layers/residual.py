@@ -71,7 +71,7 @@ class FFN(ResidualBlock):
         """Maps N x dim x H x W to the same shape."""
         if self.use_chunks and not torch.compiler.is_compiling() and suits_chunks(x):
             return in_chunks(lambda part: self.project(self.expand(part)), x)
-        # Compilers are not to see the sizes: they would compile each one anew.
+        # Sizes are compared last: torch.compile would compile again at each new one.
         if wants_gradients(self) and suits_chunks(x) and self._hidden_bytes(x) > CACHE:
             expand, project = self.expand.merged(), self.project.merged()
             if expand and project:
