@@ -1,5 +1,6 @@
 """Runs the training and test tools in new processes."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -15,13 +16,16 @@ _ITERATION = re.compile(r'\((?:test|train)\)\s+(?:\[\d+\])?\[\s*(\d+)/\s*(\d+)\]
 _ERROR = re.compile(r'(?:\[rank\d+\]: )?(?:error: (.+)|([\w.]*(?:Error|Exception|Interrupt)\b.*))')
 
 
-def run_tool(command: list[str], log: Path, progress: OnProgress) -> None:
+def run_tool(command: list[str], log: Path, progress: OnProgress) -> float:
     """Runs a command and writes its output to a log.
 
     Args:
         command: The command.
         log: File to write.
         progress: Called with the iterations that mmengine logs.
+
+    Returns:
+        Seconds of CPU time of the command and all processes that it started.
 
     Raises:
         UserError: If the command fails, with the error that it prints.
@@ -41,9 +45,12 @@ def run_tool(command: list[str], log: Path, progress: OnProgress) -> None:
                     progress(completed=int(found[1]), total=int(found[2]))
                 elif found := _ERROR.fullmatch(line.strip()):
                     error = error or found[1] or found[2]  # That of the first process to fail.
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:
             process.terminate()
             raise
     if process.returncode:
         reason = (error or last or 'no output').rstrip('.')
         raise UserError(log, f'exit code {process.returncode}: {reason:.300}')
+    return used.ru_utime + used.ru_stime
