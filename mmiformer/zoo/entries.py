@@ -22,6 +22,7 @@ _FRAMEWORKS = dict(
     upernet='UPerNet',
     segformer='SegFormer',
     lraspp='LR-ASPP',
+    deeplabv3plus='DeepLabV3+',
 )
 DOWNSTREAM_FRAMEWORKS = ('Mask R-CNN', 'Semantic FPN')
 _TITLES = {

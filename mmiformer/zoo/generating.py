@@ -167,7 +167,7 @@ def _downstream() -> Iterator[dict[str, Any]]:
 
 def _light(task: str, side: int) -> Iterator[dict[str, Any]]:
     """Whole models with light heads: their costs, and the published figures of others with the same heads."""
-    frameworks = {framework for _, framework, _ in REFERENCES} | {'LR-ASPP'}
+    frameworks = {framework for _, framework, _ in REFERENCES} | {'LR-ASPP', 'DeepLabV3+'}
     for entry in entries():
         if entry.task == task and entry.framework in frameworks:
             cfg = load_config(str(config_file(entry.name)))

@@ -21,7 +21,7 @@ def build(cfg: Config):
 
 
 def test_all_sizes_are_there():
-    sizes = dict(fpn=WEIGHTS, upernet=WEIGHTS, segformer='tsm', lraspp='tm')
+    sizes = dict(fpn=WEIGHTS, upernet=WEIGHTS, segformer='tsm', lraspp='tm', deeplabv3plus='tm')
     names = {f'{head}_iformer_{arch}_ade20k' for head, archs in sizes.items() for arch in archs}
     assert {c.stem for c in CONFIGS} == names
 
@@ -43,10 +43,12 @@ def test_recipe(file):
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     assert steps['RandomResize'].scale == (2048, 512) and steps['RandomResize'].ratio_range == (0.5, 2.0)
     assert steps['RandomCrop'].crop_size == (512, 512) and steps['RandomCrop'].cat_max_ratio == 0.75
-    if head.type != 'FPNHead':
+    if head.type == 'DepthwiseSeparableASPPHead':
+        assert (head.c1_in_channels, head.in_channels) == (dims[0], dims[3])
+    elif head.type != 'FPNHead':
         assert list(head.in_channels) == dims
-    if file.stem.startswith(('fpn', 'lraspp')):  # As published for Semantic FPN.
-        assert (head.channels, head.dropout_ratio) == (128, 0.1)
+    if file.stem.startswith(('fpn', 'lraspp', 'deeplabv3plus')):  # As published for Semantic FPN.
+        assert (head.channels, head.dropout_ratio) == (64 if 'c1_channels' in head else 128, 0.1)
         assert optimizer == dict(type='AdamW', lr=2e-4, weight_decay=1e-4)
         assert 'paramwise_cfg' not in cfg.optim_wrapper
         assert cfg.train_cfg.max_iters == 40000 and cfg.auto_scale_lr.base_batch_size == 32
