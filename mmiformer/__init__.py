@@ -31,7 +31,7 @@ else:
 
     from mmiformer import datasets as _datasets  # noqa: F401  Registers its transforms.
     from mmiformer import engine as _engine  # noqa: F401  Registers its sampler, transform and hooks.
-    from mmiformer.apis.hub import get_config, get_model, inferencer
+    from mmiformer.apis.hub import get_config, get_model, inferencer, list_models
     from mmiformer.models.backbones import IFormer, MoCoViT
 
-    __all__ = ['IFormer', 'MoCoViT', '__version__', 'get_config', 'get_model', 'inferencer']
+    __all__ = ['IFormer', 'MoCoViT', '__version__', 'get_config', 'get_model', 'inferencer', 'list_models']

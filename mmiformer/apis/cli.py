@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
-from mmiformer.apis.configs import allow_own_bases, rename_types
+from mmiformer.apis.configs import allow_own_bases, config_file, rename_types
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.datasets.toy.apply import apply_demo
@@ -68,7 +68,7 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
     """Reads a config, switches it to the demo data if asked to, then applies the user's options.
 
     Args:
-        file: Path of the config.
+        file: Path of the config, its name if it is one of mmiformer, or a work dir.
         options: Settings by dotted key. Defaults to None.
         demo: Whether to use the demo data. Defaults to False.
 
@@ -77,10 +77,8 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
     """
     if not os.environ.get('MMIFORMER_DATA', 'unset'):
         del os.environ['MMIFORMER_DATA']  # mmengine fails on an empty variable.
-    if not Path(file).is_file():
-        raise UserError(file, 'no such config file', 'see configs/ for those of mmiformer')
     try:
-        cfg = Config.fromfile(file)
+        cfg = Config.fromfile(config_file(file))
     except (OSError, SyntaxError, LookupError, AttributeError, TypeError, NameError, ImportError) as error:
         raise UserError(file, f'not a config that mmengine can read ({error})', 'correct it') from error
     rename_types(cfg)

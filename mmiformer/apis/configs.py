@@ -29,26 +29,34 @@ def config_files() -> dict[str, Path]:
     return {file.stem: file for folder in folders for file in sorted(folder.glob('*.py'))}
 
 
-def config_file(name: str) -> Path:
+def config_file(source: str | Path) -> Path:
     """The file of a config.
 
     Args:
-        name: E.g. ``'maskrcnn_iformer_m_coco'``, or the path of another config.
+        source: A name, e.g. ``'maskrcnn_iformer_m_coco'``, the path of a config, or a work dir.
 
     Raises:
-        UserError: If there is none of that name; similar names are given.
+        UserError: If there is none; names that are similar are given.
     """
-    if name.endswith('.py'):
-        return Path(name)
-    files = config_files()
-    if name not in files:
-        similar = ' or '.join(difflib.get_close_matches(name, files, 3, 0.6))
+    files, path = config_files(), Path(source)
+    if str(source) in files:
+        return files[str(source)]
+    if path.is_dir():
+        own = path / 'config.py'  # mmengine writes one under the name of the config, too.
+        candidates = [own] if own.is_file() else list(path.glob('*.py'))
+        if len(candidates) == 1:
+            return candidates[0]
         raise UserError(
-            f"config '{name}'",
-            f'not one of the {len(files)} of mmiformer',
-            f'did you mean {similar}?' if similar else 'mmiformer.apis.configs.config_files() lists them',
+            path, f'a work dir has one config, this folder has {len(candidates)}', 'name the config'
         )
-    return files[name]
+    if path.is_file():
+        return path
+    similar = ' or '.join(difflib.get_close_matches(path.stem, files, 3, 0.6))
+    raise UserError(
+        f"config '{source}'",
+        f'no such file, work dir, or name of one of the {len(files)} configs of mmiformer',
+        f'did you mean {similar}?' if similar else 'mmiformer.list_models() lists them',
+    )
 
 
 def allow_own_bases() -> None:

@@ -4,74 +4,131 @@ mmengine and the toolboxes look for names in a fixed list of packages or in thei
 toolboxes' inferencers only know their own loading transform.
 """
 
+import copy
+import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import BaseModel
 from mmengine.registry import TRANSFORMS
+from torch import nn
 
 from mmiformer.apis.cli import load_config
-from mmiformer.apis.configs import config_file
+from mmiformer.apis.configs import config_files
 from mmiformer.checkpoints.released import RELEASED
-from mmiformer.tasks import task_of
+from mmiformer.engine.resuming import best_checkpoint
+from mmiformer.tasks import TASKS, task_of
+from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
 
+Source: TypeAlias = str | Path | Config
 
-def get_config(name: str) -> Config:
-    """A config of mmiformer.
+
+def list_models(pattern: str = '*', task: str | None = None) -> list[str]:
+    """The names of the models of mmiformer, each with its config.
 
     Args:
-        name: Without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``; or the path of another config.
+        pattern: With ``*`` for any part, e.g. ``'rtmdet*'``. Defaults to all.
+        task: ``'cls'``, ``'det'`` or ``'seg'``. Defaults to all.
+
+    Raises:
+        UserError: If there is no such task.
+    """
+    if task is not None and task not in TASKS:
+        raise UserError(f"task '{task}'", 'unknown', f'expected one of {", ".join(TASKS)}')
+    folder = TASKS[task].folder if task else None
+    files = config_files()
+    return [n for n in fnmatch.filter(files, pattern) if folder in (None, files[n].parent.name)]
+
+
+def get_config(source: Source) -> Config:
+    """A config.
+
+    Args:
+        source: A name without folder and suffix, e.g. ``'maskrcnn_iformer_m_coco'``, the path of another
+            config, a work dir, or a config, which is copied.
 
     Raises:
         UserError: If there is none of that name; similar names are given.
     """
-    return load_config(str(config_file(name)))
+    return copy.deepcopy(source) if isinstance(source, Config) else load_config(str(source))
 
 
 def get_model(
-    name: str, pretrained: bool | str | Path = False, device: torch.device | str = 'cpu'
-) -> BaseModel:
-    """The detector, segmentor or classifier of a config, in eval mode.
+    source: Source,
+    pretrained: bool | str | Path = False,
+    device: torch.device | str = 'cpu',
+    features_only: bool = False,
+    num_classes: int | None = None,
+) -> nn.Module:
+    """The detector, segmentor or classifier of a config, or its backbone, in eval mode.
 
     Args:
-        name: As :func:`get_config` takes it.
-        pretrained: False for random weights, True for the released weights of the full model, or the path
-            or https address of other weights. Defaults to False.
+        source: As :func:`get_config` takes it.
+        pretrained: False for random weights; True for the best, else last, checkpoint of a work dir, or for
+            the released weights; or the path or https address of other weights. Defaults to False.
         device: Where the model runs. Defaults to the CPU.
+        features_only: Whether to return the backbone, which gives a tuple of maps, a classifier's all four of
+            strides 4 to 32. True for ``pretrained`` then means the ImageNet weights that the config names, if
+            there are none of the full model. Defaults to False.
+        num_classes: Replaces the number of classes. Weights of layers that depend on it stay random. Defaults
+            to that of the config.
 
     Raises:
         UserError: If there is no such config, no weights were released, or they do not fit.
     """
     from mmiformer.apis.inference import bare_model, build_model
 
-    cfg = get_config(name)
+    cfg = get_config(source)
+    if num_classes:
+        for _, part in walk(cfg.model):
+            if 'num_classes' in part:
+                part.num_classes = num_classes
+    if features_only and task_of(cfg).name == 'cls':
+        cfg.model.backbone.out_indices = (0, 1, 2, 3)
     if not pretrained:
-        return bare_model(cfg).to(device).eval()
-    return build_model(cfg, _released(name) if pretrained is True else str(pretrained), device)
+        model = bare_model(cfg).to(device).eval()
+    elif features_only and pretrained is True and not _weights(source):
+        model = bare_model(cfg).to(device).eval()
+        model.backbone.init_weights()
+    else:
+        file = str(pretrained) if pretrained is not True else _needed_weights(source)
+        model = build_model(cfg, file, device, strict=not num_classes)
+    return model.backbone if features_only else model
 
 
-def _released(name: str) -> str:
-    if name not in RELEASED:
+def _weights(source: Source) -> str | None:
+    """The weights that belong to a config: of a work dir, or released."""
+    if isinstance(source, Config):
+        return None
+    if str(source) in RELEASED:
+        return RELEASED[str(source)].url
+    file = best_checkpoint(Path(source))
+    return str(file) if file else None
+
+
+def _needed_weights(source: Source) -> str:
+    weights = _weights(source)
+    if weights is None:
+        name = source.filename if isinstance(source, Config) else source
         raise UserError(
             name,
-            'no weights of the full model were released',
-            f'train it with tools/train.py {config_file(name)}, and name the checkpoint',
+            'no weights of the full model were released, and it is no work dir with a checkpoint',
+            f'train it with tools/train.py {name}, and name the checkpoint',
         )
-    return RELEASED[name].url
+    return weights
 
 
 def inferencer(
-    name: str, weights: str | Path | None = None, device: torch.device | str | None = None, **kwargs: Any
+    source: Source, weights: str | Path | None = None, device: torch.device | str | None = None, **kwargs: Any
 ) -> Any:
     """The inferencer of mmdet, mmseg or mmpretrain for a config and its weights.
 
     Args:
-        name: As :func:`get_config` takes it.
-        weights: Path or https address. Defaults to the released file.
+        source: As :func:`get_config` takes it.
+        weights: Path or https address. Defaults to those of the work dir, or the released file.
         device: Where the model runs. Defaults to a GPU if there is one.
         kwargs: Further arguments of the inferencer.
 
@@ -83,9 +140,9 @@ def inferencer(
     """
     from mmiformer.apis.inference import build_model, image_steps, optimize_for_inference
 
-    cfg = get_config(name)
+    cfg = get_config(source)
     task, device = task_of(cfg), device or get_device()
-    model = optimize_for_inference(build_model(cfg, str(weights or _released(name)), device))
+    model = optimize_for_inference(build_model(cfg, str(weights or _needed_weights(source)), device))
     meta = model.dataset_meta
     model.dataset_meta = {key: meta[key] for key in meta.keys() & {'classes', 'palette'}}  # As mmseg expects.
     # Inferencers replace loading transforms, which they know by name, with theirs. Ours checks images.

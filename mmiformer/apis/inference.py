@@ -30,13 +30,17 @@ def bare_model(cfg: Config) -> BaseModel:
     return revert_sync_batchnorm(MODELS.build(cfg.model))  # Inference runs in one process.
 
 
-def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str = 'cpu') -> BaseModel:
+def build_model(
+    cfg: Config, checkpoint: str | None, device: torch.device | str = 'cpu', strict: bool = True
+) -> BaseModel:
     """Builds the model of a config with the weights of a checkpoint, in eval mode.
 
     Args:
         cfg: The config.
         checkpoint: Path or address of the weights; None initialises the model as for training.
         device: Where the model runs. Defaults to the CPU.
+        strict: Whether the checkpoint must fill the model; otherwise the rest of it is initialised as for
+            training. Defaults to True.
 
     Returns:
         The model, with the classes and palette of the data set in ``dataset_meta``.
@@ -49,11 +53,11 @@ def build_model(cfg: Config, checkpoint: str | None, device: torch.device | str 
         cfg.model.backbone.init_cfg = None  # The checkpoint fills it.
     model = bare_model(cfg)
     meta = {}
-    if checkpoint:
-        meta = load_weights(model, checkpoint).dataset_meta
-    else:
+    if not checkpoint or not strict:
         model._dump_init_info = lambda *_: None  # mmengine would print every tensor.
         model.init_weights()
+    if checkpoint:
+        meta = load_weights(model, checkpoint, strict).dataset_meta
     model.dataset_meta = {**dataset_meta(cfg, 'test'), **meta}
     return model.to(device).eval()
 

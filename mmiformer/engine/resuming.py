@@ -86,6 +86,12 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     return next((path for path in (work_dir / file.name, file) if os.path.isfile(path)), None)
 
 
+def best_checkpoint(work_dir: Path) -> Path | None:
+    """Returns the checkpoint that ``save_best`` wrote last in a work dir, else the last one, or None."""
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
+    return best[-1] if best else last_checkpoint(work_dir)
+
+
 def checkpoints_in(work_dir: Path) -> list[Path]:
     """Returns the checkpoints in a work dir, the latest first; the folder need not exist."""
     # By number, because copying a folder may change the times.

@@ -40,6 +40,51 @@ def test_model_with_weights_of_a_file_and_without(tmp_path):
     assert not model.training and not fresh.training
 
 
+def test_models_by_pattern_and_task():
+    assert mmiformer.list_models('lraspp_iformer_?_ade20k') == [
+        'lraspp_iformer_m_ade20k',
+        'lraspp_iformer_t_ade20k',
+    ]
+    detectors = mmiformer.list_models(task='det')
+    assert 'rtmdet_mocovit_coco' in detectors and 'iformer_t_in1k' not in detectors
+    with pytest.raises(UserError, match="task 'cat': unknown; expected one of cls, det, seg"):
+        mmiformer.list_models(task='cat')
+
+
+def test_a_work_dir_is_its_config_and_best_checkpoint(tmp_path):
+    cfg = mmiformer.get_config('iformer_t_in1k')
+    cfg.model.head.num_classes = 3
+    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    (tmp_path / 'iformer_t_in1k.py').write_text(cfg.pretty_text)  # mmengine writes one, too.
+    with pytest.raises(UserError, match=f'{tmp_path}: no weights'):
+        mmiformer.get_model(tmp_path, pretrained=True)
+    for name, value in (('best_accuracy_top1_epoch_2', 2.0), ('epoch_3', 3.0)):
+        weights = mmiformer.get_model(tmp_path).state_dict()
+        weights['head.heads.0.linear.bias'].fill_(value)
+        torch.save(dict(state_dict=weights), tmp_path / f'{name}.pth')
+    (tmp_path / 'last_checkpoint').write_text('epoch_3.pth')
+    for source, pretrained in ((tmp_path, True), (cfg, tmp_path / 'best_accuracy_top1_epoch_2.pth')):
+        assert mmiformer.get_model(source, pretrained).head.heads[0].linear.bias.tolist() == [2.0] * 3
+    (tmp_path / 'best_accuracy_top1_epoch_2.pth').unlink()
+    assert mmiformer.get_model(tmp_path, pretrained=True).head.heads[0].linear.bias.tolist() == [3.0] * 3
+    (tmp_path / 'config.py').unlink()
+    (tmp_path / 'other.py').touch()
+    with pytest.raises(UserError, match='a work dir has one config, this folder has 2; name the config'):
+        mmiformer.get_config(tmp_path)
+
+
+def test_other_class_counts_and_features_alone(tmp_path):
+    theirs = golden.state_dict('cls_t')
+    torch.save(dict(model=theirs), tmp_path / 'iFormer_t.pth')
+    model = mmiformer.get_model('iformer_t_in1k', tmp_path / 'iFormer_t.pth', num_classes=7)
+    images = torch.randn(2, 3, 64, 96)
+    assert model.head(model.backbone(images)).shape == (2, 7)
+    assert torch.equal(model.backbone.stem[0].conv.weight, theirs['downsample_layers.0.0.c.weight'])
+    backbone = mmiformer.get_model('iformer_t_in1k', tmp_path / 'iFormer_t.pth', features_only=True)
+    shapes = [tuple(features.shape[1:]) for features in backbone(images)]
+    assert shapes == [(32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
+
+
 @pytest.mark.parametrize('nothing', [False, None, ''])
 def test_without_weights_nothing_is_fetched(nothing, monkeypatch):
     monkeypatch.setattr('mmiformer.checkpoints.reading.fetch', lambda url, _: pytest.fail(url))

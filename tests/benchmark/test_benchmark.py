@@ -356,7 +356,7 @@ class Absent(Stub):
         (['resnet18'], 'did you mean timm/resnet18'),
         (['iformer_x'], 'did you mean iformer_'),
         (['timm/repvit_m1_9'], 'did you mean timm/repvit_m'),
-        (['configs/none.py'], 'configs/none.py: no such config file'),
+        (['configs/none.py'], "config 'configs/none.py': no such file, work dir"),
         (['iformer_t:segment'], 'expected classify or pyramid'),
         (['iformer_t', '--runtimes', 'stab'], "runtime 'stab': expected one of torch, torch-compile, onnx"),
         (['iformer_t', '--runtimes', 'absent'], "pip install 'mmiformer[stub]'"),
