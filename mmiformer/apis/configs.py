@@ -42,7 +42,7 @@ def config_file(source: str | Path) -> Path:
     if str(source) in files:
         return files[str(source)]
     if path.is_dir():
-        own = path / 'config.py'  # mmengine writes one under the name of the config, too.
+        own = path / 'config.py'  # Of our runs; mmengine's are named after their config.
         candidates = [own] if own.is_file() else list(path.glob('*.py'))
         if len(candidates) == 1:
             return candidates[0]

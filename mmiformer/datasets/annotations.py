@@ -50,6 +50,10 @@ def read_coco(file: str | Path) -> dict[str, Any]:
     if not all(isinstance(content.get(key), list) for key in ('images', 'categories', 'annotations')):
         problem = 'expected an object with lists of images, categories and annotations, as in COCO'
         raise UserError(file, problem, 'pass such a file, or convert this one')
+    for image in (image for image in content['images'] if isinstance(image, dict)):
+        for key in ('width', 'height'):  # Some exporters write 120.0.
+            if isinstance(side := image.get(key), float) and side.is_integer():
+                image[key] = int(side)
     return content
 
 

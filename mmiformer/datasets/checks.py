@@ -125,6 +125,6 @@ def check_classes(cfg: Config, split: str) -> None:
     for key, part in walk(cfg.model, 'model'):
         number = part.get('num_classes') if key.rstrip('.0123456789').endswith(ends) else None
         if classes and number not in (None, len(classes)):
-            names = ', '.join(map(str, classes[:3]))
-            problem = f'{number}, but the {split}_dataloader has {len(classes)} classes ({names}, ...)'
+            names = ', '.join([*map(str, classes[:3]), *(['...'] if len(classes) > 3 else [])])
+            problem = f'{number}, but the {split}_dataloader has {len(classes)} classes ({names})'
             raise UserError(f'{key}.num_classes', problem, 'set both to the same number')

@@ -22,8 +22,19 @@ class CheckedCocoDataset(CocoDataset):
 
     Raises:
         UserError: If the classes of the config are not categories of the file, in the same order; if an
-            image or annotation is broken, see :func:`mmiformer.datasets.annotations.check_coco`.
+            image or annotation is broken, see :func:`mmiformer.datasets.annotations.check_coco`; if no image
+            has a box to train on.
     """
+
+    def filter_data(self) -> list[dict]:
+        """Drops images without boxes as ``filter_cfg`` says."""
+        kept = super().filter_data()
+        if not kept and self.data_list:
+            problem = (
+                f'none of its {len(self.data_list)} images has a box of {", ".join(self.metainfo["classes"])}'
+            )
+            raise UserError(self.ann_file, problem, 'annotate some, or correct metainfo.classes')
+        return kept
 
     def COCOAPI(self, file: str) -> COCO:
         """Reads the annotation file for mmdet, and warns of skipped boxes."""

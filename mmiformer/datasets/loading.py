@@ -1,6 +1,7 @@
 """Loading images and masks, with errors that name the file."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,7 +66,7 @@ class LoadCheckedImage(LoadImageFromFile):
         except BROKEN as error:
             fault += f', {first_line(error)}'
         if image is None:
-            raise UserError(path, f'not a readable image ({fault})', 'replace or remove it')
+            raise UserError(path, f'not a readable image ({fault})', 'restore it from its source')
         found, declared = image.shape[1::-1], (results.get('width'), results.get('height'))
         if None not in declared and found != declared:
             problem = '{}x{} pixels (after EXIF rotation), but its annotations are of {}x{}'
@@ -153,6 +154,9 @@ def _read(path: str, backend_args: dict[str, Any] | None = None) -> bytes:
     check_regular(path)
     try:
         data = mmengine.fileio.get(path, backend_args=backend_args)
+    except FileNotFoundError:
+        remedy = "correct the dataset's data_root or data_prefix, or the name in its annotations"
+        raise UserError(path, f'no such file (looked for from {os.getcwd()})', remedy) from None
     except (OSError, ValueError) as error:  # ValueError: at names that no file can have.
         raise UserError(path, f'cannot be read ({first_line(error)})', 'restore the file') from error
     if data is None:

@@ -39,6 +39,7 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
                 losses[key].append((record['step'], value))
             elif not training and key not in _NO_METRICS and isinstance(value, int | float) and value >= 0:
                 metrics[key].append((record['step'], value))  # COCO's are -1 without such objects.
+    by_epoch = any('epoch' in record for record in records if 'loss' in record)
     columns = 2 if metrics else 1
     figure = Figure(figsize=(7 * columns, 4))
     axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -49,8 +50,8 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
         for name, points in sorted(metrics.items()):
             label = f'{name} {points[-1][1]:.4g}'
             axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=label)
-        axes[1].set(title='evaluations', xlabel='iteration or epoch', ylim=(0, None))
-    for axis in axes:
+        axes[1].set(title='evaluations', xlabel='epoch' if by_epoch else 'iteration', ylim=(0, None))
+    for axis in (axis for axis in axes if axis.lines):
         axis.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()
     figure.savefig(out, dpi=110)

@@ -33,7 +33,6 @@ class RecordHook(Hook):
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Writes both, after a checkpoint that does not fit has stopped the run."""
-        # mmengine may have written its own copy of a config.py to the same place.
         atomic_write(Path(runner.work_dir, 'config.py'), self.cfg.pretty_text)
         record = dict(
             command=shlex.join(sys.argv),

@@ -16,6 +16,9 @@ from mmiformer.utils.errors import UserError, first_line
 class Runner(MMEngineRunner):
     """mmengine's ``Runner``, which reads ``load_from`` with :mod:`mmiformer.checkpoints`."""
 
+    def dump_config(self) -> None:
+        """Writes nothing: :class:`~mmiformer.engine.record.RecordHook` does, once for a work dir."""
+
     def resume(self, filename: str, **kwargs: Any) -> None:
         """Resumes from a training checkpoint.
 

@@ -171,7 +171,7 @@ class Job:
     def _train(self, settings: dict[str, Any], progress: OnProgress) -> Path | None:
         folder, key = self._folder('train'), self._folder('train') / 'key.json'
         if last_checkpoint(folder) and _read(key) != settings:
-            raise UserError(folder, 'was trained with other settings', 'remove it, or choose another --out')
+            raise UserError(folder, 'was trained with other settings', 'choose another --out')
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(key, json.dumps(settings))
         run_tool(self.training_command(), folder / 'log.txt', progress)

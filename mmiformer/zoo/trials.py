@@ -75,7 +75,7 @@ class Trial:
         self.cfg = copy.deepcopy(self.cfg)
         self.cfg.randomness = dict(self.cfg.get('randomness', {}), seed=self.seed)
         self.folder = self.out / f'{self.name}-{self.seed}'
-        self.file = self.out / f'{self.folder.name}.py'  # mmengine writes its own into the work dir.
+        self.file = self.out / f'{self.folder.name}.py'
 
     def run(self, progress: OnProgress) -> dict[str, Any]:
         """Trains and tests; resumes a training that was stopped, and keeps a finished result.

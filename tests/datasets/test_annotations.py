@@ -268,6 +268,22 @@ def test_boxes_partly_outside_are_kept_and_box_detectors_need_no_masks(file, war
     assert not warnings
 
 
+def test_whole_numbers_with_a_point_are_sizes_and_images_without_boxes_an_error(file, warnings):
+    data = content()
+    data['images'][0].update(width=60.0, height=40.0)
+    file.write_text(json.dumps(data))
+    info = build(file).get_data_info(0)
+    assert [type(info[key]) for key in ('width', 'height')] == [int, int] and info['width'] == 60
+    data['annotations'] = []
+    file.write_text(json.dumps(data))
+    filtered = dict(filter_cfg=dict(filter_empty_gt=True))
+    with pytest.raises(
+        UserError, match=r'ann\.json: none of its 2 images has a box of kite, clock; annotate'
+    ):
+        build(file, **filtered)
+    assert len(build(file, test_mode=True, **filtered)) == 2
+
+
 def test_a_test_set_without_annotations_is_read(file):
     file.write_text(json.dumps({key: content()[key] for key in ('images', 'categories')}))
     assert boxes(build(file, test_mode=True)) == [[], []]

@@ -223,7 +223,7 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     sentence = errors(run_tool('train', config))
     assert 'data/coco/' in sentence and 'MMIFORMER_DATA' in sentence and '--demo' in sentence
     assert 'data/coco/' in errors(run_tool('test', config, demo_run / 'iter_2.pth'))
-    assert 'nowhere.py: no such config' in errors(run_tool('train', 'nowhere.py', '--demo'))
+    assert "config 'nowhere.py': no such file" in errors(run_tool('train', 'nowhere.py', '--demo'))
     (tmp_path / 'broken.py').write_text('model = dict(\n')
     assert 'broken.py: not a config' in errors(run_tool('train', tmp_path / 'broken.py'))
     options = ['--demo', '--work-dir', 'missing', '--cfg-options', *SHORT]
