@@ -27,21 +27,23 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process, sync_random_seed
+from rich.console import Console
 
 from mmiformer.apis import cli
 from mmiformer.engine import prepare_training
 from mmiformer.engine.compiling import compile_backbone
-from mmiformer.engine.curves import plot_curves
+from mmiformer.engine.curves import evaluation_table, plot_curves, read_history
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.engine.first_steps import FirstStepsHook
-from mmiformer.engine.predictions import DrawPredictionsHook
+from mmiformer.engine.predictions import DrawPredictionsHook, draw_training_images
 from mmiformer.engine.record import RecordHook
-from mmiformer.engine.resuming import file_to_resume, last_checkpoint, resume
+from mmiformer.engine.resuming import best_checkpoint, file_to_resume, last_checkpoint, resume
 from mmiformer.engine.runner import Runner
 from mmiformer.ops.layers import describe_operators
+from mmiformer.tasks import METRICS
 from mmiformer.utils.cpu import prepare_for_cpu
-from mmiformer.utils.errors import UserError
-from mmiformer.utils.files import lock_folder
+from mmiformer.utils.errors import UserError, first_line
+from mmiformer.utils.files import lock_folder, replacing
 
 
 def main() -> None:
@@ -85,13 +87,33 @@ def train(cfg: Config) -> None:
     runner.register_hook(DrawPredictionsHook(predictions))
     runner.register_hook(RecordHook(restart))
     runner.register_hook(FirstStepsHook())
+    if is_main_process():
+        draw_images(runner, cfg, work_dir / 'training_images.png')
     runner.train()
     if is_main_process():
+        keys = [metric.key for metric in METRICS.values() if metric.metafile_task]
+        if table := evaluation_table(read_history(work_dir), keys):
+            Console().print(table)
         if plot_curves(work_dir, curves):
             print(f'curves       {curves}')
         if predictions.is_file():
             print(f'predictions  {predictions}')
-        print(f'checkpoint   {last_checkpoint(work_dir)}', flush=True)
+        print(f'checkpoint   {last_checkpoint(work_dir)}')
+        config, best = work_dir / 'config.py', best_checkpoint(work_dir)
+        print(f'test         python tools/test.py {config} {best}')
+        print(f'predict      python tools/demo.py IMAGE {config} {best}')
+        print(f'export       python tools/export.py {config} {best} --to onnx', flush=True)
+
+
+def draw_images(runner: Runner, cfg: Config, out: Path) -> None:
+    """Draws augmented training images; an error is logged and does not stop the training."""
+    try:
+        with replacing(out) as part:
+            draw_training_images(runner.train_loop.dataloader.dataset, cfg, part)
+    except Exception as error:
+        runner.logger.warning(f'{out}: no training images drawn ({first_line(error)}).')
+    else:
+        runner.logger.info(f'Augmented training images are drawn in {out}')
 
 
 def use_amp(cfg: Config) -> None:

@@ -1,10 +1,13 @@
 """Common parts of the command lines: error messages, configs, checks before a long run."""
 
 import argparse
+import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +18,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
 from mmiformer.apis.configs import allow_own_bases, config_file, rename_types
+from mmiformer.apis.options import merge_options
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
 from mmiformer.datasets.toy.apply import apply_demo
@@ -87,8 +91,13 @@ def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = F
             description = apply_demo(cfg)
         if is_main_process():
             print(description, flush=True)
+    if not options:
+        return cfg
+    _import_toolbox(cfg)
     try:
-        cfg.merge_from_dict(options or {})
+        merge_options(cfg, options)
+    except UserError:
+        raise
     except (TypeError, LookupError, AttributeError, ValueError, AssertionError) as error:
         raise UserError('--cfg-options', f'does not fit {file} ({error})', 'correct the key') from error
     return cfg
@@ -121,6 +130,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     for key in ('model', f'{splits[0]}_dataloader'):
         if cfg.get(key) is None:
             raise UserError(args.config, f'has no {key}', 'name a complete config, not a part of one')
+    _import_toolbox(cfg)
     cfg.launcher = args.launcher
     if args.launcher != 'none' and on_cpus:
         distributed.use_gloo(cfg)
@@ -134,6 +144,15 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
             cfg.work_dir, f'cannot be made a folder ({error.strerror})', 'name another --work-dir'
         ) from error
     return cfg
+
+
+def _import_toolbox(cfg: Config) -> None:
+    """Imports a config's toolbox without its remarks on packages that nothing here needs."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+        for part in ('datasets', 'evaluation'):
+            with contextlib.suppress(ImportError):  # The first part that needs the package names it.
+                importlib.import_module(f'{cfg.get("default_scope")}.{part}')
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:

@@ -1,26 +1,37 @@
-"""A picture of the losses and evaluations of a run."""
+"""The losses and evaluations of a run, as a picture and a table."""
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich.table import Table
 
 # What mmengine writes beside the metrics of an evaluation.
 _NO_METRICS = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory'}
 
 
-def plot_curves(work_dir: Path, out: Path) -> bool:
-    """Draws the losses over the iterations, and the metrics of the evaluations; resumed runs are joined.
+@dataclass
+class History:
+    """What mmengine recorded of the runs in a work dir, by name: pairs of step and value.
 
-    Args:
-        work_dir: Folder with mmengine's ``*/vis_data/scalars.json``, one JSON object a line.
-        out: Picture to write.
-
-    Returns:
-        Whether there was anything to draw.
+    Attributes:
+        losses: Of the training; the steps are iterations.
+        metrics: Of the evaluations, without those that are undefined, such as COCO's for objects of a size
+            that no image has.
+        unit: Of the evaluations' steps, ``'epoch'`` or ``'iteration'``.
     """
+
+    losses: dict[str, list[tuple[int, float]]]
+    metrics: dict[str, list[tuple[int, float]]]
+    unit: str
+
+
+def read_history(work_dir: Path) -> History:
+    """Reads mmengine's ``*/vis_data/scalars.json``, one JSON object a line; resumed runs are joined."""
     records: list[dict[str, Any]] = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         # A killed run may leave half a line at the end.
@@ -28,18 +39,52 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
         # A resumed run replaces what the older one did after the checkpoint.
         start = min((r['step'] for r in newer if 'loss' in r), default=float('inf'))
         records = [r for r in records if r['step'] < start] + newer
-    if not records:
-        return False
-    losses: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    metrics: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    history = History(defaultdict(list), defaultdict(list), 'iteration')
     for record in records:
         training = 'loss' in record
+        if training and 'epoch' in record:
+            history.unit = 'epoch'
         for key, value in record.items():
             if training and 'loss' in key:
-                losses[key].append((record['step'], value))
+                history.losses[key].append((record['step'], value))
             elif not training and key not in _NO_METRICS and isinstance(value, int | float) and value >= 0:
-                metrics[key].append((record['step'], value))  # COCO's are -1 without such objects.
-    by_epoch = any('epoch' in record for record in records if 'loss' in record)
+                history.metrics[key].append((record['step'], value))
+    return history
+
+
+def evaluation_table(history: History, keys: Sequence[str]) -> Table | None:
+    """The evaluations of a run, the best by the first metric marked; None without any.
+
+    Args:
+        history: The result of :func:`read_history`.
+        keys: The metrics to show, if the run has them.
+    """
+    metrics = {key: dict(history.metrics[key]) for key in keys if key in history.metrics}
+    if not metrics:
+        return None
+    first = next(iter(metrics.values()))
+    best = max(first, key=lambda step: first[step])
+    table = Table(history.unit, *metrics, '')
+    for step in first:
+        values = (f'{values[step]:.4g}' if step in values else '-' for values in metrics.values())
+        table.add_row(str(step), *values, 'best' if step == best else '')
+    return table
+
+
+def plot_curves(work_dir: Path, out: Path) -> bool:
+    """Draws the losses over the iterations, and the metrics of the evaluations; resumed runs are joined.
+
+    Args:
+        work_dir: Folder with mmengine's records, see :func:`read_history`.
+        out: Picture to write.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    history = read_history(work_dir)
+    losses, metrics = history.losses, history.metrics
+    if not losses and not metrics:
+        return False
     columns = 2 if metrics else 1
     figure = Figure(figsize=(7 * columns, 4))
     axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -50,7 +95,7 @@ def plot_curves(work_dir: Path, out: Path) -> bool:
         for name, points in sorted(metrics.items()):
             label = f'{name} {points[-1][1]:.4g}'
             axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=label)
-        axes[1].set(title='evaluations', xlabel='epoch' if by_epoch else 'iteration', ylim=(0, None))
+        axes[1].set(title='evaluations', xlabel=history.unit, ylim=(0, None))
     for axis in (axis for axis in axes if axis.lines):
         axis.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()

@@ -1,4 +1,4 @@
-"""What a training step needs, said after the first ones."""
+"""What is trained, and what a training step needs."""
 
 import time
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from mmiformer.utils.memory import SavedBytes, peak_memory, saved_bytes
 
 
 class FirstStepsHook(Hook):
-    """Logs parameters and memory after the first step, and images a second after ten more.
+    """Logs data and schedule at the start, memory after the first step, images a second after ten more.
 
     It changes neither results nor random numbers.
     """
@@ -23,7 +23,8 @@ class FirstStepsHook(Hook):
     _start = 0.0  # A resumed run may evaluate before it trains.
 
     def before_train(self, runner: Runner) -> None:
-        """Counts what the first forward pass stores."""
+        """Describes the run; counts what the first forward pass stores."""
+        runner.logger.info(describe(runner))
         self._done = self._images = 0
         self._saved = SavedBytes()
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -72,3 +73,28 @@ class FirstStepsHook(Hook):
                 left = seconds / self.timed * (runner.max_iters - runner.iter - 1)
                 rate, left = self._images / seconds, timedelta(seconds=round(left))
                 log(f'{rate:.3g} images a second; {left} left, without evaluations.')
+
+
+def describe(runner: Runner) -> str:
+    """What a run trains on what, for how long, and where it writes; a line each."""
+    cfg, dataset = runner.cfg, runner.train_dataloader.dataset
+    backbone = cfg.model.get('backbone') or {}
+    network = ' '.join(filter(None, [backbone.get('type'), backbone.get('arch')]))
+    classes = dataset.metainfo.get('classes') or ()
+    names = ', '.join([*map(str, classes[:8]), *(['...'] if len(classes) > 8 else [])])
+    images = f'{len(dataset)} training'
+    if runner.val_loop is not None:
+        images += f' and {len(runner.val_dataloader.dataset)} validation'
+    every = runner.train_loop.val_interval
+    if 'max_epochs' in cfg.train_cfg:
+        length, unit = f'{runner.max_epochs} epochs, {runner.max_iters} iterations', 'epochs'
+    else:
+        length, unit = f'{runner.max_iters} iterations', 'iterations'
+    batch = cfg.train_dataloader.batch_size * runner.world_size
+    lines = [
+        f'model     {cfg.model.type} with {network or "no backbone"}',
+        f'data      {images} images; {len(classes)} classes: {names}',
+        f'schedule  {length} of {batch} images; evaluation every {every} {unit}; seed {runner.seed}',
+        f'work dir  {runner.work_dir}',
+    ]
+    return '\n'.join(['What is trained:', *lines])

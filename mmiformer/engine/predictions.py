@@ -1,5 +1,7 @@
-"""A picture of predictions beside the ground truth, at each evaluation."""
+"""Pictures of a run: augmented training images, predictions beside the ground truth at each evaluation."""
 
+import copy
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from mmiformer.engine.seeding import SeededIndex
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import first_line
 from mmiformer.utils.files import replacing
@@ -40,6 +43,39 @@ class DrawPredictionsHook(Hook):
             runner.logger.warning(f'{self.out}: no predictions drawn ({first_line(error)}).')
         else:
             runner.logger.info(f'Predictions are drawn in {self.out}')
+
+
+def draw_training_images(dataset: BaseDataset, cfg: Config, out: Path, count: int = 8) -> None:
+    """Draws images of a training set as the network gets them, with their ground truth.
+
+    It changes neither random numbers nor what transforms keep, such as the other images of mosaics.
+
+    Args:
+        dataset: The training set, without wrappers.
+        cfg: Its config.
+        out: Picture to write.
+        count: Number of images. Defaults to 8.
+    """
+    painter = task_of(cfg).painter(cfg, dataset.metainfo)
+    dataset = copy.copy(dataset)
+    dataset.pipeline = copy.deepcopy(dataset.pipeline)
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        data = [dataset[SeededIndex(index, index)] for index in indices.tolist()]
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+    rows = -(-len(data) // 4)
+    figure = Figure(figsize=(12, 3.1 * rows), layout='constrained')
+    panels = figure.subplots(rows, 4, squeeze=False)
+    for axes in panels.flat:
+        axes.axis('off')
+    for item, axes in zip(data, panels.flat, strict=False):
+        image = np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[..., ::-1])
+        painter.truth_panel(axes, image, item['data_samples'])
+    figure.savefig(out, dpi=110)
 
 
 def _draw(model: BaseModel, dataset: BaseDataset, cfg: Config, out: Path) -> None:

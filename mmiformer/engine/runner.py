@@ -1,8 +1,10 @@
-"""mmengine's runner with our reader of weight files."""
+"""mmengine's runner with our reader of weight files, and less on the console."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
@@ -14,7 +16,19 @@ from mmiformer.utils.errors import UserError, first_line
 
 
 class Runner(MMEngineRunner):
-    """mmengine's ``Runner``, which reads ``load_from`` with :mod:`mmiformer.checkpoints`."""
+    """mmengine's ``Runner``, which reads ``load_from`` with :mod:`mmiformer.checkpoints`.
+
+    Environment, config, hooks and the settings of each parameter, hundreds of lines, are in the log file
+    alone.
+    """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Builds mmengine's logger, whose console leaves out those lines."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_for_the_console)
+        return logger
 
     def dump_config(self) -> None:
         """Writes nothing: :class:`~mmiformer.engine.record.RecordHook` does, once for a work dir."""
@@ -81,6 +95,11 @@ class Runner(MMEngineRunner):
         model.load_state_dict(checkpoint['state_dict'])  # EMAHook exchanges the weights.
         self.logger.info(f'Loaded checkpoint from {filename}')
         return checkpoint
+
+
+def _is_for_the_console(record: logging.LogRecord) -> bool:
+    starts = ('\n' + '-' * 60, 'Config:', 'Hooks will be executed', 'paramwise_options')
+    return not record.getMessage().startswith(starts)
 
 
 def _check_batch(runner: MMEngineRunner, meta: dict[str, Any]) -> None:

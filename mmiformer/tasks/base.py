@@ -60,7 +60,11 @@ class Painter:
 
     def __init__(self, cfg: Config, dataset_meta: dict[str, Any], score_thr: float = 0.5) -> None:
         # A name of its own, since visualizers are global, and no backend, so that it writes no files.
-        self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='mmiformer', vis_backends=None))
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                'ignore', message='.*has been created'
+            )  # An earlier picture's may be used.
+            self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='mmiformer', vis_backends=None))
         self.visualizer.dataset_meta = dataset_meta
         self.score_thr = score_thr
 
@@ -76,9 +80,13 @@ class Painter:
         Returns:
             The picture, RGB, of the same size.
         """
-        self.visualizer.add_datasample(
-            'mmiformer', image, sample, draw_gt=truth, draw_pred=not truth, show=False, **options
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                'ignore', message='.*is out of bounds'
+            )  # It is drawn as far as it is inside.
+            self.visualizer.add_datasample(
+                'mmiformer', image, sample, draw_gt=truth, draw_pred=not truth, show=False, **options
+            )
         return self.visualizer.get_image()
 
     def save(self, image: np.ndarray, sample: Any, out: Path) -> None:
@@ -94,6 +102,10 @@ class Painter:
         pair = [self.draw(image, sample, truth=True), self.draw(image, sample)]
         axes.imshow(np.concatenate(pair, axis=1))
         axes.set_title(f'{Path(sample.img_path).name}: truth | prediction', fontsize=9)
+
+    def truth_panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
+        """Shows a training image with its ground truth in axes of matplotlib."""
+        axes.imshow(self.draw(image, sample, truth=True))
 
     def legend(self, samples: Sequence[Any]) -> dict[str, Any] | None:
         """Arguments of matplotlib's ``legend`` for several images; None for no legend."""

@@ -49,6 +49,11 @@ class ClassificationPainter(Painter):
         bars = [f'{name:<{width}} {share:6.1%} {"█" * round(40 * share)}\n' for name, share in best]
         return f'{"".join(bars)}{len(best)} best of {len(sample.pred_score)} classes'
 
+    def truth_panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
+        """See :meth:`Painter.truth_panel`."""
+        axes.imshow(image)
+        axes.set_title(self.visualizer.dataset_meta['classes'][int(sample.gt_label)], fontsize=9)
+
     def panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
         """Shows an image with its best class and, if that is wrong, the true one."""
         label, truth = int(sample.pred_label), int(sample.gt_label)

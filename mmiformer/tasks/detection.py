@@ -16,6 +16,11 @@ class DetectionPainter(Painter):
         """See :meth:`Painter.draw`."""
         return super().draw(image, sample, truth, pred_score_thr=self.score_thr, **options)
 
+    def truth_panel(self, axes: Any, image: np.ndarray, sample: Any) -> None:
+        """See :meth:`Painter.truth_panel`."""
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes.tensor  # As the data preprocessor makes them.
+        super().truth_panel(axes, image, sample)
+
     def summary(self, sample: Any) -> str:
         """The number of drawn objects."""
         drawn = int((sample.pred_instances.scores >= self.score_thr).sum())

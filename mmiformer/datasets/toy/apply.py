@@ -59,7 +59,7 @@ def apply_demo(cfg: Config) -> str:
     ]
     cfg.randomness = dict(seed=0)
     cfg.log_processor.by_epoch = False
-    cfg.default_hooks.logger.interval = 10
+    cfg.default_hooks.logger.update(interval=10, log_metric_by_epoch=False)
     cfg.default_hooks.checkpoint = dict(
         type='CheckpointHook', by_epoch=False, interval=iterations // 2, max_keep_ckpts=2
     )
