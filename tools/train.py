@@ -15,11 +15,13 @@ add(
 )
 add('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
 add('--compile', action='store_true', help='torch.compile, for images of one size')
+add('--log-to', nargs='+', choices=['tensorboard', 'wandb'], default=[], help='also log there')
 add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
 add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import copy
+import importlib.util
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -60,6 +62,7 @@ def train(cfg: Config) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         scale_lr(cfg)
+    log_to(cfg, args.log_to)
     prepare_training(cfg, args.allow_nan)
     file = file_to_resume(cfg, args.resume)
     restart = copy.deepcopy(cfg)
@@ -125,6 +128,15 @@ def use_amp(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):  # Of AmpOptimWrapper alone.
             cfg.optim_wrapper.pop(key, None)
+
+
+def log_to(cfg: Config, services: list[str]) -> None:
+    """Adds mmengine's back-ends of TensorBoard and Weights & Biases to a config."""
+    for name in services:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f'--log-to {name}', f'{name} is not installed', f'pip install {name}')
+        backend = dict(type=f'{name.capitalize()}VisBackend')
+        cfg.visualizer.vis_backends = [*(cfg.visualizer.get('vis_backends') or []), backend]
 
 
 def scale_lr(cfg: Config) -> None:

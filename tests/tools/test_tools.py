@@ -39,18 +39,23 @@ def test_train_evaluates_draws_and_lists_its_files(demo_run, trained):
     code, out, err = trained['result']
     assert code == 0, err[-3000:]
     assert 'data/demo/coco: 360 training and 60 validation images of umbrella, kite' in out
-    for line, name in zip(
-        out.strip().splitlines()[-3:], ('curves.png', 'predictions.png', 'iter_2.pth'), strict=True
-    ):
+    lines = out.strip().splitlines()[-6:]
+    for line, name in zip(lines, ('curves.png', 'predictions.png', 'iter_2.pth'), strict=False):
         written = demo_run.parent / line.split()[-1]
         assert written.name == name and written.exists()
-    for name in ('curves.png', 'predictions.png'):
+    config, checkpoint = 'run/config.py', 'run/iter_2.pth'
+    assert lines[3].split(maxsplit=1) == ['test', f'python tools/test.py {config} {checkpoint}']
+    assert '│ 2         │' in out and 'best' in out  # The table of evaluations.
+    assert 'System environment' not in err and 'Config:' not in err and 'paramwise' not in err
+    for name in ('curves.png', 'predictions.png', 'training_images.png'):
         assert cv2.imread(str(demo_run / name)).std() > 5
     scalars = next(demo_run.glob('*/vis_data/scalars.json')).read_text().splitlines()
     assert any('coco/segm_mAP' in json.loads(line) for line in scalars)
     model = build_model(load_config(str(demo_run / 'config.py')), None)
     parameters = f'{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M'
     log = next(demo_run.glob('*/*.log')).read_text()
+    assert 'data      8 training and 2 validation images; 4 classes: umbrella, kite' in log
+    assert 'System environment' in log and 'Config:' in log
     assert f'A step of 2 images: {parameters} parameters ({parameters} trained), memory' in log
 
 
