@@ -82,19 +82,19 @@ def describe(runner: Runner) -> str:
     network = ' '.join(filter(None, [backbone.get('type'), backbone.get('arch')]))
     classes = dataset.metainfo.get('classes') or ()
     names = ', '.join([*map(str, classes[:8]), *(['...'] if len(classes) > 8 else [])])
-    images = f'{len(dataset)} training'
+    images, evaluation = f'{len(dataset)} training', 'no evaluation'
+    epochs = f'{runner.max_epochs} epochs, ' if 'max_epochs' in cfg.train_cfg else ''
     if runner.val_loop is not None:
         images += f' and {len(runner.val_dataloader.dataset)} validation'
-    every = runner.train_loop.val_interval
-    if 'max_epochs' in cfg.train_cfg:
-        length, unit = f'{runner.max_epochs} epochs, {runner.max_iters} iterations', 'epochs'
-    else:
-        length, unit = f'{runner.max_iters} iterations', 'iterations'
+        evaluation = (
+            f'evaluation every {runner.train_loop.val_interval} {"epochs" if epochs else "iterations"}'
+        )
     batch = cfg.train_dataloader.batch_size * runner.world_size
+    schedule = f'{epochs}{runner.max_iters} iterations of {batch} images; {evaluation}; seed {runner.seed}'
     lines = [
         f'model     {cfg.model.type} with {network or "no backbone"}',
         f'data      {images} images; {len(classes)} classes: {names}',
-        f'schedule  {length} of {batch} images; evaluation every {every} {unit}; seed {runner.seed}',
+        f'schedule  {schedule}',
         f'work dir  {runner.work_dir}',
     ]
     return '\n'.join(['What is trained:', *lines])
