@@ -117,7 +117,9 @@ def call_tool(
     """Runs a tool's main with arguments; returns exit code, stdout, stderr."""
     from mmiformer.apis import cli
 
-    monkeypatch.syspath_prepend(file.parent)  # As of a script that Python is given.
+    # As of a script that Python is given. Not by monkeypatch, which would also take back what others append:
+    # onnxruntime.transformers its own folder, from which it imports later.
+    sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location(f'tool_{file.stem}', file)
     tool = importlib.util.module_from_spec(spec)
     monkeypatch.setattr(sys, 'argv', [file.name, *map(str, arguments)])
@@ -128,5 +130,7 @@ def call_tool(
         cli.run(tool.main)
     except SystemExit as stop:
         code = int(stop.code or 0)
+    finally:
+        sys.path.remove(str(file.parent))
     out = capsys.readouterr()
     return code, out.out, out.err

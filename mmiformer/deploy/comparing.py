@@ -143,7 +143,7 @@ def random_images(size: tuple[int, int], batch: int = 1) -> list[torch.Tensor]:
 
 
 def real_images(folder: str | Path, size: tuple[int, int], count: int) -> list[torch.Tensor]:
-    """Reads the first images, by name, of a folder and the folders in it.
+    """Reads images of a folder and the folders in it, evenly spaced by name: some of each class or video.
 
     Args:
         folder: The folder.
@@ -160,5 +160,7 @@ def real_images(folder: str | Path, size: tuple[int, int], count: int) -> list[t
     if not files:
         raise UserError(folder, 'no images found', f'name a folder with {", ".join(_SUFFIXES)} files')
     load = LoadCheckedImage()
-    images = (load(dict(img_path=str(file)))['img'] for file in files[:count])
+    number = min(count, len(files))
+    chosen = (files[i * len(files) // number] for i in range(number))
+    images = (load(dict(img_path=str(file)))['img'] for file in chosen)
     return [torch.from_numpy(mmcv.bgr2rgb(mmcv.imresize(i, size[::-1])))[None] for i in images]

@@ -39,14 +39,20 @@ def open_exported(file: str | Path) -> tuple[Runtime, Session]:
 def fit_images(cfg: Config, size: tuple[int, int] | None) -> None:
     """Makes the test pipeline of a config, in place, resize images so that they fit a file.
 
+    One that pads then pads to the file, with its colour; else :class:`ExportedModel` pads, as the
+    preprocessor does.
+
     Args:
         cfg: The config.
         size: Height and width of the file, or None if they are free.
     """
+    if not size:
+        return
     for step in (step for dataset in datasets_of(cfg, 'test') for step in dataset.pipeline):
-        for key in {'scale', 'size'} & set(step):
-            if size and step.type in ('Resize', 'Pad'):
-                step[key] = size[::-1]  # mm's width comes first.
+        if step.type == 'Resize' and 'scale' in step:
+            step.scale = size[::-1]  # mm's width comes first.
+        elif step.type == 'Pad':
+            step.update(size=size[::-1], size_divisor=None, pad_to_square=False)
 
 
 class ExportedModel(BaseModel):
@@ -66,6 +72,7 @@ class ExportedModel(BaseModel):
         self.wrapper = build_export_wrapper(model, 'model', folded=False)
         self.form = runtime.suited(self.wrapper)
         self.from_pixels = FromPixels(self.wrapper, preprocessor)
+        self.padding = preprocessor.get('pad_value', preprocessor.get('pad_val', 0))  # mmseg's name of it.
         self.session = session
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> list[Any]:
@@ -89,4 +96,4 @@ class ExportedModel(BaseModel):
             file = 'the file takes {}x{}'.format(*self.session.size)
             remedy = 'export it with that --size, or change the test pipeline'
             raise UserError(sample.img_path, f'{file}, the test pipeline gives {height}x{width}', remedy)
-        return F.pad(image[:, :height, :width], (0, right, 0, below))
+        return F.pad(image[:, :height, :width], (0, right, 0, below), value=self.padding)

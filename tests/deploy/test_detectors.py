@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmiformer.deploy.comparing import match_detections
+from mmiformer.deploy.comparing import EQUAL, match_detections
 from mmiformer.deploy.detectors import MaskRCNNWrapper, RetinaNetWrapper
 from mmiformer.deploy.rtmdet import RTMDetWrapper
 from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions
+from mmiformer.deploy.runtimes.onnx import halve
 from mmiformer.ops.layers import use_torch_roi_align
 from mmiformer.utils.errors import UserError
 
@@ -112,11 +114,11 @@ def run(wrapper: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
         return list(wrapper(batch))
 
 
-def share(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+def share(ours: list[torch.Tensor], theirs: list[torch.Tensor], *equal: float) -> float:
     """Smaller share of the detections of one that are also in the other."""
     # Masks as probabilities, where they are logits.
     ours, theirs = ([*d[:3], *(m.sigmoid() if m.min() < 0 else m for m in d[3:])] for d in (ours, theirs))
-    same = match_detections(ours, theirs)
+    same = match_detections(ours, theirs, *equal)
     return min(float(same.any(dim).float().mean()) for dim in (0, 1))
 
 
@@ -204,6 +206,19 @@ def test_onnx_file_has_standard_operators_and_any_size(kind, file):
         ours, theirs = run(wrapper, batch), detect(batch)
         assert [(t.shape, t.dtype) for t in theirs] == [(o.shape, o.dtype) for o in ours]
         assert share(theirs, ours) > 0.95
+
+
+@pytest.mark.slow
+def test_fp16_file_computes_boxes_in_fp32(kind, file, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    _, wrapper, _ = kind
+    half, batch = tmp_path / 'half.onnx', image(*fitting(SIZES[1:2], wrapper)[0])
+    shutil.copy(file, half)
+    halve(half)
+    stored = {tensor.name: tensor.data_type for tensor in onnx.load(half).graph.initializer}
+    types = {stored[name] for name, _ in wrapper.named_parameters() if name in stored}
+    assert types == {onnx.TensorProto.FLOAT16}
+    assert share(session(str(half))(batch), run(wrapper, batch), *EQUAL['fp16']) > 0.95
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import SMALL_IFORMER, trained_looking
@@ -35,16 +36,16 @@ def exported(preprocessor, model, size: tuple, runtime: str, pixels: bool) -> Ex
     runtime = RUNTIMES[runtime]
     wrapper = runtime.suited(build_export_wrapper(model, 'model'))
     network = FromPixels(wrapper, preprocessor) if pixels else wrapper
-    shapes = []
+    images = []
 
     def run(image):
-        shapes.append(image.shape)
+        images.append(image)
         with torch.no_grad():
             return [output.numpy() for output in network(torch.from_numpy(image))]
 
     session = Session(run, (1, *size, 3) if pixels else (1, 3, *size), pixels)
     found = ExportedModel(model, runtime, session, preprocessor)
-    found.shapes = shapes
+    found.images = images
     return found
 
 
@@ -76,7 +77,7 @@ def test_predictions_equal_those_of_the_model(root, runtime, pixels):
         data = data_of(name[:3])
         with torch.no_grad():
             expected, found = (m.test_step(copy.deepcopy(data))[0] for m in (model, file))
-        assert file.shapes == [(1, 64, 64, 3) if pixels else (1, 3, 64, 64)]
+        assert [image.shape for image in file.images] == [(1, 64, 64, 3) if pixels else (1, 3, 64, 64)]
         if name.startswith('det'):
             found, expected = found.pred_instances, expected.pred_instances
             assert len(found) == 100
@@ -95,16 +96,38 @@ def test_images_are_padded_to_the_size_of_the_file(root):
     preprocessor, model = model_of(root, 'detection/rtmdetins_iformer_t_coco')
     file = exported(preprocessor, model, (96, 128), 'ncnn', pixels=False)
     (sample,) = file.test_step(data_of('det', 70, 100))
-    assert file.shapes == [(1, 3, 96, 128)]
+    assert [image.shape for image in file.images] == [(1, 3, 96, 128)]
     assert sample.pred_instances.masks.shape[1:] == (140, 200)
     assert (sample.pred_instances.bboxes.max(dim=0).values <= torch.tensor([200, 140, 200, 140])).all()
     with pytest.raises(UserError, match='a.jpg: the file takes 96x128, the test pipeline gives 97x100'):
         file.test_step(data_of('det', 97, 100))
-    cfg = Config.fromfile(root / 'configs/detection/rtmdetins_iformer_t_coco.py')
+
+
+@pytest.mark.parametrize(
+    'pad', [dict(size=(640, 640)), dict(size_divisor=32), dict(pad_to_square=True), None]
+)
+def test_padding_has_the_colour_of_the_pipeline(root, pad):
+    from mmdet.registry import TRANSFORMS
+
+    name = 'detection/rtmdetins_iformer_t_coco'
+    preprocessor, model = model_of(root, name)
+    cfg = Config.fromfile(root / f'configs/{name}.py')
+    resize = dict(type='Resize', scale=(640, 640), keep_ratio=True)
+    colour = dict(type='Pad', pad_val=dict(img=(114, 114, 114)), **(pad or {}))
+    cfg.test_dataloader.dataset.pipeline = [resize, *([colour] if pad else [])]
     fit_images(cfg, (96, 128))
-    assert [step.get('scale') or step.get('size') for step in cfg.test_dataloader.dataset.pipeline[1:3]] == [
-        (128, 96)
-    ] * 2
+    results = dict(img=np.full((60, 100, 3), 200, np.uint8), img_shape=(60, 100))
+    for step in cfg.test_dataloader.dataset.pipeline:
+        results = TRANSFORMS.build(step)(results)
+    inputs = dict(
+        data_of('det', *results['img_shape']), inputs=[torch.from_numpy(results['img']).permute(2, 0, 1)]
+    )
+    file = exported(preprocessor, model, (96, 128), 'ncnn', pixels=True)
+    file.test_step(inputs)
+    (image,) = file.images
+    assert image.shape == (1, 96, 128, 3) and (image[0, :76] == 200).all()
+    # Without a step that pads, the preprocessor adds zeros to the normalised image.
+    assert (image[0, 77:] == ((114, 114, 114) if pad else (124, 116, 104))).all()
 
 
 def test_files_that_cannot_be_evaluated_are_errors(tmp_path):

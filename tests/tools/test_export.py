@@ -199,6 +199,15 @@ def test_images_are_resized_and_normalised_as_the_config_does(images):
     np.testing.assert_allclose(bgr[0, 0], (first[:, :, 2] - 1.0) / 2.0, rtol=1e-6)
 
 
+def test_images_are_taken_from_the_whole_folder(tmp_path):
+    for number in range(6):
+        file = tmp_path / 'ab'[number // 3] / f'{number}.png'
+        file.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(file), np.full((4, 4, 3), number, np.uint8))
+    for count, expected in ((1, [0]), (2, [0, 3]), (4, [0, 1, 3, 4]), (9, [0, 1, 2, 3, 4, 5])):
+        assert [int(image.max()) for image in real_images(tmp_path, (4, 4), count)] == expected
+
+
 def test_weights_of_another_runtime_are_kept(run_tool, root, workplace):
     Path('net.bin').write_bytes(b'of net.xml')
     code, _, err = run_tool('export', root / CONFIG, '--to', 'openvino', *SMALL, '--out', 'net.xml')

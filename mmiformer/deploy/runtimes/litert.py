@@ -57,10 +57,14 @@ class LiteRT(Runtime):
 
 
 def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
-    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
-    quantized, kinds = quantizer.Quantizer(str(file)), qtyping.TFLOperationName
+    recipe, kinds = recipe_manager.RecipeManager(), qtyping.TFLOperationName
     for kind in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED):
-        quantized.add_static_config('.*', kind, activation_num_bits=8, weight_num_bits=8)
-    ranges = quantized.calibrate({'serving_default': [{'args_0': image.numpy()} for image in calibration]})
-    quantized.quantize(ranges).export_model(str(file), overwrite=True)
+        recipe.add_static_config('.*', kind, activation_num_bits=8, weight_num_bits=8)
+    # By default it averages the ranges of the images, so that classes with large activations are clipped.
+    ranges = calibrator.Calibrator(str(file), qsv_update_func=min_max_update)
+    ranges.calibrate({'serving_default': [{'args_0': image.numpy()} for image in calibration]}, recipe)
+    quantized = quantizer.Quantizer(str(file), recipe.get_quantization_recipe())
+    quantized.quantize(ranges.get_model_qsvs()).export_model(str(file), overwrite=True)

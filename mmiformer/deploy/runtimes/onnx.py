@@ -1,5 +1,6 @@
 """ONNX files, run by ONNX Runtime."""
 
+import ast
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ import torch
 
 from mmiformer.deploy.detectors import onnx_translations
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
-from mmiformer.utils.errors import UserError
 
 OPSET = 20  # The first with GELU as one operator; ONNX Runtime takes twice as long without it.
 
@@ -18,7 +18,8 @@ OPSET = 20  # The first with GELU as one operator; ONNX Runtime takes twice as l
 class OnnxRuntime(Runtime):
     """ONNX Runtime on the CPU; standard operators of opset 20 only.
 
-    fp16 has weights and arithmetic in half precision, but inputs and outputs in fp32. int8 quantises
+    fp16 has weights and arithmetic in half precision, but inputs and outputs in fp32, and of a detector all
+    that the wrapper computes: boxes need more than the 11 bits of half precision. int8 quantises
     convolutions and linear layers statically in QDQ form, per channel, with ranges of the calibration images.
     """
 
@@ -29,28 +30,13 @@ class OnnxRuntime(Runtime):
     dynamic = True
     suppression = True
 
-    def export(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
-        """See :meth:`Runtime.export`; detectors are refused in fp16."""
-        if options.precision == 'fp16' and 'boxes' in wrapper.outputs:
-            problem = 'boxes that are shifted by class do not fit into half precision'
-            raise UserError('--precision fp16', problem, 'use fp32, int8, or --to openvino')
-        super().export(wrapper, options, file)
-
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`; the file contains the weights."""
-        import onnx
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
         write_onnx(wrapper, options, file)
         if options.precision == 'int8':
             _quantize(file, options.calibration)
         elif options.precision == 'fp16':
-            model = convert_float_to_float16(onnx.load(file), keep_io_types=True)
-            # It adds the same cast of a constant twice where two operators use it.
-            nodes = list({node.output[0]: node for node in model.graph.node}.values())
-            del model.graph.node[:]
-            model.graph.node.extend(nodes)
-            onnx.save(model, file)
+            halve(file)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """See :meth:`Runtime.open`."""
@@ -87,6 +73,41 @@ def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
     )
     assert exported is not None
     exported.save(file)
+
+
+def computes_boxes(node: Any) -> bool:
+    """Whether an operator of an ONNX graph is a detector wrapper's own, which stays in fp32.
+
+    torch.onnx stores the classes of the modules with each.
+    """
+    stored = {entry.key: entry.value for entry in node.metadata_props}
+    *_, innermost, _ = ast.literal_eval(stored.get('pkg.torch.onnx.class_hierarchy', "['', '']"))
+    return innermost.startswith(('mmiformer.deploy.detectors', 'mmiformer.deploy.rtmdet'))
+
+
+def halve(file: Path) -> None:
+    """Converts a file to half precision, all but its inputs and outputs and what computes boxes."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    def casts(node: Any, to: int) -> bool:
+        return node is not None and node.op_type == 'Cast' and node.attribute[0].i == to
+
+    model = onnx.load(file)
+    boxes = [node.name for node in model.graph.node if computes_boxes(node)]
+    model = convert_float_to_float16(model, keep_io_types=True, node_block_list=boxes)
+    graph = model.graph
+    # It adds the same cast of a constant twice where two operators use it, and casts to half precision and
+    # back between two operators in fp32.
+    nodes = {node.output[0]: node for node in graph.node}
+    for node in nodes.values():
+        before = nodes.get(node.input[0]) if node.input else None
+        if casts(node, onnx.TensorProto.FLOAT) and casts(before, onnx.TensorProto.FLOAT16):
+            node.input[0] = before.input[0]
+    used = {name for node in nodes.values() for name in node.input} | {port.name for port in graph.output}
+    del graph.node[:]
+    graph.node.extend(node for node in nodes.values() if used & set(node.output))
+    onnx.save(model, file)
 
 
 def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
