@@ -63,7 +63,7 @@ def main() -> None:
     check_path(file, runtime)
     if args.evaluate and args.what == 'backbone':
         raise UserError('--evaluate', 'a backbone has no metrics', 'export the model')
-    runtime.require()
+    runtime.require(args.precision)
     calibration = real_images(args.calibrate, size, args.count) if args.calibrate else []
     folder = args.images or test_images(cfg) or args.calibrate
     images = real_images(folder, size, args.count) if folder and runtime.runs_here else []
@@ -154,8 +154,8 @@ def test_images(cfg: Config) -> str | None:
     dataset = cfg.test_dataloader.dataset
     prefix = dataset.get('data_prefix', '')
     inner = prefix if isinstance(prefix, str) else prefix.get('img') or prefix.get('img_path') or ''
-    folder = Path(dataset.get('data_root') or '', inner)
-    return str(folder) if inner and folder.is_dir() else None
+    root = dataset.get('data_root') or ''
+    return str(Path(root, inner)) if (root or inner) and Path(root, inner).is_dir() else None
 
 
 def report(file: Path, runtime: Runtime) -> None:

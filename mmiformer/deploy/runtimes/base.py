@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import importlib
 import os
 import shutil
@@ -73,6 +74,7 @@ class Runtime(ABC):
         suffix: Suffix of its files.
         weights_suffix: Suffix of the second file, for formats that keep weights apart.
         modules: The modules to import.
+        quantizers: Further ones to write int8.
         precisions: The precisions it supports.
         dynamic: Whether it supports files of free size.
         runs_here: Whether its files run on this machine.
@@ -89,6 +91,7 @@ class Runtime(ABC):
     suffix: str
     weights_suffix: str = ''
     modules: tuple[str, ...]
+    quantizers: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
     runs_here: bool = True
@@ -98,9 +101,9 @@ class Runtime(ABC):
     fused_attention: bool = False
     planar_pixels: bool = False
 
-    def require(self) -> None:
-        """Raises a :class:`UserError` if the runtime is not installed."""
-        for module in self.modules:
+    def require(self, precision: str = 'fp32') -> None:
+        """Raises a :class:`UserError` if the runtime is not installed, or what it needs for a precision."""
+        for module in (*self.modules, *(self.quantizers if precision == 'int8' else ())):
             try:
                 with silence():
                     importlib.import_module(module)
@@ -141,6 +144,8 @@ class Runtime(ABC):
                 with silence():
                     self.write(wrapper, options, Path(folder, file.name))
             except Exception as error:  # Each converter has its own.
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise
                 problem = f'cannot convert this network ({type(error).__name__}: {first_line(error)})'
                 raise UserError(self.name, problem, 'try --what backbone, or one fixed --size') from error
             for part in self.files(file):

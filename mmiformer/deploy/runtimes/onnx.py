@@ -91,7 +91,7 @@ def halve(file: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     def casts(node: Any, to: int) -> bool:
-        return node is not None and node.op_type == 'Cast' and node.attribute[0].i == to
+        return node.op_type == 'Cast' and node.attribute[0].i == to
 
     model = onnx.load(file)
     boxes = [node.name for node in model.graph.node if computes_boxes(node)]
@@ -101,8 +101,8 @@ def halve(file: Path) -> None:
     # back between two operators in fp32.
     nodes = {node.output[0]: node for node in graph.node}
     for node in nodes.values():
-        before = nodes.get(node.input[0]) if node.input else None
-        if casts(node, onnx.TensorProto.FLOAT) and casts(before, onnx.TensorProto.FLOAT16):
+        before = nodes.get(node.input[0]) if casts(node, onnx.TensorProto.FLOAT) else None
+        if before is not None and casts(before, onnx.TensorProto.FLOAT16):
             node.input[0] = before.input[0]
     used = {name for node in nodes.values() for name in node.input} | {port.name for port in graph.output}
     del graph.node[:]

@@ -23,14 +23,14 @@ class OpenVino(Runtime):
     name = 'openvino'
     suffix = '.xml'
     weights_suffix = '.bin'
-    modules = ('openvino', 'nncf', 'onnxscript')
+    modules = ('openvino', 'onnxscript')
+    quantizers = ('nncf',)
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     dynamic = True
     suppression = True
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`."""
-        import nncf
         import openvino
 
         if 'boxes' in wrapper.outputs:  # With operators of ours, which have a form in ONNX.
@@ -42,6 +42,8 @@ class OpenVino(Runtime):
         for port, name in zip(model.outputs, wrapper.outputs, strict=True):
             port.get_tensor().set_names({name})
         if options.precision == 'int8':
+            import nncf
+
             images = [image.numpy() for image in options.calibration]
             plain = after_suppression(model) if 'mask_logits' in wrapper.outputs else []
             model = nncf.quantize(
