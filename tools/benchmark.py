@@ -87,7 +87,7 @@ from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
-from mmiformer.utils.machine import MODULES, describe_machine
+from mmiformer.utils.machine import MODULES, describe_machine, summary
 from mmiformer.zoo.entries import entries as zoo_entries
 from mmiformer.zoo.published import REFERENCES, Published, published
 
@@ -148,10 +148,7 @@ def main() -> None:
     rows = [
         make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks[e.variant]) for e in entries
     ]
-    machine = describe_machine([*MODULES, *modules])
-    machine['device'] = f'{machine["processor"]}, {machine["cores"]} cores'
-    if args.device != 'cpu':
-        machine['device'] = torch.cuda.get_device_name(args.device)
+    machine = describe_machine([*MODULES, *modules], args.device)
     print_tables(rows, machine, console)
     write_files(rows, machine, failures, out)
     plot(rows, machine, out, console)
@@ -328,8 +325,7 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
 
 def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
     """Prints a table for each panel, the fastest first."""
-    versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
-    console.print(f'{machine["device"]}; {versions}', highlight=False)
+    console.print(summary(machine), highlight=False)
     memory = dict(MiB='peak_mib') | (dict(stored='stored_mib') if args.train else {})
     whole = [key for key in WHOLE if any(row[key] is not None for row in rows)]
     columns = ('ms', 'p90', 'ratio', 'images/s', *memory, 'params M', 'MACs G', *whole, args.accuracy)
