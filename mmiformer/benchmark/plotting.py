@@ -48,22 +48,29 @@ def short_name(name: str, family: str) -> str:
     return (rest if re.search('[a-z]{4}', rest) else rest.upper()) or family
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Returns the points without a cheaper and more accurate one, the cheapest first."""
+def pareto_front(points: Sequence[Point], smaller: bool = False) -> list[Point]:
+    """Returns the points without a cheaper and more accurate one, the cheapest first.
+
+    Args:
+        points: The networks.
+        smaller: Whether what stands for the accuracy is better when it is smaller. Defaults to False.
+    """
+    sign = -1 if smaller else 1
     front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
+    for point in sorted(points, key=lambda p: (p.cost, -sign * p.accuracy)):
+        if not front or sign * point.accuracy > sign * front[-1].accuracy:
             front.append(point)
     return front
 
 
-def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure:
+def plot_costs(points: Sequence[Point], accuracy: str, note: str = '', smaller: bool = False) -> Figure:
     """Plots costs against accuracy, with the Pareto front.
 
     Args:
         points: The networks. Each quantity of a panel becomes separate axes, one below the other.
         accuracy: Label of the vertical axis.
         note: Small print below, such as machine and date. Defaults to none.
+        smaller: Whether smaller values on the vertical axis are better, as of sizes. Defaults to False.
     """
     panels = list(dict.fromkeys((p.panel, p.quantity) for p in points))
     figure = Figure((9.6, 5.8 * len(panels) + 0.5), dpi=110, layout='constrained')
@@ -73,7 +80,7 @@ def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure
     colours = {family: f'C{number}' for number, family in enumerate(families)}
     axes = dict(zip(panels, figure.subplots(len(panels), squeeze=False)[:, 0], strict=True))
     for panel, ax in axes.items():
-        _draw(ax, [p for p in points if (p.panel, p.quantity) == panel], colours, markers)
+        _draw(ax, [p for p in points if (p.panel, p.quantity) == panel], colours, markers, smaller)
         ax.set(title=panel[0], xlabel=f'{panel[1]}, log scale', ylabel=accuracy)
     figure.draw_without_rendering()  # Settles the layout, which the places of the labels depend on.
     figure.set_layout_engine('none')
@@ -82,7 +89,9 @@ def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure
     return figure
 
 
-def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[str, str]) -> None:
+def _draw(
+    ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[str, str], smaller: bool
+) -> None:
     points.sort(key=lambda p: p.cost)
     for family, distilled in itertools.product(colours, (False, True)):
         own = [p for p in points if (p.family, p.distilled) == (family, distilled)]
@@ -100,7 +109,7 @@ def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[
                 zorder=order,
                 label=f'{family}, with a teacher' if distilled else family,
             )
-    front = pareto_front(points)
+    front = pareto_front(points, smaller)
     costs, accuracies = [p.cost for p in front], [p.accuracy for p in front]
     ax.step(costs, accuracies, '--', where='post', color='#999999', linewidth=1.2, label='Pareto front')
     ax.legend(fontsize=9, loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
