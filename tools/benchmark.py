@@ -413,10 +413,11 @@ def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None
     if missing:
         console.print(f'not in the plot, no published {args.accuracy}: {", ".join(missing)}', markup=False)
     note = f'{machine["device"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
-    if args.what == 'model':
-        names = [(*name_parts(row['network']), row['panel']) for row in rows]
-        costs = [(row['median_ms'], row['parameters'] / 1e6, False, time) for row in rows]
-        sizes = [Point(*name, *cost) for name, cost in zip(names, costs, strict=True)]
+    if args.what == 'model' and not args.train:
+        sizes = []
+        for row in rows:
+            label, model = name_parts(row['network'])
+            sizes.append(Point(label, model, row['panel'], row['median_ms'], row['parameters'] / 1e6))
         plot_costs(sizes, 'parameters (M)', note, smaller=True).savefig(out / 'parameters.png')
     if points:
         metric = METRICS[args.accuracy]
