@@ -418,7 +418,7 @@ def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None
         for row in rows:
             label, model = name_parts(row['network'])
             sizes.append(Point(label, model, row['panel'], row['median_ms'], row['parameters'] / 1e6))
-        plot_costs(sizes, 'parameters (M)', note, smaller=True).savefig(out / 'parameters.png')
+        plot_costs(sizes, 'parameters (M), log scale', note, ranked=False).savefig(out / 'parameters.png')
     if points:
         metric = METRICS[args.accuracy]
         # The label of a downstream metric names the framework around all backbones.

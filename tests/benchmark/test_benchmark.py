@@ -166,13 +166,6 @@ def some_points(count: int, panel: str = 'onnx fp32, 224x224') -> list[plotting.
     ]
 
 
-def test_pareto_front_of_sizes():
-    points = [
-        plotting.Point('', '', '', cost, size) for cost, size in ((1, 5), (2, 6), (3, 4), (4, 4), (5, 1))
-    ]
-    assert [p.cost for p in plotting.pareto_front(points, smaller=True)] == [1, 3, 5]
-
-
 def test_pareto_front_against_its_definition():
     points = some_points(len(IMAGENET))
     beaten = [
