@@ -22,7 +22,8 @@ parser = argparse.ArgumentParser(
     'whole model, from a normalised image to the outputs of tools/export.py: with torch, onnx and openvino '
     'boxes, labels, scores and masks, non-maximum suppression inside, or a label map; elsewhere candidates, '
     'whose postprocessing is not timed. What a detector takes depends on how much it detects: give '
-    'CONFIG=CHECKPOINT and --images. After tools/train.py, the config is in the work dir.',
+    'CONFIG=CHECKPOINT and --images. After tools/train.py, the config is in the work dir. Shares of the time '
+    'are those of the operators in onnx fp32; the rest is decoding, suppression, RoIAlign and resizing.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
 )
 add = parser.add_argument
@@ -97,8 +98,8 @@ from mmiformer.zoo.published import REFERENCES, Published, published
 TORCH = ('torch', 'torch-compile')
 # Shares in whole models, by column: of the multiply-adds, and of the time.
 SHARES = {
-    '% of MACs in backbone/neck/head': ('backbone', 'neck', 'head'),
-    '% of time in backbone/neck/head/rest': tuple(f'time_{part}' for part in PARTS),
+    '% of MACs in backbone / neck / head': ('backbone', 'neck', 'head'),
+    '% of time in backbone / neck / head / rest': tuple(f'time_{part}' for part in PARTS),
 }
 Row = dict[str, Any]
 
