@@ -22,7 +22,8 @@ parser = argparse.ArgumentParser(
     'whole model, from a normalised image to the outputs of tools/export.py: with torch, onnx and openvino '
     'boxes, labels, scores and masks, non-maximum suppression inside, or a label map; elsewhere candidates, '
     'whose postprocessing is not timed. What a detector takes depends on how much it detects: give '
-    'CONFIG=CHECKPOINT and --images. After tools/train.py, the config is in the work dir.',
+    'CONFIG=CHECKPOINT and --images. After tools/train.py, the config is in the work dir. Shares of the time '
+    'are those of the operators in onnx fp32; the rest is decoding, suppression, RoIAlign and resizing.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
 )
 add = parser.add_argument
@@ -59,7 +60,9 @@ args = parser.parse_args()  # --help answers before the imports below, which tak
 
 import csv
 import datetime
+import itertools
 import json
+import re
 import shlex
 import sys
 import tempfile
@@ -81,19 +84,23 @@ from mmiformer.benchmark import timing
 from mmiformer.benchmark.cost import count_macs, count_macs_by_module
 from mmiformer.benchmark.networks import OURS, Network
 from mmiformer.benchmark.plotting import Point, plot_costs, short_name
+from mmiformer.benchmark.profiling import PARTS, profile_onnx
 from mmiformer.benchmark.training import TrainingStep
 from mmiformer.deploy.comparing import real_images
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.tasks import METRICS
 from mmiformer.utils.errors import UserError, first_line
-from mmiformer.utils.machine import MODULES, describe_machine
+from mmiformer.utils.machine import MODULES, describe_machine, summary
 from mmiformer.zoo.entries import entries as zoo_entries
 from mmiformer.zoo.published import REFERENCES, Published, published
 
 TORCH = ('torch', 'torch-compile')
-# Figures of whole models, with their formats: shares of the multiply-adds, and what is found in the image.
-WHOLE = dict.fromkeys(('backbone', 'neck', 'head'), '{:.0%}') | dict(detections='{}')
+# Shares in whole models, by column: of the multiply-adds, and of the time.
+SHARES = {
+    '% of MACs in backbone / neck / head': ('backbone', 'neck', 'head'),
+    '% of time in backbone / neck / head / rest': tuple(f'time_{part}' for part in PARTS),
+}
 Row = dict[str, Any]
 
 
@@ -148,10 +155,7 @@ def main() -> None:
     rows = [
         make_row(e, columns[e.variant], columns.get(references[e.variant]), peaks[e.variant]) for e in entries
     ]
-    machine = describe_machine([*MODULES, *modules])
-    machine['device'] = f'{machine["processor"]}, {machine["cores"]} cores'
-    if args.device != 'cpu':
-        machine['device'] = torch.cuda.get_device_name(args.device)
+    machine = describe_machine([*MODULES, *modules], args.device)
     print_tables(rows, machine, console)
     write_files(rows, machine, failures, out)
     plot(rows, machine, out, console)
@@ -238,6 +242,9 @@ def prepare(variants: Iterable[Variant], folder: Path, failures: dict[str, str])
                 file = folder / f'{number}{runtime.suffix}'
                 call = timing.runtime_call(runtime, network, image, variant.precision, args.threads, file)
             call()
+            if (variant.network.task, variant.runtime, variant.precision) == ('model', 'onnx', 'fp32'):
+                times = profile_onnx(file, image.numpy(), args.threads)
+                cost = cost | {f'time_{part}': share for part, share in times.items()}
             entries.append(Entry(variant, network, cost, call, stored))
         except Exception as error:  # Exporters raise exceptions of any type.
             kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
@@ -316,7 +323,7 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
         peak_mib=peak,
         stored_mib=entry.stored,
         parameters=sum(p.numel() for p in entry.network.parameters()),
-        **dict.fromkeys(('macs', *WHOLE)) | entry.cost,
+        **dict.fromkeys(('macs', *itertools.chain(*SHARES.values()), 'detections')) | entry.cost,
         metric=args.accuracy,
         accuracy=plain and plain.value,
         accuracy_with_teacher=distilled and distilled.value,
@@ -328,11 +335,14 @@ def make_row(entry: Entry, times: np.ndarray, others: np.ndarray | None, peak: f
 
 def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
     """Prints a table for each panel, the fastest first."""
-    versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
-    console.print(f'{machine["device"]}; {versions}', highlight=False)
+    console.print(summary(machine), highlight=False)
     memory = dict(MiB='peak_mib') | (dict(stored='stored_mib') if args.train else {})
-    whole = [key for key in WHOLE if any(row[key] is not None for row in rows)]
-    columns = ('ms', 'p90', 'ratio', 'images/s', *memory, 'params M', 'MACs G', *whole, args.accuracy)
+    shares = {title: keys for title, keys in SHARES.items() if any(row[keys[0]] is not None for row in rows)}
+    found = ['detections'] if any(row['detections'] is not None for row in rows) else []
+    columns = (
+        *('ms', 'p90', 'ratio', 'images/s', *memory, 'params M', 'MACs G'),
+        *(*shares, *found, args.accuracy),
+    )
     for panel in dict.fromkeys(row['panel'] for row in rows):
         table = Table(
             Column('network', no_wrap=True),
@@ -351,10 +361,22 @@ def print_tables(rows: Sequence[Row], machine: Row, console: Console) -> None:
                 *('-' if row[key] is None else f'{row[key]:.0f}' for key in memory.values()),
                 f'{row["parameters"] / 1e6:.2f}',
                 '-' if row['macs'] is None else f'{row["macs"] / 1e9:.3f}',
-                *('-' if row[key] is None else WHOLE[key].format(row[key]) for key in whole),
+                *(share_text([row[key] for key in keys]) for keys in shares.values()),
+                *('-' if row[key] is None else str(row[key]) for key in found),
                 ' '.join(f'{value:.1f}' + '*' * distilled for value, distilled in accuracies(row)) or '-',
             )
         console.print(table)
+
+
+def share_text(shares: Sequence[float | None]) -> str:
+    """Shares in percent, such as ``60/10/30``."""
+    return '/'.join('-' if share is None else f'{100 * share:.0f}' for share in shares)
+
+
+def name_parts(title: str) -> tuple[str, str]:
+    """The network and the model in the name of a config, as the toolboxes name them."""
+    model, _, rest = title.partition('_')
+    return re.sub(r'_(\d+xb.*|coco|ade20k.*)$', '', rest).replace('_', ' ') or model, model.replace('-', '')
 
 
 def accuracies(row: Row) -> list[tuple[float, bool]]:
@@ -380,7 +402,7 @@ def write_files(rows: Sequence[Row], machine: Row, failures: dict[str, str], out
 
 
 def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None:
-    """Writes ``benchmark.png`` of the networks with a published accuracy."""
+    """Writes ``benchmark.png``, of networks with a published accuracy, and ``parameters.png``, of models."""
     time, memory = 'time of a step (ms)' if args.train else 'latency (ms)', 'peak memory (MiB)'
     points = []
     for row in rows:
@@ -391,8 +413,14 @@ def plot(rows: Sequence[Row], machine: Row, out: Path, console: Console) -> None
     missing = sorted({row['network'] for row in rows if not accuracies(row)})
     if missing:
         console.print(f'not in the plot, no published {args.accuracy}: {", ".join(missing)}', markup=False)
+    note = f'{machine["device"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
+    if args.what == 'model' and not args.train:
+        sizes = []
+        for row in rows:
+            label, model = name_parts(row['network'])
+            sizes.append(Point(label, model, row['panel'], row['median_ms'], row['parameters'] / 1e6))
+        plot_costs(sizes, 'parameters (M), log scale', note, ranked=False).savefig(out / 'parameters.png')
     if points:
-        note = f'{machine["device"]}, threads {args.threads}, batch {args.batch}, {datetime.date.today()}'
         metric = METRICS[args.accuracy]
         # The label of a downstream metric names the framework around all backbones.
         label = f'{metric.title} (%)' if args.what == 'model' else metric.label

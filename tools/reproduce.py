@@ -35,8 +35,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmiformer.apis import cli
 from mmiformer.apis.hub import get_config
 from mmiformer.tasks import MAIN_METRICS, METRICS
+from mmiformer.utils import machine
 from mmiformer.utils.errors import UserError
-from mmiformer.utils.machine import MODULES, describe_machine
 from mmiformer.zoo.comparing import Row, write
 from mmiformer.zoo.effort import gpu_hours
 from mmiformer.zoo.reproducing import Job, find_checkpoint, missing_reason, rows_of
@@ -68,10 +68,8 @@ def measure(rows: list[tuple[Row, Job | None]]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The exception ends the running tool, too.
     table = [row for row, _ in rows]
-    machine = describe_machine(MODULES)
-    versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     date = datetime.datetime.now().astimezone().isoformat(timespec='minutes')
-    environment = f'{date}; {machine["processor"]}, {machine["cores"]} cores; {versions}'
+    environment = f'{date}; {machine.summary(machine.describe_machine(machine.MODULES))}'
     command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -57,13 +57,15 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure:
-    """Plots costs against accuracy, with the Pareto front.
+def plot_costs(points: Sequence[Point], accuracy: str, note: str = '', ranked: bool = True) -> Figure:
+    """Plots costs against accuracy, with the Pareto front, or against another cost.
 
     Args:
         points: The networks. Each quantity of a panel becomes separate axes, one below the other.
         accuracy: Label of the vertical axis.
         note: Small print below, such as machine and date. Defaults to none.
+        ranked: Whether lines connect families and the Pareto front. Defaults to True; False for another cost
+            on the vertical axis, which has a log scale then, too.
     """
     panels = list(dict.fromkeys((p.panel, p.quantity) for p in points))
     figure = Figure((9.6, 5.8 * len(panels) + 0.5), dpi=110, layout='constrained')
@@ -73,7 +75,7 @@ def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure
     colours = {family: f'C{number}' for number, family in enumerate(families)}
     axes = dict(zip(panels, figure.subplots(len(panels), squeeze=False)[:, 0], strict=True))
     for panel, ax in axes.items():
-        _draw(ax, [p for p in points if (p.panel, p.quantity) == panel], colours, markers)
+        _draw(ax, [p for p in points if (p.panel, p.quantity) == panel], colours, markers, ranked)
         ax.set(title=panel[0], xlabel=f'{panel[1]}, log scale', ylabel=accuracy)
     figure.draw_without_rendering()  # Settles the layout, which the places of the labels depend on.
     figure.set_layout_engine('none')
@@ -82,7 +84,9 @@ def plot_costs(points: Sequence[Point], accuracy: str, note: str = '') -> Figure
     return figure
 
 
-def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[str, str]) -> None:
+def _draw(
+    ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[str, str], ranked: bool
+) -> None:
     points.sort(key=lambda p: p.cost)
     for family, distilled in itertools.product(colours, (False, True)):
         own = [p for p in points if (p.family, p.distilled) == (family, distilled)]
@@ -92,7 +96,7 @@ def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[
                 [p.cost for p in own],
                 [p.accuracy for p in own],
                 color=colours[family],
-                linewidth=width,
+                linewidth=width if ranked else 0,
                 marker=markers[family],
                 markersize=size,
                 markerfacecolor='white' if distilled else colours[family],
@@ -100,16 +104,18 @@ def _draw(ax: Axes, points: list[Point], colours: dict[str, str], markers: dict[
                 zorder=order,
                 label=f'{family}, with a teacher' if distilled else family,
             )
-    front = pareto_front(points)
-    costs, accuracies = [p.cost for p in front], [p.accuracy for p in front]
-    ax.step(costs, accuracies, '--', where='post', color='#999999', linewidth=1.2, label='Pareto front')
+    if ranked:
+        front = pareto_front(points)
+        costs, accuracies = [p.cost for p in front], [p.accuracy for p in front]
+        ax.step(costs, accuracies, '--', where='post', color='#999999', linewidth=1.2, label='Pareto front')
     ax.legend(fontsize=9, loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-    ax.set_xscale('log')
+    ax.set(xscale='log', yscale='linear' if ranked else 'log')
     ax.margins(0.08)
-    # The default locator labels powers of ten only.
-    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
-    ax.xaxis.set_major_formatter('{x:g}')
-    ax.xaxis.set_minor_locator(ticker.NullLocator())
+    for axis in (ax.xaxis,) if ranked else (ax.xaxis, ax.yaxis):
+        # The default locator labels powers of ten only.
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+        axis.set_major_formatter('{x:g}')
+        axis.set_minor_locator(ticker.NullLocator())
     ax.grid(color='#e6e6e6', linewidth=0.8)
     ax.set_axisbelow(True)
 

@@ -39,7 +39,7 @@ def torch_call(
     forward: Any = optimize_for_inference(network).to(dtype)
     if compiled:
         # Networks of one class share a cache of 8 compiled forms; any further network fails to compile.
-        torch._dynamo.config.cache_size_limit = 1000
+        torch._dynamo.config.recompile_limit = 1000
         forward = torch.compile(forward, dynamic=False, fullgraph=True)
     return partial(_infer, forward, image.to(dtype=dtype, memory_format=torch.channels_last))
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mmiformer.benchmark.timing import TORCH_PRECISIONS
+from mmiformer.engine.compiling import compile_backbone
 from mmiformer.utils.cpu import use_channels_last
 from mmiformer.utils.memory import saved_bytes
 
@@ -43,8 +44,7 @@ class TrainingStep:
         loss: The network with its loss. It is not modified.
         image: N x 3 x H x W; the network gets its device and memory format.
         precision: ``'fp32'``, or ``'bf16'`` for autocast. Defaults to ``'fp32'``.
-        compiled: Whether to apply ``torch.compile`` to the network, of a whole model to its backbone.
-            Defaults to False.
+        compiled: Whether to compile the backbone as ``tools/train.py --compile`` does. Defaults to False.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class TrainingStep:
         self.image = image
         self.dtype = TORCH_PRECISIONS[precision]
         if compiled:
-            torch._dynamo.config.cache_size_limit = 1000  # As in timing.torch_call.
-            getattr(self.loss.model, 'backbone', self.loss.model).compile(dynamic=False)
+            compile_backbone(self.loss.model, dynamic=False)
+            torch._dynamo.config.recompile_limit = 1000  # As in timing.torch_call.
 
     def __call__(self) -> None:
         """Runs the step."""

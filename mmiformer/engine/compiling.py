@@ -19,7 +19,7 @@ def compile_backbone(model: nn.Module, dynamic: bool, backend: str = 'inductor')
     code, so that it takes a fraction of the time of the whole.
 
     Args:
-        model: A detector, segmentor or classifier.
+        model: A detector, segmentor or classifier, or a backbone.
         dynamic: Whether the code is for images of any size. Otherwise each new size is compiled again, as it
             must be for training: torch 2.13 fails to compile the gradient of attention for any size.
         backend: Of ``torch.compile``.
@@ -32,7 +32,7 @@ def compile_backbone(model: nn.Module, dynamic: bool, backend: str = 'inductor')
         raise UserError('--compile', f'the C++ compiler {compiler} is not found', 'install it, or set CXX')
     # Kinds and shapes of blocks, in training and in evaluation; beyond the limit they run as they are.
     torch._dynamo.config.recompile_limit = 64
-    backbone: Any = model.backbone
+    backbone: Any = getattr(model, 'backbone', model)
     ours = isinstance(backbone, Backbone)
     parts = [block for stage in backbone.stages for block in stage.blocks] if ours else [backbone]
     for part in parts:

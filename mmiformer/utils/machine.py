@@ -14,11 +14,13 @@ import torch
 MODULES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmiformer', 'timm')
 
 
-def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
-    """Processor, cores, load of the last minute, system, and versions.
+def describe_machine(modules: Sequence[str] = (), device: str = 'cpu') -> dict[str, Any]:
+    """Device, load of the last minute, system, and versions.
 
     Args:
         modules: Modules to give the versions of, in addition to Python and torch.
+        device: The device that the results are from: ``'cpu'``, or one of torch's GPUs. Defaults to
+            ``'cpu'``.
     """
     processor = platform.processor() or platform.machine()
     cpuinfo = Path('/proc/cpuinfo')
@@ -30,13 +32,22 @@ def describe_machine(modules: Sequence[str] = ()) -> dict[str, Any]:
         for name in dict.fromkeys(('torch', *(m.partition('.')[0] for m in modules)))
         if name in owners
     }
+    cores = os.cpu_count()
     return dict(
+        device=f'{processor}, {cores} cores' if device == 'cpu' else torch.cuda.get_device_name(device),
         processor=processor,
         architecture=platform.machine(),
-        cores=os.cpu_count(),
+        cores=cores,
         load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
         capability=torch.backends.cpu.get_cpu_capability(),
         system=platform.platform(),
         python=platform.python_version(),
         versions=versions,
+    )
+
+
+def summary(machine: dict[str, Any]) -> str:
+    """Device and versions of a :func:`describe_machine` in one line."""
+    return ', '.join(
+        [machine['device'], *(f'{name} {version}' for name, version in machine['versions'].items())]
     )

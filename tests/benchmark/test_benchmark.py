@@ -22,8 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmiformer.benchmark import networks, plotting, timing
 from mmiformer.benchmark.cost import count_macs
 from mmiformer.benchmark.networks import Network
+from mmiformer.benchmark.profiling import profile_onnx
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.runtimes.base import Runtime
+from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.utils.errors import UserError
 from mmiformer.zoo.published import DOWNSTREAM, IMAGENET, published
 
@@ -301,6 +303,28 @@ def test_runtimes_and_what_they_cannot_do(benchmark, tmp_path, monkeypatch):
     )
 
 
+class Parts(ExportWrapper):
+    """A neck of hundreds of times the work of the backbone and the head, and work outside of them."""
+
+    outputs = ('maps',)
+
+    def forward(self, image):
+        for part in self.model.values():
+            image = part(image)
+        return (image.softmax(dim=1),)
+
+
+def test_shares_of_time_name_the_parts(tmp_path):
+    neck = nn.Sequential(*(nn.Conv2d(16, 16, 9, padding=4) for _ in range(8)))
+    model = dict(backbone=nn.Conv2d(3, 16, 1), neck=neck, decode_head=nn.Conv2d(16, 3, 1))
+    image, file = torch.randn(1, 3, 64, 64), tmp_path / 'x.onnx'
+    timing.runtime_call(RUNTIMES['onnx'], Parts(nn.ModuleDict(model), False), image, 'fp32', 1, file)
+    shares = profile_onnx(file, image.numpy(), 1)
+    assert list(shares) == ['backbone', 'neck', 'head', 'rest']
+    assert shares['neck'] > 0.7 and min(shares.values()) > 0
+    assert sum(shares.values()) == pytest.approx(1)
+
+
 def test_whole_models(benchmark, root, tmp_path, monkeypatch):
     """A detector with weights and an image detects in the tool what mmdet's own predict does."""
     monkeypatch.setitem(RUNTIMES, 'stub', Stub())
@@ -340,7 +364,7 @@ def test_whole_models(benchmark, root, tmp_path, monkeypatch):
     assert rows[0]['backbone'] + rows[0]['neck'] + rows[0]['head'] == pytest.approx(1)
     assert (rows[2]['neck'], rows[2]['head']) == (0, pytest.approx(1 - rows[2]['backbone']))
     assert [row['accuracy'] for row in rows] == [40.9] * 2 + [None] * 2
-    assert 'backbone' in out and Path('r/benchmark.png').exists()
+    assert 'backbone' in out and Path('r/benchmark.png').exists() and Path('r/parameters.png').exists()
 
     code, _, err = benchmark(file, *TINY, '--sizes', '80x64', '--what', 'model')
     assert code == 1 and 'multiples of 32' in err

@@ -1,5 +1,6 @@
 # COCO 2017 at 640x640 as mmdet's RTMDet of size s trains on it: mosaics of four images mixed with
-# others, and single images at the end of the training (train_pipeline_stage2, see the schedule).
+# others, and single images at the end of the training (train_pipeline_stage2, see the schedule). Configs of
+# size tiny make it milder.
 _base_ = './coco_detection.py'
 
 load_boxes = dict(type='LoadAnnotations', with_bbox=True)
