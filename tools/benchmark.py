@@ -196,7 +196,7 @@ def precisions_of(runtime: str) -> Collection[str]:
     runtimes = {} if args.train else RUNTIMES
     if runtime not in runtimes:
         raise UserError(f"runtime '{runtime}'", f'expected one of {", ".join([*TORCH, *runtimes])}')
-    RUNTIMES[runtime].require()
+    RUNTIMES[runtime].require('int8' if 'int8' in args.precisions else 'fp32')
     return RUNTIMES[runtime].precisions
 
 

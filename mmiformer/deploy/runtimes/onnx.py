@@ -73,6 +73,41 @@ def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
     )
     assert exported is not None
     exported.save(file)
+    if 'labels' in wrapper.outputs:
+        put_classes_last(file)
+
+
+def put_classes_last(file: Path) -> None:
+    """Resizes and compares the logits of a segmentor as N x H x W x classes: the same labels.
+
+    ONNX Runtime takes five times as long where the classes lie apart, which with 150 of them was most of the
+    time of a light segmentor.
+    """
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(file)
+    graph, order = model.graph, (0, 2, 3, 1)
+    resized = {node.output[0]: node for node in graph.node if node.op_type == 'Resize'}
+    for node in graph.node:
+        resize = resized.get(node.input[0]) if node.op_type == 'ArgMax' else None
+        if resize is None:
+            continue
+        last = f'{resize.input[0]}_classes_last'
+        added = [helper.make_node('Transpose', [resize.input[0]], [last], perm=order)]
+        resize.input[0] = last
+        graph.initializer.append(helper.make_tensor(f'{last}_order', onnx.TensorProto.INT64, [4], order))
+        for index in (2, 3):  # Scales or sizes.
+            if index < len(resize.input) and resize.input[index]:
+                former, resize.input[index] = resize.input[index], f'{last}_{index}'
+                added.append(helper.make_node('Gather', [former, f'{last}_order'], [f'{last}_{index}']))
+        node.attribute[[a.name for a in node.attribute].index('axis')].i = 3
+        place = list(graph.node).index(resize)
+        for new in reversed(added):
+            graph.node.insert(place, new)
+        for value in [v for v in graph.value_info if v.name == resize.output[0]]:
+            graph.value_info.remove(value)  # Its shape has changed.
+    onnx.save(model, file)
 
 
 def computes_boxes(node: Any) -> bool:
