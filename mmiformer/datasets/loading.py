@@ -65,7 +65,7 @@ class LoadCheckedImage(LoadImageFromFile):
         except BROKEN as error:
             fault += f', {first_line(error)}'
         if image is None:
-            raise UserError(path, f'not a readable image ({fault})', 'replace or remove it')
+            raise UserError(path, f'not a readable image ({fault})', 'replace it by an image')
         found, declared = image.shape[1::-1], (results.get('width'), results.get('height'))
         if None not in declared and found != declared:
             problem = '{}x{} pixels (after EXIF rotation), but its annotations are of {}x{}'

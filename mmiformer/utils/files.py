@@ -19,7 +19,7 @@ def check_regular(path: str | Path) -> None:
         UserError: If there is something else than a file at the path.
     """
     if not os.path.isfile(path) and os.path.exists(path):
-        raise UserError(path, 'is a folder, a pipe or a device, expected a file', 'remove it')
+        raise UserError(path, 'is a folder, a pipe or a device, expected a file', 'name a file')
 
 
 @contextmanager
