@@ -364,9 +364,12 @@ def _batches(
     """Groups images that follow each other and have one size."""
     part: list[tuple[Frame, np.ndarray]] = []
     for frame in frames:
-        if part and (len(part) == size or frame[1].shape != part[0][1].shape):
+        if part and frame[1].shape != part[0][1].shape:
             yield part
             part = []
         part.append(frame)
+        if len(part) == size:
+            yield part
+            part = []
     if part:
         yield part

@@ -98,9 +98,7 @@ class Video:
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         path = Path(urlsplit(source).path if '://' in source else source)
         # What is live cannot be shot again, so its video replaces no other.
-        self._name = (
-            f'live-{path.stem or "stream"}-{datetime.now():%Y%m%d-%H%M%S}' if self.live else path.name
-        )
+        self._name = f'live-{path.stem}-{datetime.now():%Y%m%d-%H%M%S}' if self.live else path.name
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0

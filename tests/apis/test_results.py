@@ -105,11 +105,8 @@ def test_pictures_have_the_names_of_the_images(objects, tmp_path):
     pytest.importorskip('mmdet')
     for out, name in ((tmp_path, 'x/7.JPG'), (tmp_path, '7.webp'), (tmp_path / 'one.png', '7.JPG')):
         Pictures(painter, out).add(objects, name)
-    assert [file for file, _ in drawn] == [
-        tmp_path / 'x/7.JPG',
-        tmp_path / '7.webp.png',
-        tmp_path / 'one.png',
-    ]
+    names = [str(file.relative_to(tmp_path)) for file, _ in drawn]
+    assert names == ['x/7.JPG', '7.webp.png', 'one.png']
     assert drawn[0][1].pred_instances.labels.tolist() == [1, 0]
 
 
