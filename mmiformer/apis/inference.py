@@ -149,7 +149,7 @@ class Predictor:
     """
 
     task: Task
-    meta: Mapping[str, Any]
+    meta: dict[str, Any]
     visualizer: Mapping[str, Any]
 
     def load(self, path: str) -> np.ndarray:
@@ -174,7 +174,7 @@ class Predictor:
     def painter(self, score_thr: float) -> Painter:
         """Draws its predictions."""
         init_default_scope(self.task.scope)
-        return self.task.painter(Config(dict(visualizer=self.visualizer)), dict(self.meta), score_thr)
+        return self.task.painter(Config(dict(visualizer=self.visualizer)), self.meta, score_thr)
 
 
 class ModelPredictor(Predictor):
@@ -229,7 +229,9 @@ class FilePredictor(Predictor):
             info = metadata.describe(cfg, wrapper, size, pixels, dataset_meta(cfg, 'test'))
         self._info, self.task = info, TASKS[info['task']]
         self.visualizer = self.task.visualizer
-        self.meta = {key: info[key] for key in ('classes', 'palette') if info.get(key)}
+        self.meta = dict(classes=info['classes'])
+        if info.get('palette'):
+            self.meta['palette'] = [tuple(colour) for colour in info['palette']]  # As visualizers want them.
         self._load = LoadCheckedImage(color_type='color' if info['exif'] else 'color_ignore_orientation')
 
     def load(self, path: str) -> np.ndarray:
@@ -287,9 +289,10 @@ def _model_files(model: str, checkpoint: str | None) -> tuple[str, str]:
     """The config and the checkpoint of a config, name or work dir."""
     folder = Path(model)
     if not folder.is_dir():
+        file = str(config_file(model))
         if not checkpoint and model not in RELEASED:
             raise UserError(model, 'no weights of it were released', 'name a checkpoint after it')
-        return str(config_file(model)), checkpoint or RELEASED[model].url
+        return file, checkpoint or RELEASED[model].url
     configs = sorted(folder.glob('*.py'))
     config = folder / 'config.py' if folder / 'config.py' in configs else next(iter(configs), None)
     if config is None:

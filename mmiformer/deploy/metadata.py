@@ -48,7 +48,7 @@ def describe(
     for step in steps:
         kind = str(step.type).rpartition('.')[2]
         if kind in ('Resize', 'ResizeEdge'):
-            resize = _resize(step)
+            resize = _resize(kind, step)
         elif kind == 'CenterCrop':
             crop = _pair(step.crop_size)
         elif kind == 'Pad':
@@ -69,7 +69,8 @@ def describe(
         colour = [float(c) for c in (chosen[::-1] if isinstance(chosen, list | tuple) else [chosen] * 3)]
         padded = pad.get('size') and list(pad.size[::-1])
     if size and crop:
-        resize['edge'] = math.ceil(resize.get('edge', max(size)) * max(size) / max(crop))
+        if 'edge' in resize:  # The same share of the image is cut off.
+            resize['edge'] = math.ceil(resize['edge'] * max(size) / max(crop))
         crop = list(size)
     elif size:
         mode = 'stretch' if resize['mode'] == 'stretch' else 'inside'
@@ -78,6 +79,7 @@ def describe(
         wrapper.divisor,
         before.get('pad_size_divisor') or 1,
         (before.get('test_cfg') or {}).get('size_divisor') or 1,
+        (pad or {}).get('size_divisor') or 1,
     )
     info = dict(
         version=mmiformer.__version__,
@@ -112,18 +114,18 @@ def _pair(size: Any) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
 
-def _resize(step: Any) -> dict[str, Any]:
+def _resize(kind: str, step: Any) -> dict[str, Any]:
     """The rule of mm's ``Resize`` and ``ResizeEdge``; mm's width comes first."""
     how = dict(
         interpolation=step.get('interpolation', 'bilinear'),
         antialias=step.get('backend') == 'pillow',  # OpenCV's does not smooth.
     )
-    if isinstance(step.scale, int) and step.get('edge', 'short') == 'short':
+    if kind == 'ResizeEdge' and step.get('edge', 'short') == 'short':
         return dict(mode='short_edge', edge=step.scale, **how)
-    if not isinstance(step.scale, list | tuple):
-        raise UserError('test_dataloader.dataset.pipeline', f'scale={step.scale}', 'set (width, height)')
-    mode = 'sides' if step.get('keep_ratio') else 'stretch'
-    return dict(mode=mode, size=list(step.scale[::-1]), **how)
+    if kind == 'ResizeEdge' or not step.get('scale'):
+        problem = f'{kind} with {step.to_dict()} is no rule that apps could repeat'
+        raise UserError('test_dataloader.dataset.pipeline', problem, 'set scale=(width, height)')
+    return dict(mode='sides' if step.get('keep_ratio') else 'stretch', size=_pair(step.scale)[::-1], **how)
 
 
 def save(file: Path, info: dict[str, Any]) -> None:

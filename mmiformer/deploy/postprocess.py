@@ -118,9 +118,14 @@ def finish(
     if 'masks' in named:
         found['masks'] = paste(named['masks'], boxes, height, width) >= limits['mask_thr_binary']
     elif 'mask_logits' in named:
-        logits = resize(named['mask_logits'], *size)[:, :rows, :columns]
-        least = np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
-        found['masks'] = resize(logits, height, width) > least
+        full = [
+            -(-side * old // new)
+            for side, old, new in zip(size, (height, width), (rows, columns), strict=True)
+        ]
+        logits = resize(resize(named['mask_logits'], *size), *full)[
+            :, :height, :width
+        ]  # In mmdet's two steps.
+        found['masks'] = logits > np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
     return found
 
 

@@ -84,7 +84,7 @@ def test_predictions_equal_those_of_the_model(root, name):
                 [torch.from_numpy(part[key]).float() for key in ('boxes', 'labels', 'scores', 'masks')]
                 for part in (found, expected)
             )
-            assert match_detections(ours, theirs, 0.97).any(0).float().mean() > 0.9
+            assert match_detections(ours, theirs, 0.95).any(0).float().mean() > 0.9
         elif name.startswith('seg'):
             assert found['label_map'].shape == shape
             assert (found['label_map'] == expected['label_map']).mean() > 0.9  # At borders: see LabelMap.
@@ -105,7 +105,7 @@ def test_image_fits_the_file_upright_too(root):
     cfg = small(root, 'detection/rtmdetins_iformer_t_coco')
 
     class Wrapper:
-        outputs, divisor, widths = ('boxes', 'scores'), 32, ()
+        outputs, divisor, model = ('boxes', 'scores'), 32, None
 
     info = metadata.describe(cfg, Wrapper(), (64, 96), True, dict(classes=('a',)))
     assert postprocess.layout(200, 100, info) == ((64, 32), (64, 96))
