@@ -118,14 +118,14 @@ def finish(
     if 'masks' in named:
         found['masks'] = paste(named['masks'], boxes, height, width) >= limits['mask_thr_binary']
     elif 'mask_logits' in named:
-        full = [
-            -(-side * old // new)
-            for side, old, new in zip(size, (height, width), (rows, columns), strict=True)
-        ]
-        logits = resize(resize(named['mask_logits'], *size), *full)[
-            :, :height, :width
-        ]  # In mmdet's two steps.
-        found['masks'] = logits > np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
+        least = np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
+        full = -(-size[0] * height // rows), -(-size[1] * width // columns)
+        found['masks'] = np.zeros((len(boxes), height, width), bool)
+        for mask, logits in zip(
+            found['masks'], named['mask_logits'], strict=True
+        ):  # Each may have megapixels.
+            whole = resize(resize(logits[None], *size), *full)  # In mmdet's two steps.
+            mask[:] = whole[0, :height, :width] > least
     return found
 
 
