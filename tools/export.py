@@ -127,6 +127,8 @@ def describe(cfg: Config, model: Any, wrapper: Any, file: Path) -> None:
         print(f'{file}: stored without metadata, so that tools/predict.py cannot use it. {error}')
     else:
         metadata.save(file, info)
+        if file.suffix == '.onnx':
+            print(f'Without torch: python {file.with_name("example.py")} {file} IMAGE')
 
 
 def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, preprocessor: Any) -> None:

@@ -107,16 +107,6 @@ def image_steps(cfg: Config) -> list[ConfigDict]:
     return [step for step in steps if step.type not in ('LoadAnnotations', 'LoadCheckedSegMap')]
 
 
-def read_image(cfg: Config, image: str | Path) -> np.ndarray:
-    """Reads an image as the test pipeline of a config does: RGB, H x W x 3.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    load = TRANSFORMS.build(image_steps(cfg)[0])
-    return np.ascontiguousarray(load(dict(img_path=str(image)))['img'][..., ::-1])
-
-
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     """Runs a model on one image file, through the test pipeline of the config.
 

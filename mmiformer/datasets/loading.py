@@ -154,7 +154,8 @@ def _read(path: str, backend_args: dict[str, Any] | None = None) -> bytes:
     try:
         data = mmengine.fileio.get(path, backend_args=backend_args)
     except (OSError, ValueError) as error:  # ValueError: at names that no file can have.
-        raise UserError(path, f'cannot be read ({first_line(error)})', 'restore the file') from error
+        remedy = 'check the address' if '://' in str(path) else 'restore the file'
+        raise UserError(path, f'cannot be read ({first_line(error)})', remedy) from error
     if data is None:
         raise UserError(path, f'not in the database of {backend_args}', 'the keys must be the paths')
     return data

@@ -121,9 +121,8 @@ def finish(
         least = np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
         full = -(-size[0] * height // rows), -(-size[1] * width // columns)
         found['masks'] = np.zeros((len(boxes), height, width), bool)
-        for mask, logits in zip(
-            found['masks'], named['mask_logits'], strict=True
-        ):  # Each may have megapixels.
+        # One by one, since each may have megapixels.
+        for mask, logits in zip(found['masks'], named['mask_logits'], strict=True):
             whole = resize(resize(logits[None], *size), *full)  # In mmdet's two steps.
             mask[:] = whole[0, :height, :width] > least
     return found

@@ -1,7 +1,10 @@
 """What can be predicted on, and reading it one by one."""
 
 import weakref
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from mmiformer.apis.inference import Predictor, predict_source
 from mmiformer.apis.sources import Images, Video, open_source
+from mmiformer.datasets import LoadCheckedImage
 from mmiformer.tasks import TASKS
 from mmiformer.utils.errors import UserError
 
@@ -83,6 +87,23 @@ def test_nothing_to_predict_on_is_an_error(folder, monkeypatch):
     monkeypatch.setenv('MMIFORMER_OFFLINE', '1')
     with pytest.raises(UserError, match='MMIFORMER_OFFLINE is set'):
         open_source('https://host/x.png')
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_address_of_an_image(folder):
+    handler = partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}'
+        (frame,) = open_source(f'{address}/sub/a.png')
+        assert (LoadCheckedImage()(dict(img_path=frame.path))['img'] == 90).all()
+        with pytest.raises(UserError, match=r'nowhere.png: cannot be read \(.*404.*\); check the address'):
+            LoadCheckedImage()(dict(img_path=f'{address}/nowhere.png'))
+        server.shutdown()
 
 
 class Mean(Predictor):

@@ -95,8 +95,12 @@ def test_model_and_file_find_the_same_in_a_video(run, file, run_tool, root, monk
         np.testing.assert_allclose([r[key] for r in ours], [r[key] for r in theirs], rtol=1e-3, atol=0.05)
     assert [row['category_name'] for row in ours] == [row['category_name'] for row in theirs]
 
+    # With the config instead of what the file carries.
+    predictors = [open_predictor(file, config=config) for config in (None, 'run/config.py')]
+    assert predictors[0]._info == predictors[1]._info
+
     # In Python, and without torch beside the file.
-    (result,) = predict_source(open_predictor(file), 'images/a.png', score_thr=0.3)
+    (result,) = predict_source(predictors[0], 'images/a.png', score_thr=0.3)
     shutil.copy('images/a.png', file.parent)
     command = [sys.executable, '-c', WITHOUT_TORCH, 'net.onnx', 'a.png']
     printed = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=True).stdout
