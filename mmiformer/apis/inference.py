@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import BaseTransform, Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
@@ -141,6 +141,7 @@ class Predictor:
     task: Task
     meta: dict[str, Any]
     visualizer: Mapping[str, Any]
+    _load: BaseTransform
 
     def load(self, path: str) -> np.ndarray:
         """Reads an image as the test pipeline does: H x W x 3, BGR.
@@ -148,7 +149,7 @@ class Predictor:
         Raises:
             UserError: If it cannot be read.
         """
-        raise NotImplementedError
+        return self._load(dict(img_path=path))['img']
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Predicts on images of one size, H x W x 3, BGR.
@@ -182,10 +183,6 @@ class ModelPredictor(Predictor):
         load, *steps = map(TRANSFORMS.build, image_steps(cfg))
         self._load, self._pipeline = load, Compose(steps)
 
-    def load(self, path: str) -> np.ndarray:
-        """See :class:`Predictor`."""
-        return self._load(dict(img_path=path))['img']
-
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """See :class:`Predictor`; the images are one batch."""
         shape = images[0].shape[:2]
@@ -207,7 +204,7 @@ class FilePredictor(Predictor):
     """
 
     def __init__(self, file: str | Path, cfg: Config | None = None) -> None:
-        runtime, self._session = open_exported(file)
+        self._file, (runtime, self._session) = file, open_exported(file)
         info = metadata.load(Path(file)) if cfg is None else None
         if info is None:
             if cfg is None:
@@ -224,16 +221,15 @@ class FilePredictor(Predictor):
             self.meta['palette'] = [tuple(colour) for colour in info['palette']]  # As visualizers want them.
         self._load = LoadCheckedImage(color_type='color' if info['exif'] else 'color_ignore_orientation')
 
-    def load(self, path: str) -> np.ndarray:
-        """See :class:`Predictor`."""
-        return self._load(dict(img_path=path))['img']
-
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """See :class:`Predictor`; the images are run one by one."""
         return [self._predict(mmcv.bgr2rgb(image)) for image in images]
 
     def _predict(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         outputs = self._session(postprocess.prepare(pixels, self._info, _resize))
+        if len(outputs) != len(self._info['outputs']):
+            problem = f'has {len(outputs)} outputs, expected {", ".join(self._info["outputs"])}'
+            raise UserError(self._file, problem, 'name the config that it was exported from')
         return postprocess.finish(outputs, *pixels.shape[:2], self._info)
 
 
