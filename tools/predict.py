@@ -23,6 +23,7 @@ args = parser.parse_args()  # --help answers before the imports below, which tak
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +52,8 @@ def main() -> None:
     painter = predictor.painter(args.score_thr)
     writers = open_writers(source, painter, out)
 
-    console, counts, faults, number = Console(stderr=True), Counter[str](), [], 0
+    console, counts, number = Console(stderr=True), Counter[str](), 0
+    faults: list[UserError] = []
     start = time.perf_counter()
     found = predict_source(
         predictor, source, args.batch, args.score_thr, None if source.count == 1 or source.video else faults
@@ -88,9 +90,13 @@ def open_writers(source: Images | Video, painter: Painter, out: Path) -> list[re
     folder = out.parent if results.is_film(out) or results.is_picture(out) else out
     writers: list[results.Writer] = []
     if not args.no_pictures:
-        draws = isinstance(source, Video)
-        writers.append(results.Film(painter, out, source.rate) if draws else results.Pictures(painter, out))
-    makers = dict(json=results.CocoJson, csv=results.Table, masks=results.Masks)
+        if isinstance(source, Video):
+            writers.append(results.Film(painter, out, source.rate))
+        else:
+            writers.append(results.Pictures(painter, out))
+    makers: dict[str, Callable[[Path], results.Writer]] = dict(
+        json=results.CocoJson, csv=results.Table, masks=results.Masks
+    )
     names = dict(json='predictions.json', csv='predictions.csv', masks='masks')
     return writers + [makers[kind](folder / names[kind]) for kind in dict.fromkeys(args.save)]
 

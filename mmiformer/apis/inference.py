@@ -230,7 +230,8 @@ class FilePredictor(Predictor):
         if len(outputs) != len(self._info['outputs']):
             problem = f'has {len(outputs)} outputs, expected {", ".join(self._info["outputs"])}'
             raise UserError(self._file, problem, 'name the config that it was exported from')
-        return postprocess.finish(outputs, *pixels.shape[:2], self._info)
+        height, width = pixels.shape[:2]
+        return postprocess.finish(outputs, height, width, self._info)
 
 
 def _resize(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:

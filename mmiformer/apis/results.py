@@ -117,7 +117,7 @@ class Result:
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """The box around a mask that is not empty."""
-    y, x = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    y, x = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return x[0], y[0], x[-1] + 1, y[-1] + 1
 
 
@@ -172,7 +172,8 @@ class Film(Writer):
 
     def __init__(self, painter: Painter, out: Path, rate: float) -> None:
         self.painter, self.out, self.rate = painter, out, rate
-        self.written, self._writer = out, None
+        self.written = out
+        self._writer: Any = None
 
     def add(self, result: Result, name: str) -> None:
         """See :class:`Writer`."""

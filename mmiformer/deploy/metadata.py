@@ -106,7 +106,8 @@ def describe(
             nms_pre=limits.get('nms_pre', 1000),
             mask_thr_binary=limits.get('mask_thr_binary', 0.5),
         )
-        info['mask_widths'] = list(getattr(wrapper, 'widths', None) or getattr(wrapper.model, 'widths', ()))
+        widths: Any = getattr(wrapper, 'widths', None) or getattr(wrapper.model, 'widths', ())
+        info['mask_widths'] = list(widths)
     return info
 
 

@@ -55,15 +55,16 @@ def prepare(
     Returns:
         1 x 3 x H x W, normalised; or 1 x H x W x 3, uint8, if the file normalises.
     """
-    (height, width), size = layout(*pixels.shape[:2], info)
-    if (height, width) != pixels.shape[:2]:
+    rows, columns = pixels.shape[:2]
+    (height, width), size = layout(rows, columns, info)
+    if (height, width) != (rows, columns):
         pixels = (resizer or resize_pixels)(pixels, height, width, info['resize'])
     if info['crop']:
         top, left = (
             max(0, round((side - crop) / 2)) for side, crop in zip((height, width), info['crop'], strict=True)
         )
         pixels = pixels[top : top + info['crop'][0], left : left + info['crop'][1]]
-    image = np.empty((*size, 3), np.float32)
+    image: np.ndarray = np.empty((*size, 3), np.float32)
     image[:] = info['pad']['value']
     image[: pixels.shape[0], : pixels.shape[1]] = pixels
     if info['pixels']:
@@ -113,7 +114,7 @@ def finish(
         if 'kernels' in named:
             kernels, features = named['kernels'][0][index], named['features'][0]
             named['mask_logits'] = mask_logits(kernels, features, info['mask_widths'])
-    boxes = boxes.clip(0, [columns, rows] * 2) / np.float32([columns / width, rows / height] * 2)
+    boxes = boxes.clip(0, [columns, rows] * 2) / np.array([columns / width, rows / height] * 2)
     found = dict(boxes=boxes.astype(np.float32), labels=labels, scores=scores)
     if 'masks' in named:
         found['masks'] = paste(named['masks'], boxes, height, width) >= limits['mask_thr_binary']

@@ -118,10 +118,12 @@ class Detection(Task):
         return sample
 
     def arrays(self, sample: Any) -> dict[str, np.ndarray]:
-        """See :meth:`Task.arrays`."""
+        """See :meth:`Task.arrays`; boxes end at the image, which mmdet's do not if the pipeline pads."""
         found = sample.pred_instances.numpy()
         masks = dict(masks=found.masks) if 'masks' in found else {}
-        return dict(boxes=found.bboxes, labels=found.labels, scores=found.scores, **masks)
+        height, width = sample.ori_shape[:2]
+        boxes = found.bboxes.clip(0, np.array([width, height] * 2, np.float32))
+        return dict(boxes=boxes, labels=found.labels, scores=found.scores, **masks)
 
     def sample(self, arrays: Mapping[str, np.ndarray]) -> Any:
         """See :meth:`Task.sample`."""
