@@ -320,7 +320,8 @@ def predict_source(
         try:
             predictions = predictor(images)
         except UserError as error:  # The network does not know the files.
-            _leave_out(UserError(f'{part[0][0].path}: {error}'), faults)
+            for frame, _ in part:
+                _leave_out(UserError(f'{frame.path}: {error}'), faults)
             continue
         for (frame, image), arrays in zip(part, predictions, strict=True):
             if 'scores' in arrays:
