@@ -35,6 +35,7 @@ def small(root: Path, name: str) -> Config:
             step.crop_size = 64
     if name.startswith('det'):
         cfg.model.neck.in_channels = dims
+        cfg.model.bbox_head.num_classes = 2  # Fewer candidates than nms_pre, which mmdet counts by level.
         cfg.model.test_cfg.score_thr = 0
     elif name.startswith('seg'):
         cfg.model.decode_head.update(in_channels=dims, norm_cfg=dict(type='BN'))
