@@ -63,6 +63,8 @@ def test_predictions_equal_those_of_the_model(root, name):
     preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
     model = trained_looking(MODELS.build(dict(cfg.model, data_preprocessor=preprocessor)))
     model.dataset_meta = dataset_meta(cfg, 'test')
+    for conv in model.bbox_head.rtm_reg if name.startswith('det') else ():
+        conv.bias.data.fill_(2)  # Untrained boxes have nearly no area.
     predictor = ModelPredictor(model, cfg)
     for (runtime, pixels), shape in zip(
         (('onnx', False), ('ncnn', True)), ((150, 110), (60, 90)), strict=True
@@ -86,7 +88,7 @@ def test_predictions_equal_those_of_the_model(root, name):
                 inside = (part['boxes'][:, 2:] - part['boxes'][:, :2]).min(axis=1) > 2  # Not in the padding.
                 names = ('boxes', 'labels', 'scores', 'masks')
                 into += [torch.from_numpy(part[name][inside]).float() for name in names]
-            assert len(theirs[0]) > 50
+            assert len(theirs[0]) > 20
             assert match_detections(ours, theirs, 0.95).any(0).float().mean() > 0.9
         elif name.startswith('seg'):
             assert found['label_map'].shape == shape
