@@ -56,7 +56,7 @@ def resident(processes: Iterable[int]) -> int:
 
 
 def soak_predictions(cfg: Config, number: int, out: Path, progress: Progress) -> list[int]:
-    """Predicts on images of random sizes as tools/demo.py does."""
+    """Predicts on images of random sizes as tools/predict.py does."""
     for _, part in walk([cfg.test_dataloader, cfg.model.get('test_cfg')]):
         if part.get('type') == 'Resize':
             part.scale = (SIDE, SIDE)

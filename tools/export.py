@@ -44,7 +44,7 @@ from rich.table import Table
 from mmiformer.apis import cli
 from mmiformer.apis.inference import build_model
 from mmiformer.datasets.checks import limit_images
-from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks
+from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks, metadata
 from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
 from mmiformer.deploy.exported import ExportedModel, fit_images
 from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime, Session
@@ -89,6 +89,8 @@ def main() -> None:
     print(f'Writing {file} ...', flush=True)
     runtime.export(wrapper, options, file)
     report(file, runtime)
+    if args.what == 'model':
+        describe(cfg, model, from_pixels.wrapper, file)
     if not runtime.runs_here:
         print(f'{file}: NOT compared, since {runtime.name} does not run on this machine.')
         return
@@ -114,6 +116,19 @@ def main() -> None:
     # The ranges of int8 fit images, not noise.
     judged = [real] if images and args.precision == 'int8' else list(found)
     judge(file, [difference for name in judged for difference in found[name]], args.precision)
+
+
+def describe(cfg: Config, model: Any, wrapper: Any, file: Path) -> None:
+    """Stores with the file what is needed to use it without its config."""
+    size = None if args.dynamic else args.size
+    try:
+        info = metadata.describe(cfg, wrapper, size, args.bake_input, model.dataset_meta)
+    except UserError as error:
+        print(f'{file}: stored without metadata, so that tools/predict.py cannot use it. {error}')
+    else:
+        metadata.save(file, info)
+        if file.suffix == '.onnx':
+            print(f'Without torch: python {file.with_name("example.py")} {file} IMAGE')
 
 
 def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, preprocessor: Any) -> None:

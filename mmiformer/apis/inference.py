@@ -1,23 +1,35 @@
-"""From a config and a checkpoint to predictions on one image, for all tasks."""
+"""From a config and a checkpoint, or an exported file, to predictions, for all tasks."""
 
 import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import BaseTransform, Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 
+from mmiformer.apis.cli import load_config
+from mmiformer.apis.configs import config_file
+from mmiformer.apis.results import Result
+from mmiformer.apis.sources import Frame, Images, Video, open_source
 from mmiformer.checkpoints import load_weights
+from mmiformer.checkpoints.released import RELEASED
+from mmiformer.datasets import LoadCheckedImage
 from mmiformer.datasets.checks import dataset_meta
-from mmiformer.deploy import fold, use_matmul_attention
+from mmiformer.deploy import build_export_wrapper, fold, metadata, postprocess, use_matmul_attention
+from mmiformer.deploy.exported import open_exported
+from mmiformer.deploy.runtimes import runtime_of
 from mmiformer.engine.compiling import compile_backbone
+from mmiformer.engine.resuming import checkpoints_in
 from mmiformer.models.layers import FFN, ConvNorm
+from mmiformer.tasks import TASKS, Painter, Task, task_of
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError
 
@@ -99,16 +111,6 @@ def image_steps(cfg: Config) -> list[ConfigDict]:
     return [step for step in steps if step.type not in ('LoadAnnotations', 'LoadCheckedSegMap')]
 
 
-def read_image(cfg: Config, image: str | Path) -> np.ndarray:
-    """Reads an image as the test pipeline of a config does: RGB, H x W x 3.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    load = TRANSFORMS.build(image_steps(cfg)[0])
-    return np.ascontiguousarray(load(dict(img_path=str(image)))['img'][..., ::-1])
-
-
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
     """Runs a model on one image file, through the test pipeline of the config.
 
@@ -130,3 +132,239 @@ def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
             return model.test_step(pseudo_collate([data]))[0]
     except UserError as error:  # The network does not know the file.
         raise UserError(f'{image}: {error}') from None
+
+
+class Predictor:
+    """A model, or an exported file, that predicts on images.
+
+    Attributes:
+        task: What it does.
+        meta: ``classes`` and perhaps ``palette``.
+    """
+
+    task: Task
+    meta: dict[str, Any]
+    visualizer: Mapping[str, Any]
+    _load: BaseTransform
+
+    def load(self, path: str) -> np.ndarray:
+        """Reads an image as the test pipeline does: H x W x 3, BGR.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        return self._load(dict(img_path=path))['img']
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Predicts on images of one size, H x W x 3, BGR.
+
+        Returns:
+            The arrays of a :class:`~mmiformer.apis.results.Result`, for each image.
+
+        Raises:
+            UserError: If the images are too small for the network.
+        """
+        raise NotImplementedError
+
+    def painter(self, score_thr: float) -> Painter:
+        """Draws its predictions."""
+        init_default_scope(self.task.scope)
+        return self.task.painter(Config(dict(visualizer=self.visualizer)), self.meta, score_thr)
+
+
+class ModelPredictor(Predictor):
+    """Predicts with a model, through the test pipeline of its config.
+
+    Args:
+        model: A model of :func:`build_model`.
+        cfg: Its config.
+    """
+
+    def __init__(self, model: BaseModel, cfg: Config) -> None:
+        self.model, self.task, self.meta = model, task_of(cfg), model.dataset_meta
+        self.visualizer = cfg.get('visualizer') or self.task.visualizer
+        init_default_scope(self.task.scope)
+        load, *steps = map(TRANSFORMS.build, image_steps(cfg))
+        self._load, self._pipeline = load, Compose(steps)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """See :class:`Predictor`; the images are one batch."""
+        shape = images[0].shape[:2]
+        given = [dict(img=i, img_path='', img_id=0, img_shape=shape, ori_shape=shape) for i in images]
+        with torch.no_grad():
+            samples = self.model.test_step(pseudo_collate([self._pipeline(one) for one in given]))
+        return [self.task.arrays(sample) for sample in samples]
+
+
+class FilePredictor(Predictor):
+    """Predicts with an exported file, in numpy, by its metadata.
+
+    Args:
+        file: The file.
+        cfg: Its config, for a file without metadata. Defaults to None.
+
+    Raises:
+        UserError: If the file or its metadata are missing or broken, or its runtime is not installed.
+    """
+
+    def __init__(self, file: str | Path, cfg: Config | None = None) -> None:
+        self._file, (runtime, self._session) = file, open_exported(file)
+        info = metadata.load(Path(file)) if cfg is None else None
+        if info is None:
+            if cfg is None:
+                problem = 'has no metadata that say how to use it'
+                raise UserError(file, problem, 'name the config that it was exported from with --config')
+            model = bare_model(cfg)
+            wrapper = runtime.suited(build_export_wrapper(model, 'model', folded=False))
+            size, pixels = self._session.size, self._session.pixels
+            info = metadata.describe(cfg, wrapper, size, pixels, dataset_meta(cfg, 'test'))
+        self._info, self.task = info, TASKS[info['task']]
+        self.visualizer = self.task.visualizer
+        self.meta = dict(classes=info['classes'])
+        if info.get('palette'):
+            self.meta['palette'] = [tuple(colour) for colour in info['palette']]  # As visualizers want them.
+        self._load = LoadCheckedImage(color_type='color' if info['exif'] else 'color_ignore_orientation')
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """See :class:`Predictor`; the images are run one by one."""
+        return [self._predict(mmcv.bgr2rgb(image)) for image in images]
+
+    def _predict(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self._session(postprocess.prepare(pixels, self._info, _resize))
+        if len(outputs) != len(self._info['outputs']):
+            problem = f'has {len(outputs)} outputs, expected {", ".join(self._info["outputs"])}'
+            raise UserError(self._file, problem, 'name the config that it was exported from')
+        height, width = pixels.shape[:2]
+        return postprocess.finish(outputs, height, width, self._info)
+
+
+def _resize(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
+    backend = 'pillow' if rule['antialias'] else 'cv2'
+    return mmcv.imresize(pixels, (width, height), interpolation=rule['interpolation'], backend=backend)
+
+
+def open_predictor(
+    model: str | Path,
+    checkpoint: str | Path | None = None,
+    config: str | Path | None = None,
+    device: torch.device | str = 'cpu',
+    options: dict[str, Any] | None = None,
+    compiled: bool = False,
+) -> Predictor:
+    """Opens what predicts.
+
+    Args:
+        model: A config, by path or by the name of one of ours; a work dir, with its config and its best or
+            else last checkpoint; or a file that tools/export.py wrote.
+        checkpoint: Path or address of the weights. Defaults to those of the work dir, or the released ones.
+        config: Config of an exported file without metadata.
+        device: Where a model runs. Defaults to the CPU.
+        options: Settings of the config by dotted key.
+        compiled: See :func:`optimize_for_inference`.
+
+    Raises:
+        UserError: If something is missing or broken, or does not fit.
+    """
+    if runtime_of(model):
+        if checkpoint:
+            raise UserError(model, 'an exported file has its weights', f'leave {checkpoint} out')
+        return FilePredictor(model, load_config(str(config), options) if config else None)
+    if config:
+        raise UserError(f'--config {config}', f'{model} is no exported file', 'name the config in its place')
+    file, weights = _model_files(str(model), str(checkpoint) if checkpoint else None)
+    cfg = load_config(file, options)
+    return ModelPredictor(optimize_for_inference(build_model(cfg, weights, device), compiled), cfg)
+
+
+def _model_files(model: str, checkpoint: str | None) -> tuple[str, str]:
+    """The config and the checkpoint of a config, name or work dir."""
+    folder = Path(model)
+    if not folder.is_dir():
+        file = str(config_file(model))
+        if not checkpoint and model not in RELEASED:
+            raise UserError(model, 'no weights of it were released', 'name a checkpoint after it')
+        return file, checkpoint or RELEASED[model].url
+    configs = sorted(folder.glob('*.py'))
+    config = folder / 'config.py' if folder / 'config.py' in configs else next(iter(configs), None)
+    if config is None:
+        raise UserError(model, 'has no config', 'expected a work dir of tools/train.py')
+    best = sorted(folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime, reverse=True)
+    found = [*best, *checkpoints_in(folder)]
+    if not checkpoint and not found:
+        raise UserError(model, 'has no checkpoint', 'train until one is written, or name a checkpoint')
+    return str(config), checkpoint or str(found[0])
+
+
+def predict_source(
+    predictor: Predictor,
+    source: str | Path | Images | Video,
+    batch: int = 1,
+    score_thr: float = 0.3,
+    faults: list[UserError] | None = None,
+) -> Iterator[Result]:
+    """Predicts on images or frames one after the other; memory does not grow with their number.
+
+    Args:
+        predictor: What :func:`open_predictor` returned.
+        source: As :func:`~mmiformer.apis.sources.open_source` takes or returns it.
+        batch: How many images of one size to predict on at once. Defaults to 1.
+        score_thr: Least score of the objects of a detector. Defaults to 0.3.
+        faults: Receives the errors of images that cannot be used, which are left out then; None raises the
+            first. Defaults to None.
+
+    Yields:
+        The results, in order.
+
+    Raises:
+        UserError: If an image, or the video, cannot be used.
+    """
+    frames = source if isinstance(source, Images | Video) else open_source(str(source))
+    for part in _batches(_loaded(predictor, frames, faults), batch):
+        images = [image for _, image in part]
+        try:
+            predictions = predictor(images)
+        except UserError as error:  # The network does not know the files.
+            for frame, _ in part:
+                _leave_out(UserError(f'{frame.path}: {error}'), faults)
+            continue
+        for (frame, image), arrays in zip(part, predictions, strict=True):
+            if 'scores' in arrays:
+                kept = arrays['scores'] >= score_thr
+                arrays = {name: array[kept] for name, array in arrays.items()}
+            pixels, classes = mmcv.bgr2rgb(image), predictor.meta['classes']
+            yield Result(frame.path, frame.index, pixels, predictor.task.name, classes, **arrays)
+
+
+def _loaded(
+    predictor: Predictor, frames: Iterable[Frame], faults: list[UserError] | None
+) -> Iterator[tuple[Frame, np.ndarray]]:
+    for frame in frames:
+        try:
+            image = predictor.load(frame.path) if frame.image is None else frame.image
+        except UserError as error:
+            _leave_out(error, faults)
+        else:
+            yield frame, image
+
+
+def _leave_out(error: UserError, faults: list[UserError] | None) -> None:
+    if faults is None:
+        raise error
+    faults.append(error)
+
+
+def _batches(
+    frames: Iterable[tuple[Frame, np.ndarray]], size: int
+) -> Iterator[list[tuple[Frame, np.ndarray]]]:
+    """Groups images that follow each other and have one size."""
+    part: list[tuple[Frame, np.ndarray]] = []
+    for frame in frames:
+        if part and frame[1].shape != part[0][1].shape:
+            yield part
+            part = []
+        part.append(frame)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

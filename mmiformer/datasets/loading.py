@@ -66,7 +66,7 @@ class LoadCheckedImage(LoadImageFromFile):
         except BROKEN as error:
             fault += f', {first_line(error)}'
         if image is None:
-            raise UserError(path, f'not a readable image ({fault})', 'restore it from its source')
+            raise UserError(path, f'not a readable image ({fault})', 'replace it by an image')
         found, declared = image.shape[1::-1], (results.get('width'), results.get('height'))
         if None not in declared and found != declared:
             problem = '{}x{} pixels (after EXIF rotation), but its annotations are of {}x{}'
@@ -158,7 +158,8 @@ def _read(path: str, backend_args: dict[str, Any] | None = None) -> bytes:
         remedy = "correct the dataset's data_root or data_prefix, or the name in its annotations"
         raise UserError(path, f'no such file (looked for from {os.getcwd()})', remedy) from None
     except (OSError, ValueError) as error:  # ValueError: at names that no file can have.
-        raise UserError(path, f'cannot be read ({first_line(error)})', 'restore the file') from error
+        remedy = 'check the address' if '://' in str(path) else 'restore the file'
+        raise UserError(path, f'cannot be read ({first_line(error)})', remedy) from error
     if data is None:
         raise UserError(path, f'not in the database of {backend_args}', 'the keys must be the paths')
     return data

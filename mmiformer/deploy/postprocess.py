@@ -1,13 +1,140 @@
-"""What an exported detector leaves to the app: suppression and masks, in numpy alone.
+"""What an exported file leaves to the app, before and after, in numpy alone.
 
-This file imports nothing of the package: copy it into an app, or port it. Where a function takes or returns
-boxes, they are (x1, y1, x2, y2) in pixels of the file's input.
+This file imports nothing of the package: copy it into an app, or port it. :func:`prepare` and :func:`finish`
+follow the metadata that tools/export.py stores in the file or beside it, ``info`` below. Boxes are (x1, y1,
+x2, y2) in pixels: of the image in the result of :func:`finish`, elsewhere of the file's input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+
+def layout(height: int, width: int, info: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where an image lies in the input of a file.
+
+    Args:
+        height: Height of the image.
+        width: Width of the image.
+        info: Metadata of the file.
+
+    Returns:
+        Height and width that the image is resized to, before it is cropped or padded; those of the input.
+    """
+    rule, pad = info['resize'], info['pad']
+    if rule['mode'] == 'stretch':
+        resized = tuple(rule['size'])
+    elif rule['mode'] == 'short_edge':
+        short = min(height, width)
+        resized = tuple(rule['edge'] * side // short for side in (height, width))
+    elif rule['mode'] == 'keep':
+        resized = height, width
+    else:
+        (a, b), (c, d) = rule['size'], (height, width)
+        if rule['mode'] == 'sides':  # The longer and the shorter side, whichever is which.
+            (a, b), (c, d) = sorted((a, b)), sorted((c, d))
+        scale = min(a / c, b / d)
+        resized = tuple(int(side * scale + 0.5) for side in (height, width))
+    inside = tuple(info['crop'] or resized)
+    size = tuple(pad['size'] or (-(-side // pad['divisor']) * pad['divisor'] for side in inside))
+    return (resized[0], resized[1]), (size[0], size[1])
+
+
+def prepare(
+    pixels: np.ndarray, info: Mapping[str, Any], resizer: Callable[..., np.ndarray] | None = None
+) -> np.ndarray:
+    """Makes the input of a file.
+
+    Args:
+        pixels: The image, H x W x 3, RGB, uint8.
+        info: Metadata of the file.
+        resizer: Called with pixels, height, width and the rule of resizing. Defaults to
+            :func:`resize_pixels`, for rules without antialiasing.
+
+    Returns:
+        1 x 3 x H x W, normalised; or 1 x H x W x 3, uint8, if the file normalises.
+    """
+    rows, columns = pixels.shape[:2]
+    (height, width), size = layout(rows, columns, info)
+    if (height, width) != (rows, columns):
+        pixels = (resizer or resize_pixels)(pixels, height, width, info['resize'])
+    if info['crop']:
+        top, left = (
+            max(0, round((side - crop) / 2)) for side, crop in zip((height, width), info['crop'], strict=True)
+        )
+        pixels = pixels[top : top + info['crop'][0], left : left + info['crop'][1]]
+    image: np.ndarray = np.empty((*size, 3), np.float32)
+    image[:] = info['pad']['value']
+    image[: pixels.shape[0], : pixels.shape[1]] = pixels
+    if info['pixels']:
+        return image.round().astype(np.uint8)[None]
+    image = image[..., ::-1] if info['colour'] == 'bgr' else image
+    image = (image - np.float32(info['mean'])) / np.float32(info['std'])
+    return np.ascontiguousarray(image.transpose(2, 0, 1))[None]
+
+
+def finish(
+    outputs: Sequence[np.ndarray], height: int, width: int, info: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Maps the outputs of a file to the prediction for the image.
+
+    Args:
+        outputs: The outputs, in order.
+        height: Height of the image.
+        width: Width of the image.
+        info: Metadata of the file.
+
+    Returns:
+        Of a detector ``boxes``, M x 4, ``labels``, M, ``scores``, M, best first, and perhaps ``masks``,
+        M x height x width (bool); of a segmentor ``label_map``, height x width; of a classifier
+        ``probabilities``, one for each class.
+    """
+    (rows, columns), size = layout(height, width, info)
+    named = dict(zip(info['outputs'], outputs, strict=True))
+    if info['task'] == 'cls':
+        shares = np.exp(named['logits'][0] - named['logits'][0].max())
+        return dict(probabilities=shares / shares.sum())
+    if info['task'] == 'seg':
+        labels = resize(named['logits'][0], *size).argmax(axis=0) if 'logits' in named else named['labels'][0]
+        y, x = (
+            ((np.arange(new) + 0.5) * old / new).astype(int).clip(0, old - 1)
+            for new, old in ((height, rows), (width, columns))
+        )
+        return dict(label_map=labels[y[:, None], x])
+    limits = info['thresholds']
+    if 'labels' in named:  # Suppression is part of the file.
+        boxes, labels, scores = (named[key] for key in ('boxes', 'labels', 'scores'))
+    else:
+        boxes, labels, scores, index = detect(
+            named['boxes'][0],
+            named['scores'][0],
+            **{key: limits[key] for key in ('score_thr', 'iou_threshold', 'max_per_img', 'nms_pre')},
+        )
+        if 'kernels' in named:
+            kernels, features = named['kernels'][0][index], named['features'][0]
+            named['mask_logits'] = mask_logits(kernels, features, info['mask_widths'])
+    boxes = boxes.clip(0, [columns, rows] * 2) / np.array([columns / width, rows / height] * 2)
+    found = dict(boxes=boxes.astype(np.float32), labels=labels, scores=scores)
+    if 'masks' in named:
+        found['masks'] = paste(named['masks'], boxes, height, width) >= limits['mask_thr_binary']
+    elif 'mask_logits' in named:
+        least = np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
+        full = -(-size[0] * height // rows), -(-size[1] * width // columns)
+        found['masks'] = np.zeros((len(boxes), height, width), bool)
+        # One by one, since each may have megapixels.
+        for mask, logits in zip(found['masks'], named['mask_logits'], strict=True):
+            whole = resize(resize(logits[None], *size), *full)  # In mmdet's two steps.
+            mask[:] = whole[0, :height, :width] > least
+    return found
+
+
+def resize_pixels(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
+    """Resizes an image, H x W x 3 (uint8), bilinearly as OpenCV does, which does not smooth it."""
+    if rule['antialias']:
+        raise ValueError('resize with Pillow: this file was trained on images that are smoothed')
+    planes = resize(pixels.transpose(2, 0, 1).astype(np.float32), height, width)
+    return planes.transpose(1, 2, 0).round().astype(np.uint8)
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_boxes: int) -> np.ndarray:

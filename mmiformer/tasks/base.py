@@ -1,7 +1,7 @@
 """What a task defines. The toolboxes are imported only when they are needed."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -127,6 +127,7 @@ class Task:
     toy_lr: float  # Of AdamW.
     export_wrappers: dict[str, str]  # Import paths by the type of the model, '*' for others of the toolbox.
     inferencer_type: str  # Import path of the toolbox's inferencer.
+    visualizer: dict[str, Any]  # Config of the toolbox's visualizer.
     painter: type[Painter]
 
     def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
@@ -143,6 +144,14 @@ class Task:
 
     def draw_truth(self, height: int, width: int) -> Any:
         """Makes a data sample with ground truth for a training step on noise."""
+        raise NotImplementedError
+
+    def arrays(self, sample: Any) -> dict[str, np.ndarray]:
+        """The prediction in a data sample, as :class:`mmiformer.apis.results.Result` names it."""
+        raise NotImplementedError
+
+    def sample(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Makes a data sample of a prediction: the inverse of :meth:`arrays`."""
         raise NotImplementedError
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:

@@ -1,11 +1,12 @@
 """Image classification: mmpretrain and ImageNet."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config, ConfigDict
 
 from mmiformer.tasks.base import Metric, Painter, Task
@@ -15,6 +16,10 @@ class ClassificationPainter(Painter):
     """Plots an image with its most probable classes."""
 
     columns = 4
+
+    def draw(self, image: np.ndarray, sample: Any, truth: bool = False, **options: Any) -> np.ndarray:
+        """See :meth:`Painter.draw`; mmpretrain's visualizer has a method of its own."""
+        return self.visualizer.visualize_cls(image, sample, draw_gt=truth, draw_pred=not truth, **options)
 
     def best(self, sample: Any, number: int = 5) -> list[tuple[str, float]]:
         """Names and probabilities of the most probable classes, best first."""
@@ -80,6 +85,7 @@ class Classification(Task):
     toy_batch_size, toy_lr = 32, 1e-3
     export_wrappers = {'*': 'mmiformer.deploy.wrappers.Logits'}
     inferencer_type = 'mmpretrain.ImageClassificationInferencer'
+    visualizer = dict(type='UniversalVisualizer')
     painter = ClassificationPainter
 
     def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
@@ -119,6 +125,17 @@ class Classification(Task):
         from mmpretrain.structures import DataSample
 
         return DataSample().set_gt_label(0)
+
+    def arrays(self, sample: Any) -> dict[str, np.ndarray]:
+        """See :meth:`Task.arrays`."""
+        return dict(probabilities=sample.pred_score.cpu().numpy())
+
+    def sample(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """See :meth:`Task.sample`."""
+        from mmpretrain.structures import DataSample
+
+        scores = torch.from_numpy(arrays['probabilities'])
+        return DataSample().set_pred_score(scores).set_pred_label(scores.argmax(dim=0, keepdim=True))
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
         """See :meth:`Task.inferencer`; mmpretrain's has no loading transform."""

@@ -1,9 +1,11 @@
 """Object detection and instance segmentation: mmdet and COCO."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
 
 from mmiformer.tasks.base import Metric, Painter, Task
@@ -54,6 +56,7 @@ class Detection(Task):
         RTMDet='mmiformer.deploy.rtmdet.RTMDetWrapper',
     )
     inferencer_type = 'mmdet.apis.DetInferencer'
+    visualizer = dict(type='DetLocalVisualizer')
     painter = DetectionPainter
 
     def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
@@ -118,3 +121,19 @@ class Detection(Task):
         (sample,) = demo_mm_inputs(1, (3, height, width), [7], 2, with_mask=True)['data_samples']
         sample.set_metainfo(dict(pad_shape=(height, width), batch_input_shape=(height, width)))
         return sample
+
+    def arrays(self, sample: Any) -> dict[str, np.ndarray]:
+        """See :meth:`Task.arrays`; boxes end at the image, which mmdet's do not if the pipeline pads."""
+        found = sample.pred_instances.numpy()
+        masks = dict(masks=found.masks) if 'masks' in found else {}
+        height, width = sample.ori_shape[:2]
+        boxes = found.bboxes.clip(0, np.array([width, height] * 2, np.float32))
+        return dict(boxes=boxes, labels=found.labels, scores=found.scores, **masks)
+
+    def sample(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """See :meth:`Task.sample`."""
+        from mmdet.structures import DetDataSample
+        from mmengine.structures import InstanceData
+
+        tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        return DetDataSample(pred_instances=InstanceData(bboxes=tensors.pop('boxes'), **tensors))

@@ -1,6 +1,6 @@
 """Semantic segmentation: mmseg and ADE20K."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Segmentation(Task):
     toy_batch_size, toy_lr = 4, 5e-4
     export_wrappers = {'*': 'mmiformer.deploy.wrappers.LabelMap'}
     inferencer_type = 'mmseg.apis.MMSegInferencer'
+    visualizer = dict(type='SegLocalVisualizer', alpha=0.6)
     painter = SegmentationPainter
 
     def toy_dataset(self, data: Path, training: bool) -> dict[str, Any]:
@@ -122,6 +123,16 @@ class Segmentation(Task):
 
         label_map = PixelData(data=torch.zeros(1, height, width, dtype=torch.int64))
         return SegDataSample(gt_sem_seg=label_map, metainfo=dict(img_shape=(height, width)))
+
+    def arrays(self, sample: Any) -> dict[str, np.ndarray]:
+        """See :meth:`Task.arrays`."""
+        return dict(label_map=sample.pred_sem_seg.data[0].cpu().numpy())
+
+    def sample(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """See :meth:`Task.sample`."""
+        from mmseg.structures import SegDataSample
+
+        return SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(arrays['label_map'])[None]))
 
     def inferencer(self, cfg: Config, model: Any, load: Callable, **kwargs: Any) -> Any:
         """See :meth:`Task.inferencer`; mmseg's needs the classes."""

@@ -11,11 +11,12 @@ from helpers import png_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import EpsImagePlugin, Image, ImageCms, ImageOps
 
 from mmiformer.apis.cli import load_config
-from mmiformer.apis.inference import build_model, predict, read_image
+from mmiformer.apis.inference import build_model, image_steps, predict
 from mmiformer.datasets.loading import LoadCheckedImage, open_image
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import UserError
@@ -305,6 +306,12 @@ CONFIGS = dict(
 )
 # One pixel, and the longest strips that the configs take.
 SHAPES = ((1, 1), (3200, 32), (32, 3200), (1000, 32), (32, 1000))
+
+
+def read_image(cfg: Config, image: Path) -> np.ndarray:
+    """As the test pipeline does, RGB."""
+    load = TRANSFORMS.build(image_steps(cfg)[0])
+    return np.ascontiguousarray(load(dict(img_path=str(image)))['img'][..., ::-1])
 
 
 @pytest.mark.parametrize('task', CONFIGS)

@@ -83,7 +83,7 @@ def test_demo_prints_and_draws_the_five_best(demo_run, run_tool):
     _, run = demo_run('iformer_t_in1k')
     image = next(Path('data/demo/imagenet/val').rglob('*.JPEG'))
     saved = next(run.glob('*.py'))
-    code, out, err = run_tool('demo', image, saved, run / 'iter_4.pth', '--out', 'new/folder/five.png')
+    code, out, err = run_tool('predict', image, saved, run / 'iter_4.pth', '--out', 'new/folder/five.png')
     assert code == 0, err[-3000:]
     rows = [line for line in out.splitlines() if '%' in line]
     assert len(rows) == 5 and all(any(c in row for c in imagenet.CLASSES) for row in rows)

@@ -52,7 +52,7 @@ def test_own_backbone_with_the_tools(root, run_tool, tmp_path, monkeypatch):
     weights, saved = work_dir / 'iter_2.pth', work_dir / 'config.py'
     assert 'bbox_mAP' in run('test', saved, weights, '--work-dir', tmp_path / 'test')
     image = next(Path('data/demo/coco/val2017').iterdir())
-    assert 'objects' in run('demo', image, saved, weights, '--out', tmp_path / 'seen.png')
+    assert 'objects' in run('predict', image, saved, weights, '--out', tmp_path / 'seen.png')
     for what in ('backbone', 'model'):
         file = tmp_path / f'{what}.onnx'
         run('export', saved, weights, '--what', what, '--to', 'onnx', '--size', 64, 64, '--out', file)

@@ -145,7 +145,7 @@ def test_tta_where_the_config_has_none(run_tool, root, segmentor, workplace):
 def test_demo_draws_an_overlay_with_a_legend(segmentor, run_tool, workplace):
     config, file = segmentor
     image = demo_image(workplace)
-    code, out, err = run_tool('demo', image, config, file, '--out', 'overlay.png')
+    code, out, err = run_tool('predict', image, config, file, '--out', 'overlay.png')
     assert code == 0 and out.strip().endswith('%: overlay.png'), err[-3000:]
     picture, original = cv2.imread('overlay.png'), cv2.imread(str(image))
     scale = 480 / max(original.shape)  # small images are drawn larger

@@ -129,7 +129,7 @@ def test_test_and_demo_use_the_checkpoint(demo_run, run_tool, config, workplace)
     image = next((workplace / 'data/demo/coco/val2017').iterdir())
     saved = next(demo_run.glob('*.py'))
     code, out, err = run_tool(
-        'demo', image, saved, demo_run / 'iter_2.pth', '--out', 'seen.png', '--score-thr', 0
+        'predict', image, saved, demo_run / 'iter_2.pth', '--out', 'seen.png', '--score-thr', 0
     )
     assert code == 0 and 'seen.png' in out, err[-3000:]
     picture, original = cv2.imread(str(workplace / 'seen.png')), cv2.imread(str(image))
@@ -207,7 +207,7 @@ def test_no_tool_runs_the_code_in_a_checkpoint(tmp_path, run_tool, config, demo_
     options = ['--demo', '--work-dir', 'bombed', '--cfg-options', *SHORT]
     for call in (
         ('test', config, file, *options),
-        ('demo', image, next(demo_run.glob('*.py')), file),
+        ('predict', image, next(demo_run.glob('*.py')), file),
         ('convert_checkpoint', file, tmp_path / 'out.pth'),
         ('train', config, '--resume', file, *options),
         ('train', config, *options, f'load_from={file}'),
@@ -245,8 +245,8 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
     narrow = [*options, 'model.roi_head.bbox_head.fc_out_channels=512']
     sentence = errors(run_tool('train', config, '--resume', demo_run / 'iter_2.pth', *narrow))
     assert 'iter_2.pth: does not fit the MaskRCNN' in sentence and 'fc_cls' in sentence
-    sentence = errors(run_tool('demo', 'x.jpg', config, demo_run / 'iter_2.pth', '--out', 'picture'))
-    assert 'picture: expected a name that ends in .png' in sentence
+    sentence = errors(run_tool('predict', 'x.jpg', config, demo_run / 'iter_2.pth'))
+    assert 'x.jpg: no such file or folder' in sentence
     assert "arch='xl'" in errors(run_tool('train', config, *options, 'model.backbone.arch=xl'))
     nowhere = ('--demo', '--work-dir', tmp_path / 'broken.py' / 'run', '--cfg-options', *SHORT)
     assert 'broken.py/run: cannot be made a folder (Not a directory)' in errors(
@@ -257,8 +257,8 @@ def test_missing_things_are_one_sentence_with_the_ways_out(run_tool, config, dem
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
 def test_a_gpu_that_is_not_there(run_tool, config, demo_run):
     saved, file = next(demo_run.glob('*.py')), demo_run / 'iter_2.pth'
-    assert 'finds 0 CUDA devices' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'cuda:0'))
-    assert 'unknown' in errors(run_tool('demo', 'x.jpg', saved, file, '--device', 'gpu'))
+    assert 'finds 0 CUDA devices' in errors(run_tool('predict', 'x.jpg', saved, file, '--device', 'cuda:0'))
+    assert 'unknown' in errors(run_tool('predict', 'x.jpg', saved, file, '--device', 'gpu'))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
@@ -309,7 +309,7 @@ def test_broken_annotations_are_named(run_tool, config, demo_run, workplace):
 def test_a_broken_image_is_named_by_the_demo(run_tool, config, demo_run, tmp_path):
     saved, weights = next(demo_run.glob('*.py')), demo_run / 'iter_2.pth'
     (tmp_path / 'two\nlines.jpg').write_bytes(b'\xff\xd8' * 50)
-    call = run_tool('demo', tmp_path / 'two\nlines.jpg', saved, weights)
+    call = run_tool('predict', tmp_path / 'two\nlines.jpg', saved, weights)
     assert errors(call).startswith(f'error: {tmp_path}/two lines.jpg: truncated JPEG')
 
 
@@ -322,6 +322,6 @@ def test_an_error_in_a_new_process_has_no_traceback(root, tmp_path):
 
 
 def test_every_tool_helps(run_tool):
-    for tool in ('train', 'test', 'demo', 'convert_checkpoint', 'class_shares'):
+    for tool in ('train', 'test', 'predict', 'convert_checkpoint', 'class_shares'):
         code, out, _ = run_tool(tool, '--help')
         assert code == 0 and out.startswith('usage:')

@@ -1,0 +1,186 @@
+"""What is needed to use an exported file, stored with it: classes, normalisation, resizing, thresholds."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import mmiformer
+from mmiformer.datasets.checks import datasets_of
+from mmiformer.deploy import postprocess
+from mmiformer.deploy.wrappers import ExportWrapper
+from mmiformer.tasks import task_of
+from mmiformer.utils.errors import UserError
+from mmiformer.utils.files import atomic_write, replacing
+
+_KEY = 'mmiformer'  # Of our entry in the metadata of ONNX files.
+_HERE = Path(__file__).parent
+_NEEDED = {'task', 'classes', 'outputs', 'pixels', 'colour', 'mean', 'std', 'exif', 'resize', 'crop', 'pad'}
+
+
+def describe(
+    cfg: Config, wrapper: ExportWrapper, size: tuple[int, int] | None, pixels: bool, meta: dict[str, Any]
+) -> dict[str, Any]:
+    """Describes how to use the file of a model, as :mod:`mmiformer.deploy.postprocess` takes it.
+
+    Args:
+        cfg: The config.
+        wrapper: What was exported, in the form that suits the runtime.
+        size: Height and width of the file; None if they are free.
+        pixels: Whether the file normalises.
+        meta: Classes and palette of the model.
+
+    Returns:
+        Of JSON's types: ``task``, ``classes``, ``palette``, ``outputs`` (their names), ``pixels``, ``colour``
+        (order of the channels), ``mean``, ``std``, ``exif`` (whether images are turned by it), ``resize``,
+        ``crop``, ``pad``, of a detector ``thresholds`` and ``mask_widths``, and ``version``. Sizes are height
+        and width; the value of padding is RGB.
+
+    Raises:
+        UserError: If the test pipeline has a step other than resizing, cropping at the centre and padding.
+    """
+    load, *steps = datasets_of(cfg, 'test')[0].pipeline
+    resize: dict[str, Any] = dict(mode='keep', interpolation='bilinear', antialias=False)
+    crop, pad = None, None
+    for step in steps:
+        kind = str(step.type).rpartition('.')[2]
+        if kind in ('Resize', 'ResizeEdge'):
+            resize = _resize(kind, step)
+        elif kind == 'CenterCrop':
+            crop = _pair(step.crop_size)
+        elif kind == 'Pad':
+            pad = step
+        elif not kind.startswith(('Load', 'Pack')):
+            problem = f'{kind} is no step of resizing, cropping or padding that apps could repeat'
+            raise UserError('test_dataloader.dataset.pipeline', problem, 'take it out of the config')
+    before = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    rgb = bool(before.get('bgr_to_rgb') or before.get('to_rgb'))
+    mean, std = ([float(value) for value in before[key]] for key in ('mean', 'std'))
+    # The preprocessor pads the normalised image, the pipeline pixels in BGR.
+    value = before.get('pad_value', before.get('pad_val', 0))
+    colour = [m + value * s for m, s in zip(mean, std, strict=True)][:: 1 if rgb else -1]
+    padded = None
+    if pad is not None:
+        chosen = pad.get('pad_val', 0)
+        chosen = chosen.get('img', 0) if isinstance(chosen, dict) else chosen
+        colour = [float(c) for c in (chosen[::-1] if isinstance(chosen, list | tuple) else [chosen] * 3)]
+        padded = pad.get('size') and list(pad.size[::-1])
+    if size and crop:
+        if 'edge' in resize:  # The same share of the image is cut off.
+            resize['edge'] = math.ceil(resize['edge'] * max(size) / max(crop))
+        crop = list(size)
+    elif size:
+        mode = 'stretch' if resize['mode'] == 'stretch' else 'inside'
+        resize = dict(resize, mode=mode, size=list(size))
+    divisor = math.lcm(
+        wrapper.divisor,
+        before.get('pad_size_divisor') or 1,
+        (before.get('test_cfg') or {}).get('size_divisor') or 1,
+        (pad or {}).get('size_divisor') or 1,
+    )
+    info = dict(
+        version=mmiformer.__version__,
+        task=task_of(cfg).name,
+        classes=[str(name) for name in meta.get('classes') or ()],
+        palette=[[int(c) for c in colour] for colour in meta.get('palette') or ()],
+        outputs=list(wrapper.outputs),
+        pixels=pixels,
+        colour='rgb' if rgb else 'bgr',
+        mean=mean,
+        std=std,
+        exif='ignore_orientation' not in load.get('color_type', 'color'),
+        resize=resize,
+        crop=crop,
+        pad=dict(size=list(size) if size else padded, divisor=divisor, value=colour),
+    )
+    if info['task'] == 'det':
+        test_cfg = cfg.model.test_cfg
+        limits = test_cfg.get('rcnn') or test_cfg
+        info['thresholds'] = dict(
+            score_thr=limits.score_thr,
+            iou_threshold=limits.nms.iou_threshold,
+            max_per_img=limits.max_per_img,
+            nms_pre=limits.get('nms_pre', 1000),
+            mask_thr_binary=limits.get('mask_thr_binary', 0.5),
+        )
+        widths: Any = getattr(wrapper, 'widths', None) or getattr(wrapper.model, 'widths', ())
+        info['mask_widths'] = list(widths)
+    return info
+
+
+def _pair(size: Any) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def _resize(kind: str, step: Any) -> dict[str, Any]:
+    """The rule of mm's ``Resize`` and ``ResizeEdge``; mm's width comes first."""
+    how = dict(
+        interpolation=step.get('interpolation', 'bilinear'),
+        antialias=step.get('backend') == 'pillow',  # OpenCV's does not smooth.
+    )
+    if kind == 'ResizeEdge' and step.get('edge', 'short') == 'short':
+        return dict(mode='short_edge', edge=step.scale, **how)
+    if kind == 'ResizeEdge' or not step.get('scale'):
+        problem = f'{kind} with {step.to_dict()} is no rule that apps could repeat'
+        raise UserError('test_dataloader.dataset.pipeline', problem, 'set scale=(width, height)')
+    return dict(mode='sides' if step.get('keep_ratio') else 'stretch', size=_pair(step.scale)[::-1], **how)
+
+
+def save(file: Path, info: dict[str, Any]) -> None:
+    """Stores metadata: in an ONNX file itself, otherwise beside the file as ``FILE.json``.
+
+    Beside an ONNX file it writes ``example.py`` and :mod:`~mmiformer.deploy.postprocess`, which run it
+    without torch; a file of another's of these names is kept.
+    """
+    if file.suffix != '.onnx':
+        atomic_write(_beside(file), json.dumps(info, indent=2, ensure_ascii=False) + '\n')
+        return
+    import onnx
+
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {_KEY: json.dumps(info, ensure_ascii=False)})
+    with replacing(file) as part:
+        onnx.save(model, part)
+    for source in (Path(postprocess.__file__), _HERE / 'example.py'):
+        target = file.parent / source.name
+        if target.is_file() and _first_line(target) != _first_line(source):
+            print(f'{target} is another file and is kept; see {source}')
+        else:
+            shutil.copyfile(source, target)
+
+
+def load(file: Path) -> dict[str, Any] | None:
+    """Reads the metadata of a file; None if it has none.
+
+    Raises:
+        UserError: If they are broken.
+    """
+    if file.suffix == '.onnx':
+        import onnx
+
+        stored = {p.key: p.value for p in onnx.load(file, load_external_data=False).metadata_props}
+        source, text = file, stored.get(_KEY)
+    else:
+        source = _beside(file)
+        text = source.read_text(encoding='utf-8', errors='replace') if source.is_file() else None
+    if text is None:
+        return None
+    try:
+        info = json.loads(text)
+    except ValueError:
+        info = None
+    if not isinstance(info, dict) or not info.keys() >= _NEEDED:
+        raise UserError(source, 'its metadata are not complete', 'export it again, or name its --config')
+    return info
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f'{file.name}.json')
+
+
+def _first_line(file: Path) -> str:
+    with file.open(encoding='utf-8', errors='replace') as stream:
+        return stream.readline()
