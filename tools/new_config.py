@@ -51,11 +51,11 @@ def main() -> None:
         raise UserError(out, 'exists already', 'remove it, or name another --out')
     if out.suffix != '.py' or not out.parent.is_dir():
         raise UserError(out, 'expected a name that ends in .py, in an existing folder', 'change --out')
-    folder, data = read_own_data(root, args.task, args.classes, args.seed)
+    data = read_own_data(root, args.task, args.classes, args.seed)
     Console().print(table_of(data))
-    for note in folder.notes():
+    for note in data.folder.notes():
         print(f'skipped: {note}')
-    write_config(folder, data, base_of(data.task), out)
+    write_config(data, base_of(data.task), out)
     tools = Path(__file__).parent
     print(f'{root}: {summary(data)}')
     print(f'config   {out}')

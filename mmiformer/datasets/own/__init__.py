@@ -22,7 +22,7 @@ TASKS = dict(
 
 def read_own_data(
     root: Path, task: str | None = None, classes: list[str] | None = None, seed: int = 0
-) -> tuple[Folder, OwnData]:
+) -> OwnData:
     """Recognises and reads the labels in a folder, and makes a validation split unless there is one.
 
     Checks every image as tools/check_data.py does, and every object as the data sets do. Writes nothing.
@@ -34,7 +34,7 @@ def read_own_data(
         seed: Of the split.
 
     Returns:
-        The folder, which knows what was skipped, and the data.
+        The data; its ``folder.notes()`` say what was skipped.
 
     Raises:
         UserError: If there are no images, no labels of a known format, or too few of them.
@@ -46,7 +46,7 @@ def read_own_data(
         data = read(folder, task, classes or [])
         if data and data.samples and data.classes:
             folder.finish(data, seed)
-            return folder, data
+            return data
     skipped = ''.join(f'; {note}' for note in folder.notes())
     problem = f'{len(folder.sizes)} images, but no labels for {task or "any task"} of a known format{skipped}'
     remedy = 'expected one of docs/own_data.md'

@@ -56,26 +56,27 @@ def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnD
                 wanted, size = str(image['file_name']).replace('\\', '/'), (image['width'], image['height'])
                 found = by_name.get(PurePosixPath(wanted).name, [])
                 inside = [f for f in found if f'/{f}'.endswith('/' + wanted.lstrip('./'))] or found
-                file = next((f for f in inside if split in (None, folder.split(f))), next(iter(inside), None))
-                if file is None:
+                own = [f for f in inside if split in (None, folder.split(f))] or inside
+                if not own:
                     folder.skip('annotated images that do not exist or are broken', wanted)
-                elif size != folder.sizes[file]:
-                    folder.skip('images of another size than annotated', file)
-                elif file in samples:
-                    folder.skip('images annotated twice', file)
+                elif size != folder.sizes[own[0]]:
+                    folder.skip('images of another size than annotated', own[0])
+                elif own[0] in samples:
+                    folder.skip('images annotated twice', own[0])
                 else:
-                    by_id[image['id']] = samples[file] = Sample(file, [], split or folder.split(file))
+                    sample = Sample(own[0], [], split or folder.split(own[0]))
+                    by_id[image['id']] = samples[sample.file] = sample
             except (LookupError, TypeError):
                 folder.skip('images without id, file_name, width or height', name)
         for annotation in content['annotations']:
             try:
-                sample, label = by_id.get(annotation['image_id']), known.get(annotation['category_id'])
+                owner, label = by_id.get(annotation['image_id']), known.get(annotation['category_id'])
                 if label is None:
                     folder.skip('objects of an undeclared category', name)
-                elif sample:
+                elif owner:
                     keys = ('bbox', 'segmentation', 'area', 'iscrowd')
                     kept = {key: annotation[key] for key in keys if annotation.get(key)}
-                    _add(folder, sample, label, kept, task, sample.file)
+                    _add(folder, owner, label, kept, task, owner.file)
             except (LookupError, TypeError):
                 folder.skip('objects without image_id or category_id', name)
     for file in folder.sizes.keys() - samples.keys():
@@ -187,7 +188,7 @@ def _finish(folder: Folder, task: str, form: str, declared: list[str] | None, sa
     for name in set(declared or ()) - present:
         folder.skip('classes without an object', f"'{name}'")
     classes = [name for name in declared or sorted(present) if name in present]
-    return OwnData(folder.root, task, form, classes, list(samples))
+    return OwnData(folder, task, form, classes, list(samples))
 
 
 def _name_unpaired(folder: Folder, files: dict[str, str], kind: str) -> None:

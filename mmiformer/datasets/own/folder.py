@@ -1,8 +1,7 @@
 """The files of a folder of one's own: intact images, their splits, and the label file of each."""
 
-import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
@@ -17,6 +16,7 @@ from mmiformer.datasets.audit.files import check_images
 from mmiformer.datasets.audit.report import Audit
 from mmiformer.datasets.loading import IMAGE_SUFFIXES, shown_size
 from mmiformer.utils.errors import UserError, first_few
+from mmiformer.utils.files import sha256_of
 
 SPLITS = ('train', 'val', 'test')
 _SPLIT_WORDS = {
@@ -62,17 +62,17 @@ class OwnData:
     """Data of one's own, read.
 
     Attributes:
-        root: Its folder.
+        folder: Its files, and what was skipped of them.
         task: ``det``, ``ins``, ``seg`` or ``cls``.
         format: Of the labels, in words.
         classes: Names in the order of the labels.
         samples: Images with labels.
         colours: RGB of each class, if the masks have colours.
-        values: Index of the class, or 255, by the value in the masks; None if the values are the indices.
-        pixels: Of each class over the training masks; empty for other tasks.
+        values: Index of the class, or 255, by the value in the masks.
+        pixels: Their number for each class, over all masks.
     """
 
-    root: Path
+    folder: 'Folder'
     task: str
     format: str
     classes: list[str]
@@ -81,7 +81,7 @@ class OwnData:
     values: dict[int, int] = field(default_factory=dict)
     pixels: list[int] = field(default_factory=list)
 
-    def of(self, split: str) -> list[Sample]:
+    def of(self, split: str | None) -> list[Sample]:
         """The samples of a split."""
         return [sample for sample in self.samples if sample.split == split]
 
@@ -102,6 +102,7 @@ class Folder:
         self.root = root
         self.skipped: dict[str, list[str]] = defaultdict(list)
         self.sizes: dict[str, tuple[int, int]] = {}  # Width and height of the intact images.
+        self._first: dict[str, str] = {}  # Image by its hash.
         self.files = sorted(list_dir_or_file(root, list_dir=False, recursive=True))
         names = self.named(*IMAGE_SUFFIXES, '.gif')
 
@@ -167,35 +168,37 @@ class Folder:
         """Drops copies of images, and makes a validation split unless there is one.
 
         Raises:
-            UserError: If fewer than two images for training are left.
+            UserError: If too few images are left.
         """
         data.samples.sort(key=lambda s: (SPLITS.index(s.split) if s.split else len(SPLITS), s.file))
-        sizes = Counter((self.root / sample.file).stat().st_size for sample in data.samples)
-        seen: dict[str, str] = {}
-        for sample in list(data.samples):
-            path = self.root / sample.file
-            if sizes[path.stat().st_size] > 1:  # A copy has the size of its original.
-                first = seen.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), sample.file)
-                if first != sample.file:
-                    self.skip('copies of other images (in which they leak into other splits)', sample.file)
-                    data.samples.remove(sample)
+        data.samples = [sample for sample in data.samples if not self._is_odd(sample.file)]
         if not data.of('train'):
             for sample in data.samples:
                 sample.split = 'train'
-        for sample in [sample for sample in data.samples if not sample.split]:
-            self.skip('images in none of the splits', sample.file)
-            data.samples.remove(sample)
         if not data.of('val'):
             groups = defaultdict(list)
             for sample in data.of('train'):
                 groups[sample.label if data.task == 'cls' else ''].append(sample)
             generator = np.random.default_rng(seed)
             for group in groups.values():
-                for i in generator.permutation(len(group))[: max(round(_VAL_SHARE * len(group)), 1)]:
+                number = max(round(_VAL_SHARE * len(group)), min(len(group) - 1, 1))
+                for i in generator.permutation(len(group))[:number]:
                     group[i].split = 'val'
-        if len(data.of('train')) < 2:
-            problem = f'{len(data.samples)} usable images in all; ' + '; '.join(self.notes())
-            raise UserError(self.root, problem, 'add images with labels')
+        for sample in data.of(None):
+            self.skip('images in none of the splits', sample.file)
+        if len(data.of('train')) < 2 or not data.of('val'):
+            problem = f'{len(data.samples)} usable images are too few; ' + '; '.join(self.notes())
+            raise UserError(self.root, problem.strip('; '), 'add images with labels')
+
+    def _is_odd(self, file: str) -> bool:
+        """Whether a list could not hold the name, or the image is a copy of an earlier one."""
+        if file != file.strip() or '\n' in file:
+            self.skip('images with outer spaces or line breaks in their names', file)
+            return True
+        digest = sha256_of(self.root / file)
+        if self._first.setdefault(digest, file) != file:
+            self.skip('copies of other images, which would leak into other splits', file)
+        return self._first[digest] != file
 
     def _is_list(self, name: str) -> bool:
         return Path(name).suffix == '.txt' and Path(name).stem in _SPLIT_WORDS

@@ -81,7 +81,7 @@ def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> Ow
     values |= {value: IGNORED for value in total if value not in values}
     pixels = [sum(total[v] for v, i in values.items() if i == index) for index in range(len(names))]
     form = 'colour masks' if coloured else 'label masks'
-    data = OwnData(folder.root, 'seg', form, names, samples, [], values, pixels)
+    data = OwnData(folder, 'seg', form, names, samples, [], values, pixels)
     if coloured:
         value_of = {index: value for value, index in values.items()}
         data.colours = [
@@ -109,7 +109,7 @@ def read_class_folders(folder: Folder, task: str | None, classes: list[str]) -> 
         samples.remove(sample)
     if len(learnt) < 2:
         return None
-    return OwnData(folder.root, 'cls', 'class folders', sorted(learnt), samples)
+    return OwnData(folder, 'cls', 'class folders', sorted(learnt), samples)
 
 
 def _classes(

@@ -6,19 +6,18 @@ _HEAD = """\
 _base_ = {base!r}
 
 data_root = {root!r}
-labels = {labels!r}  # Made from the data.
+labels = {labels!r}  # Made from the data; make it anew after changes there.
 classes = {classes}
 """
 
 _DETECTION = """\
-dataset = dict(data_root=data_root, data_prefix=dict(img=''), metainfo=dict(classes=classes))
 # {size_reason}
 scale = ({side}, {side})
 train_pipeline = [
     dict(type='LoadCheckedImage'),
     dict(type='LoadAnnotations', with_bbox=True{masks}),
     dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
-    # If up and down mean nothing: prob=0.75, direction=['horizontal', 'vertical', 'diagonal'].
+    # For images without up and down: prob=0.75, direction=['horizontal', 'vertical', 'diagonal'].
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackDetInputs'),
@@ -29,35 +28,18 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True{masks}),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(
-    batch_size={batch},
-    num_workers=2,
-    persistent_workers=True,
-    dataset=dict(**dataset, ann_file=labels + 'train.json', pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    dataset=dict(**dataset, ann_file=labels + 'val.json', pipeline=test_pipeline),
-)
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    dataset=dict(**dataset, ann_file=labels + '{test}.json', pipeline=test_pipeline),
-)
-val_evaluator = dict(ann_file=labels + 'val.json', classwise=True)
-test_evaluator = dict(ann_file=labels + '{test}.json', classwise=True)
+dataset = dict(data_root=data_root, data_prefix=dict(img=''), metainfo=dict(classes=classes))
+train = dict(**dataset, ann_file=labels + 'train.json', pipeline=train_pipeline)
+val = dict(**dataset, ann_file=labels + 'val.json', pipeline=test_pipeline)
+test = dict(**dataset, ann_file=labels + '{test}.json', pipeline=test_pipeline)
+train_dataloader = dict(batch_size={batch}, num_workers=2, persistent_workers=True, dataset=train)
+val_dataloader = dict(batch_size=1, num_workers=2, dataset=val)
+test_dataloader = dict(batch_size=1, num_workers=2, dataset=test)
+val_evaluator = dict(ann_file=val['ann_file'], classwise=True)
+test_evaluator = dict(ann_file=test['ann_file'], classwise=True)
 """
 
 _SEGMENTATION = """\
-dataset = dict(
-    type='mmiformer.datasets.segmentation.CheckedSegDataset',
-    data_root=data_root,
-    metainfo=dict(classes=classes{palette}),
-    img_suffix={img_suffix!r},
-    seg_map_suffix={seg_map_suffix!r},
-    void={void},
-)
 # {size_reason}
 scale = ({side}, {side})
 crop_size = ({crop}, {crop})
@@ -70,65 +52,29 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
+resize = dict(type='Resize', scale=scale, keep_ratio=True)
 test_pipeline = [
-    dict(type='LoadCheckedImage'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadCheckedSegMap'),
-    dict(type='PackSegInputs'),
+    dict(type='LoadCheckedImage'), resize, dict(type='LoadCheckedSegMap'), dict(type='PackSegInputs')
 ]
-tta_pipeline = [
-    dict(type='LoadCheckedImage'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=(s, s), keep_ratio=True) for s in ({side} * 3 // 4, {side}, {side} * 5 // 4)],
-            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadCheckedSegMap')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
-train_dataloader = dict(
-    batch_size={batch},
-    num_workers=2,
-    dataset=dict(
-        _delete_=True,
-        **dataset,
-        ann_file=labels + 'train.txt',
-        data_prefix=dict(img_path={places[train][0]!r}, seg_map_path={places[train][1]!r}),
-        pipeline=train_pipeline,
-    ),
+flips = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
+steps = [[resize], flips, [dict(type='LoadCheckedSegMap')], [dict(type='PackSegInputs')]]
+tta_pipeline = [dict(type='LoadCheckedImage'), dict(type='TestTimeAug', transforms=steps)]
+dataset = dict(
+    type='mmiformer.datasets.segmentation.CheckedSegDataset',
+    data_root=data_root,
+    data_prefix=dict(img_path='', seg_map_path=labels + 'masks'),  # masks/x.jpg.png is that of x.jpg.
+    img_suffix='',
+    metainfo=dict(classes=classes{palette}),
 )
-val_dataloader = dict(
-    num_workers=2,
-    dataset=dict(
-        _delete_=True,
-        **dataset,
-        ann_file=labels + 'val.txt',
-        data_prefix=dict(img_path={places[val][0]!r}, seg_map_path={places[val][1]!r}),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    num_workers=2,
-    dataset=dict(
-        _delete_=True,
-        **dataset,
-        ann_file=labels + '{test}.txt',
-        data_prefix=dict(img_path={places[test][0]!r}, seg_map_path={places[test][1]!r}),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+train = dict(**dataset, ann_file=labels + 'train.txt', pipeline=train_pipeline)
+val = dict(**dataset, ann_file=labels + 'val.txt', test_mode=True, pipeline=test_pipeline)
+test = dict(**dataset, ann_file=labels + '{test}.txt', test_mode=True, pipeline=test_pipeline)
+train_dataloader = dict(batch_size={batch}, num_workers=2, dataset=dict(_delete_=True, **train))
+val_dataloader = dict(num_workers=2, dataset=dict(_delete_=True, **val))
+test_dataloader = dict(num_workers=2, dataset=dict(_delete_=True, **test))
 """
 
 _CLASSIFICATION = """\
-dataset = dict(
-    type='mmiformer.datasets.classification.CheckedFolderDataset',
-    data_root=data_root,
-    metainfo=dict(classes=classes),
-)
 # {size_reason}
 size = {side}
 train_pipeline = [
@@ -144,21 +90,17 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=size),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size={batch},
-    num_workers=2,
-    dataset=dict(_delete_=True, **dataset, ann_file=labels + 'train.txt', pipeline=train_pipeline),
+dataset = dict(
+    type='mmiformer.datasets.classification.CheckedFolderDataset',
+    data_root=data_root,
+    metainfo=dict(classes=classes),
 )
-val_dataloader = dict(
-    batch_size={batch},
-    num_workers=2,
-    dataset=dict(_delete_=True, **dataset, ann_file=labels + 'val.txt', test_mode=True, pipeline=test_pipeline),
-)
-test_dataloader = dict(
-    batch_size={batch},
-    num_workers=2,
-    dataset=dict(_delete_=True, **dataset, ann_file=labels + '{test}.txt', test_mode=True, pipeline=test_pipeline),
-)
+train = dict(**dataset, ann_file=labels + 'train.txt', pipeline=train_pipeline)
+val = dict(**dataset, ann_file=labels + 'val.txt', test_mode=True, pipeline=test_pipeline)
+test = dict(**dataset, ann_file=labels + '{test}.txt', test_mode=True, pipeline=test_pipeline)
+train_dataloader = dict(batch_size={batch}, num_workers=2, dataset=dict(_delete_=True, **train))
+val_dataloader = dict(batch_size={batch}, num_workers=2, dataset=dict(_delete_=True, **val))
+test_dataloader = dict(batch_size={batch}, num_workers=2, dataset=dict(_delete_=True, **test))
 val_evaluator = [
     dict(type='Accuracy'),
     dict(type='SingleLabelMetric', items=['precision', 'recall'], average=None),
@@ -169,10 +111,10 @@ test_evaluator = val_evaluator
 _MODEL = """\
 # {weights}
 model = {model}
+{hooks}# {iterations} iterations of {batch} are {epochs} passes over the {images} training images.
 """
 
 _BY_ITERATIONS = """\
-# {iterations} iterations are {epochs} passes over the {images} training images.
 max_iters = {iterations}
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval={interval})
 optim_wrapper = dict(
@@ -191,27 +133,21 @@ log_processor = dict(by_epoch=False)
 """
 
 _BY_EPOCHS = """\
-max_epochs = {epochs}  # {iterations} iterations.
+max_epochs = {epochs}
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr={lr:g}, weight_decay={decay}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=2, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=max_epochs - 2,
-        eta_min=1e-6,
-        begin=2,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
+    dict(type='CosineAnnealingLR', T_max=max_epochs - 2, eta_min=1e-6, begin=2, end=max_epochs,
+         convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size={batch})
 default_hooks = dict(logger=dict(interval=10))
 """
 
 TEMPLATES = dict(
-    det=_HEAD + _DETECTION + _MODEL + '{hooks}' + _BY_ITERATIONS,
-    ins=_HEAD + _DETECTION + _MODEL + '{hooks}' + _BY_ITERATIONS,
+    det=_HEAD + _DETECTION + _MODEL + _BY_ITERATIONS,
+    ins=_HEAD + _DETECTION + _MODEL + _BY_ITERATIONS,
     seg=_HEAD + _SEGMENTATION + _MODEL + _BY_ITERATIONS,
     cls=_HEAD + _CLASSIFICATION + _MODEL + _BY_EPOCHS,
 )
