@@ -54,7 +54,7 @@ def main() -> None:
     data = read_own_data(root, args.task, args.classes, args.seed)
     Console().print(table_of(data))
     for note in data.folder.notes():
-        print(f'skipped: {note}')
+        print(f'note: {note}')
     write_config(data, base_of(data.task), out)
     tools = Path(__file__).parent
     print(f'{root}: {summary(data)}')

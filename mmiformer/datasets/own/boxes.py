@@ -58,29 +58,29 @@ def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnD
                 inside = [f for f in found if f'/{f}'.endswith('/' + wanted.lstrip('./'))] or found
                 own = [f for f in inside if split in (None, folder.split(f))] or inside
                 if not own:
-                    folder.skip('annotated images that do not exist or are broken', wanted)
+                    folder.skip('Annotated images that do not exist or are broken', wanted)
                 elif size != folder.sizes[own[0]]:
-                    folder.skip('images of another size than annotated', own[0])
+                    folder.skip('Images of another size than annotated', own[0])
                 elif own[0] in samples:
-                    folder.skip('images annotated twice', own[0])
+                    folder.skip('Images annotated twice', own[0])
                 else:
                     sample = Sample(own[0], [], split or folder.split(own[0]))
                     by_id[image['id']] = samples[sample.file] = sample
             except (LookupError, TypeError):
-                folder.skip('images without id, file_name, width or height', name)
+                folder.skip('Images without id, file_name, width or height', name)
         for annotation in content['annotations']:
             try:
                 owner, label = by_id.get(annotation['image_id']), known.get(annotation['category_id'])
                 if label is None:
-                    folder.skip('objects of an undeclared category', name)
+                    folder.skip('Objects of an undeclared category', name)
                 elif owner:
                     keys = ('bbox', 'segmentation', 'area', 'iscrowd')
                     kept = {key: annotation[key] for key in keys if annotation.get(key)}
                     _add(folder, owner, label, kept, task, owner.file)
             except (LookupError, TypeError):
-                folder.skip('objects without image_id or category_id', name)
+                folder.skip('Objects without image_id or category_id', name)
     for file in folder.sizes.keys() - samples.keys():
-        folder.skip('images that no JSON file names', file)
+        folder.skip('Images that no JSON file names', file)
     return _finish(folder, task, 'COCO json', list(categories), samples.values())
 
 
@@ -96,7 +96,7 @@ def read_voc(folder: Folder, task: str | None, classes: list[str]) -> OwnData | 
             if root.tag != 'annotation':
                 raise ValueError
             if all(size) and size != folder.sizes[file]:
-                folder.skip('images of another size than annotated', file)
+                folder.skip('Images of another size than annotated', file)
                 continue
             for element in root.iterfind('object'):
                 sides = ('xmin', 'ymin', 'xmax', 'ymax')  # VOC counts pixels from 1.
@@ -106,7 +106,7 @@ def read_voc(folder: Folder, task: str | None, classes: list[str]) -> OwnData | 
                 _add(folder, sample, element.findtext('name', '').strip(), found, 'det', name)
             samples.append(sample)
         except (ParseError, OSError, ValueError, LookupError, OverflowError):
-            folder.skip('unreadable XML files', name)
+            folder.skip('Unreadable XML files', name)
     if not samples:
         return None
     _name_unpaired(folder, files, '.xml')
@@ -130,13 +130,13 @@ def read_yolo(folder: Folder, task: str | None, classes: list[str]) -> OwnData |
         width, height = folder.sizes[file]
         for line in lines[file]:
             if not _LINE.fullmatch(line) or (len(line.split()) > 5 and len(line.split()) % 2 == 0):
-                folder.skip('lines that are no box or polygon of YOLO', name)
+                folder.skip('Lines that are no box or polygon of YOLO', name)
                 continue
             index, numbers = int(line.split()[0]), np.array(line.split()[1:], float)
             if names and index >= len(names):
-                folder.skip(f'objects of a class above {len(names) - 1}', name)
+                folder.skip(f'Objects of a class above {len(names) - 1}', name)
             elif numbers.min() < -0.01 or numbers.max() > 1.01:
-                folder.skip('objects with coordinates that are not between 0 and 1', name)
+                folder.skip('Objects with coordinates that are not between 0 and 1', name)
             else:
                 used = max(used, index + 1)
                 found = _from_yolo(numbers * ([width, height] * (len(numbers) // 2)))
@@ -186,14 +186,14 @@ def _add(folder: Folder, sample: Sample, label: str, found: dict[str, Any], task
 def _finish(folder: Folder, task: str, form: str, declared: list[str] | None, samples: Any) -> OwnData:
     present = {label for sample in samples for label, _ in sample.label}
     for name in set(declared or ()) - present:
-        folder.skip('classes without an object', f"'{name}'")
+        folder.skip('Classes without an object', f"'{name}'")
     classes = [name for name in declared or sorted(present) if name in present]
     return OwnData(folder, task, form, classes, list(samples))
 
 
 def _name_unpaired(folder: Folder, files: dict[str, str], kind: str) -> None:
     for name in folder.sizes.keys() - files.keys():
-        folder.skip(f'images without a {kind}', name)
+        folder.skip(f'Images without a {kind}', name)
 
 
 def _from_yolo(numbers: np.ndarray) -> dict[str, Any]:

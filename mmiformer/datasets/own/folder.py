@@ -124,8 +124,11 @@ class Folder:
 
     def notes(self) -> list[str]:
         """What is not used: each kind with its number and the first files."""
-        kinds = (f'{len(n):,} {kind}, in {first_few(set(n))}' for kind, n in self.skipped.items())
-        return [*self.broken, *kinds]
+        skipped = sorted(self.skipped.items())
+        return [
+            *self.broken,
+            *(f'{kind}: {len(names):,} ({first_few(set(names))}).' for kind, names in skipped),
+        ]
 
     def named(self, *suffixes: str) -> list[str]:
         """The files that end so, in lower or upper case."""
@@ -139,12 +142,12 @@ class Folder:
         if 2 * len(found) < len(images):
             return {}
         for name in set(images) - found.keys():
-            self.skip('images without mask', name)
+            self.skip('Images without mask', name)
         for name in masks - set(found.values()):
-            self.skip('masks without image', name)
+            self.skip('Masks without image', name)
         for image, mask in list(found.items()):
             if self.sizes[image] != self.sizes[mask]:
-                self.skip('masks of another size than their image', mask)
+                self.skip('Masks of another size than their image', mask)
                 del found[image]
         return found
 
@@ -185,7 +188,7 @@ class Folder:
                 for i in generator.permutation(len(group))[:number]:
                     group[i].split = 'val'
         for sample in data.of(None):
-            self.skip('images in none of the splits', sample.file)
+            self.skip('Images in none of the splits', sample.file)
         if len(data.of('train')) < 2 or not data.of('val'):
             problem = f'{len(data.samples)} usable images are too few; ' + '; '.join(self.notes())
             raise UserError(self.root, problem.strip('; '), 'add images with labels')
@@ -193,11 +196,11 @@ class Folder:
     def _is_odd(self, file: str) -> bool:
         """Whether a list could not hold the name, or the image is a copy of an earlier one."""
         if file != file.strip() or '\n' in file:
-            self.skip('images with outer spaces or line breaks in their names', file)
+            self.skip('Images with outer spaces or line breaks in their names', file)
             return True
         digest = sha256_of(self.root / file)
         if self._first.setdefault(digest, file) != file:
-            self.skip('copies of other images, which would leak into other splits', file)
+            self.skip('Copies of other images, which would leak into other splits', file)
         return self._first[digest] != file
 
     def _is_list(self, name: str) -> bool:

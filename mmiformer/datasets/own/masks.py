@@ -71,13 +71,13 @@ def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> Ow
     samples = []
     for file, mask in masks.items():
         if not counts[file]:
-            folder.skip('unreadable masks', mask)
+            folder.skip('Unreadable masks', mask)
             continue
         samples.append(Sample(file, mask, folder.split(file)))
         for value in counts[file]:
             if value not in values:
                 odd = f'#{value:06x}' if coloured else value
-                folder.skip(f'masks with {odd}, which is no class and is ignored in training', mask)
+                folder.skip(f'Masks with {odd}, which is no class and is ignored in training', mask)
     values |= {value: IGNORED for value in total if value not in values}
     pixels = [sum(total[v] for v, i in values.items() if i == index) for index in range(len(names))]
     form = 'colour masks' if coloured else 'label masks'
@@ -100,12 +100,12 @@ def read_class_folders(folder: Folder, task: str | None, classes: list[str]) -> 
     samples = []
     for name, own in parts.items():
         if len(own) < 2 + in_splits:
-            folder.skip('images in no class folder', name)
+            folder.skip('Images in no class folder', name)
         else:
             samples.append(Sample(name, own[in_splits], split_of(own[0]) if in_splits else None))
     learnt = {sample.label for sample in samples if sample.split in (None, 'train')}
     for sample in [sample for sample in samples if sample.label not in learnt]:
-        folder.skip(f"images of '{sample.label}', a class without training images", sample.file)
+        folder.skip(f"Images of '{sample.label}', a class without training images", sample.file)
         samples.remove(sample)
     if len(learnt) < 2:
         return None
