@@ -23,6 +23,7 @@ args = parser.parse_args()  # --help answers before the imports below, which tak
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from mmengine.config import Config
@@ -88,14 +89,14 @@ def table_of(data: OwnData) -> Table:
     splits = [split for split in SPLITS if data.of(split)]
     table = Table('', *(Column(split, justify='right') for split in splits))
     table.add_row('images', *(f'{len(data.of(split)):,}' for split in splits))
-    if data.task != 'seg':
-        for name in data.classes:
-            labels = ([o for o, _ in s.label] if data.task != 'cls' else [s.label] for s in data.samples)
-            pairs = list(zip(data.samples, labels, strict=True))
-            table.add_row(
-                name,
-                *(f'{sum(own.count(name) for s, own in pairs if s.split == split):,}' for split in splits),
-            )
+    if data.task == 'seg':
+        return table
+    counts: Counter[tuple[str | None, str]] = Counter()
+    for sample in data.samples:
+        labels = [sample.label] if data.task == 'cls' else [name for name, _ in sample.label]
+        counts.update((sample.split, label) for label in labels)
+    for name in data.classes:
+        table.add_row(name, *(f'{counts[split, name]:,}' for split in splits))
     return table
 
 

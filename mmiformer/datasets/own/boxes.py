@@ -8,7 +8,6 @@ from xml.etree.ElementTree import ParseError, parse
 import cv2
 import numpy as np
 import yaml
-from pycocotools import mask as rle
 
 from mmiformer.datasets.annotations import check_coco, read_coco
 from mmiformer.datasets.own.folder import Folder, OwnData, Sample, split_of
@@ -33,11 +32,8 @@ def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnD
     # COCO has others beside: person_keypoints_train2017.json.
     contents = {name: c for name, c in contents.items() if 'instances' in name} or contents
     annotations = [a for content in contents.values() for a in content['annotations'] if isinstance(a, dict)]
-    task = task or (
-        'ins'
-        if 2 * sum(map(bool, (a.get('segmentation') for a in annotations))) > len(annotations)
-        else 'det'
-    )
+    masked = sum(bool(annotation.get('segmentation')) for annotation in annotations)
+    task = task or ('ins' if 2 * masked > len(annotations) else 'det')
     by_name: dict[str, list[str]] = {}
     for file in folder.sizes:
         by_name.setdefault(PurePosixPath(file).name, []).append(file)
@@ -148,6 +144,8 @@ def read_yolo(folder: Folder, task: str | None, classes: list[str]) -> OwnData |
 
 def read_instances(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads masks in which each object has a number, or a colour, of its own, and 0 is the background."""
+    from pycocotools import mask as rle  # Comes with mmdet.
+
     masks = folder.masks()
     if not masks or (task is None and not _are_instances(folder, list(masks.values())[:_MOST_JSONS])):
         return None

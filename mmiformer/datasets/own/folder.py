@@ -111,6 +111,7 @@ class Folder:
 
         audit = Audit(root.parent, (), decode=False)
         check_images(audit, '', [f'{root.name}/{name}' for name in names], inspect)
+        self.sizes = dict(sorted(self.sizes.items()))  # Threads finish in any order.
         self.broken = [error.replace(' in :', ':') for error in audit.errors]
         if not self.sizes:
             problem = f'holds no intact image ({", ".join(IMAGE_SUFFIXES)}) among {len(self.files)} files'

@@ -40,8 +40,8 @@ def write_labels(data: OwnData, out: Path) -> None:
         if data.task in ('det', 'ins'):
             atomic_write(out / f'{split}.json', json.dumps(_coco(data, split), ensure_ascii=False))
             continue
-        labels_of = data.classes.index if data.task == 'cls' else None
-        lines = [f'{s.file} {labels_of(s.label)}\n' if labels_of else f'{s.file}\n' for s in samples]
+        ends = {name: f' {i}' for i, name in enumerate(data.classes)} if data.task == 'cls' else {}
+        lines = [f'{sample.file}{ends.get(sample.label, "")}\n' for sample in samples]
         atomic_write(out / f'{split}.txt', ''.join(lines))
 
 
