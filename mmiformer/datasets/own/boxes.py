@@ -15,7 +15,7 @@ from mmiformer.datasets.own.masks import names_of, read_mask
 from mmiformer.utils.errors import UserError
 
 _MOST_JSONS = 20  # Of which one would be COCO's; others hold the shapes of one image each.
-_LINE = re.compile(r'\d+(\s+[-+.\deE]+){4,}')
+_LINE = re.compile(r'\d+(\s+[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?){4,}', re.ASCII)
 
 
 def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
@@ -115,14 +115,12 @@ def read_yolo(folder: Folder, task: str | None, classes: list[str]) -> OwnData |
     lines = {image: _lines(folder.root / name) for image, name in files.items()}
     if not any(_LINE.fullmatch(own[0]) for own in lines.values() if own):
         return None
-    described, names = _data_yaml(folder)
-    names = classes or names or names_of(folder)
+    names = classes or _yaml_names(folder) or names_of(folder)
     polygons = sum(len(line.split()) > 5 for own in lines.values() for line in own)
     task = task or ('ins' if 2 * polygons > sum(map(len, lines.values())) else 'det')
     samples, used = [], 0
     for file, name in files.items():
-        declared = (split for split, start in described.items() if file.startswith(f'{start}/'))
-        sample = Sample(file, [], folder.split(file) or next(declared, None))
+        sample = Sample(file, [], folder.split(file))
         width, height = folder.sizes[file]
         for line in lines[file]:
             if not _LINE.fullmatch(line) or (len(line.split()) > 5 and len(line.split()) % 2 == 0):
@@ -209,19 +207,16 @@ def _lines(file: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _data_yaml(folder: Folder) -> tuple[dict[str, str], list[str]]:
-    """Starts of the paths of each split, and names of the classes."""
+def _yaml_names(folder: Folder) -> list[str]:
     for name in folder.named('.yaml', '.yml'):
         try:
-            content = yaml.safe_load((folder.root / name).read_text(encoding='utf-8'))
-            names = content['names']
-            names = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
-            places = {key: content.get(key) for key in ('train', 'val', 'test')}
-            starts = {key: place.strip('./') for key, place in places.items() if isinstance(place, str)}
-            return starts, [str(n) for n in names]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+            names = yaml.safe_load((folder.root / name).read_text(encoding='utf-8'))['names']
+            return (
+                [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [*map(str, names)]
+            )
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
             folder.skip('YAML files without names of classes', name)
-    return {}, []
+    return []
 
 
 def _are_instances(folder: Folder, masks: list[str]) -> bool:
