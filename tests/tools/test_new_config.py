@@ -68,7 +68,7 @@ def test_yolo_boxes_and_all_that_can_be_wrong_with_them(tmp_path):
         'Lines that are no box or polygon of YOLO: 2 (labels/train/odd.txt)',
         'Objects of a class above 2: 1 ',
         'Objects with coordinates that are not between 0 and 1: 1 ',
-        'boxes without area (below 1 pixel, or outside of the image): 1 ',
+        'Boxes without area (below 1 pixel, or outside of the image): 1 ',
         "Classes without an object: 1 ('cow')",
         'Copies of other images, which would leak into other splits: 1 (images/val/copy.png)',
     ):
@@ -105,7 +105,7 @@ def test_voc_with_lists(tmp_path):
     assert objects(data) == dict(a=[('x', 0, 0, 20, 10), ('y', 4, 4, 4, 4)], b=[], c=[])
     assert [o['iscrowd'] for _, o in data.samples[0].label] == [0, 1]  # Difficult.
     assert [sample.split for sample in data.samples] == ['train', 'train', 'val']
-    assert 'boxes without area (below 1 pixel, or outside of the image): 1 (Annotations/b.xml)' in notes(data)
+    assert 'Boxes without area (below 1 pixel, or outside of the image): 1 (Annotations/b.xml)' in notes(data)
     assert 'Unreadable XML files: 1 (Annotations/d.xml)' in notes(data)
     assert 'Images without a .xml: 1 (JPEGImages/e.png)' in notes(data)
 

@@ -172,9 +172,9 @@ def _add(folder: Folder, sample: Sample, label: str, found: dict[str, Any], task
         content['annotations'] = [dict(found, id=1, image_id=1, category_id=1)]
         kinds = list(check_coco(source, content, masks=task == 'ins', evaluated=True))
     except (UserError, LookupError, TypeError):
-        kinds = ['objects without a correct box' + (' or mask' if task == 'ins' else '')]
+        kinds = ['Objects without a correct box' + (' or mask' if task == 'ins' else '')]
     for kind in kinds:
-        folder.skip(kind, source)
+        folder.skip(kind[0].upper() + kind[1:], source)
     if not kinds:
         sample.label.append((label, found))
 

@@ -54,7 +54,10 @@ train_pipeline = [
 ]
 resize = dict(type='Resize', scale=scale, keep_ratio=True)
 test_pipeline = [
-    dict(type='LoadCheckedImage'), resize, dict(type='LoadCheckedSegMap'), dict(type='PackSegInputs')
+    dict(type='LoadCheckedImage'),
+    resize,
+    dict(type='LoadCheckedSegMap'),
+    dict(type='PackSegInputs'),
 ]
 flips = [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)]
 steps = [[resize], flips, [dict(type='LoadCheckedSegMap')], [dict(type='PackSegInputs')]]
