@@ -104,7 +104,7 @@ def train(cfg: Config) -> None:
         print(f'checkpoint   {last_checkpoint(work_dir)}')
         config, best = work_dir / 'config.py', best_checkpoint(work_dir)
         print(f'test         python tools/test.py {config} {best}')
-        print(f'predict      python tools/demo.py IMAGE {config} {best}')
+        print(f'predict      python tools/predict.py IMAGE {work_dir}')
         print(f'export       python tools/export.py {config} {best} --to onnx', flush=True)
 
 

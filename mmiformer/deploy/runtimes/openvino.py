@@ -45,7 +45,7 @@ class OpenVino(Runtime):
             import nncf
 
             images = [image.numpy() for image in options.calibration]
-            # As in ONNX, convolutions alone: with all that nncf quantises RTMDet-Ins loses 2 points of box AP.
+            # As in ONNX, convolutions alone: with all that nncf quantises, RTMDet-Ins loses 2 points of AP.
             kept = nncf.IgnoredScope(types=['Add', 'Multiply', 'MatMul'], validate=False)
             model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), ignored_scope=kept)
         model.set_rt_info(options.precision, _PRECISION)

@@ -1,0 +1,153 @@
+"""Reads label and colour masks for segmentation, and class folders for classification."""
+
+import re
+from collections import Counter
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from mmiformer.datasets.loading import BROKEN, IGNORED, open_image
+from mmiformer.datasets.own.folder import Folder, OwnData, Sample, split_of
+from mmiformer.utils.errors import UserError
+
+_VOID = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}
+_MOST_CLASSES = 255
+_GREY = 0x010101  # A grey as a colour is its value times this.
+# CamVid's "64 128 64 Animal", CVAT's "Animal:64,128,64::", a table's "Animal,64,128,64".
+_COLOUR_LINE = re.compile(
+    r'(?:(\w[^:,\d]*)[:,\s])?\s*(\d{1,3})[,\s]+(\d{1,3})[,\s]+(\d{1,3})(?:\s+(\w.*?))?[:,\s]*'
+)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Reads a mask as int32 of H x W; colours as 0xRRGGBB.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        with open_image(path) as image:
+            labels = image.mode in ('1', 'L', 'P') or image.mode.startswith('I')
+            array = np.array(image if labels else image.convert('RGB')).astype(np.int32)
+    except BROKEN as error:
+        raise UserError(path, 'not a readable mask', 'restore the file') from error
+    return array if labels else array @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def names_of(folder: Folder) -> list[str]:
+    """The lines of ``classes.txt``, ``labels.txt`` or ``obj.names``, if there is one."""
+    for name in folder.files:
+        if PurePosixPath(name).name in ('classes.txt', 'labels.txt', 'obj.names'):
+            text = (folder.root / name).read_text(encoding='utf-8-sig', errors='replace')
+            return [line.strip() for line in text.splitlines() if line.strip()]
+    return []
+
+
+def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
+    """Reads masks whose values or colours are classes."""
+    masks = folder.masks()
+    if not masks:
+        return None
+
+    def count(name: str) -> dict[int, int]:
+        try:
+            values, numbers = np.unique(read_mask(folder.root / name), return_counts=True)
+        except UserError:
+            return {}
+        return dict(zip(values.tolist(), numbers.tolist(), strict=True))
+
+    with ThreadPool() as pool:
+        counts = dict(zip(masks, pool.map(count, masks.values()), strict=True))
+    total: Counter[int] = Counter()
+    for found in counts.values():
+        total.update(found)
+    coloured = any(value % _GREY for value in total if value > 0xFFFF)
+    described = _colours(folder) if coloured else {}
+    names, values = _classes(total, described, classes or names_of(folder), coloured)
+    if not 2 <= len(names) <= _MOST_CLASSES:
+        problem = f'its masks have {len(total):,} values, expected 2 to {_MOST_CLASSES} classes'
+        raise UserError(folder.root, problem, 'save masks as PNG without smoothed edges; or see --task')
+    samples = []
+    for file, mask in masks.items():
+        if not counts[file]:
+            folder.skip('Unreadable masks', mask)
+            continue
+        samples.append(Sample(file, mask, folder.split(file)))
+        for value in counts[file]:
+            if value not in values:
+                odd = f'#{value:06x}' if coloured else value
+                folder.skip(f'Masks with {odd}, which is no class and is ignored in training', mask)
+    values |= {value: IGNORED for value in total if value not in values}
+    pixels = [sum(total[v] for v, i in values.items() if i == index) for index in range(len(names))]
+    form = 'colour masks' if coloured else 'label masks'
+    data = OwnData(folder, 'seg', form, names, samples, [], values, pixels)
+    if coloured:
+        value_of = {index: value for value, index in values.items()}
+        data.colours = [
+            [value_of[i] >> 16, value_of[i] >> 8 & 255, value_of[i] & 255] for i in range(len(names))
+        ]
+    return data
+
+
+def read_class_folders(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
+    """Reads images in a folder for each class, below folders of splits or not."""
+    parts = {name: PurePosixPath(name).parts for name in folder.sizes}
+    while len({own[0] for own in parts.values()}) == 1 and min(map(len, parts.values())) > 1:
+        parts = {name: own[1:] for name, own in parts.items()}  # Folders that hold all the rest.
+    tops = {own[0] for own in parts.values() if len(own) > 1}
+    in_splits = all(split_of(top) for top in tops)
+    samples = []
+    for name, own in parts.items():
+        if len(own) < 2 + in_splits:
+            folder.skip('Images in no class folder', name)
+        else:
+            samples.append(Sample(name, own[in_splits], split_of(own[0]) if in_splits else None))
+    learnt = {sample.label for sample in samples if sample.split in (None, 'train')}
+    for sample in [sample for sample in samples if sample.label not in learnt]:
+        folder.skip(f"Images of '{sample.label}', a class without training images", sample.file)
+        samples.remove(sample)
+    if len(learnt) < 2:
+        return None
+    return OwnData(folder, 'cls', 'class folders', sorted(learnt), samples)
+
+
+def _classes(
+    found: Counter[int], described: dict[int, str], names: list[str], coloured: bool
+) -> tuple[list[str], dict[int, int]]:
+    """Names of the classes, and the index of each value that has one, or 255."""
+    if described:
+        kept = [value for value, name in described.items() if name.lower() not in _VOID]
+        void = dict.fromkeys(described.keys() - kept, IGNORED)
+        return [described[value] for value in kept], {**{v: i for i, v in enumerate(kept)}, **void}
+    if coloured:
+        used = sorted(found)
+        names = names if len(names) == len(used) else [f'#{value:06x}' for value in used]
+        return names, {value: i for i, value in enumerate(used)}
+    label_of = {value: value // _GREY if value > 0xFFFF else value for value in found}
+    used = sorted(set(label_of.values()) - {IGNORED})
+    if used in ([], [0]):  # Black and white.
+        used = sorted(label_of.values())
+        names = names if len(names) == 2 else ['background', 'foreground']
+    if len(names) == len(used) or (not names and used != list(range(len(used)))):
+        index_of = {label: i for i, label in enumerate(used)}
+        names = names or [f'class_{label}' for label in used]
+    else:
+        names = names or [f'class_{label}' for label in used]
+        index_of = {label: label for label in range(len(names))}
+    index_of.setdefault(IGNORED, IGNORED)
+    return names, {value: index_of[label] for value, label in label_of.items() if label in index_of}
+
+
+def _colours(folder: Folder) -> dict[int, str]:
+    """Names of colours by 0xRRGGBB, from a text file with a line for each class."""
+    for name in folder.named('.txt', '.csv'):
+        if (folder.root / name).stat().st_size < 1 << 16:
+            text = (folder.root / name).read_text(encoding='utf-8-sig', errors='replace')
+            lines = [line for line in map(_COLOUR_LINE.fullmatch, text.splitlines()) if line]
+            found = {
+                (int(m[2]) << 16) + (int(m[3]) << 8) + int(m[4]): (m[1] or m[5] or '').strip() for m in lines
+            }
+            if len(found) > 1 and all(found.values()):
+                return found
+    return {}
