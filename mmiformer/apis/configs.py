@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmiformer.checkpoints.released import RELEASED
+from mmiformer.engine.resuming import best_checkpoint
 from mmiformer.tasks import TASKS
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
@@ -57,6 +59,28 @@ def config_file(source: str | Path) -> Path:
         f'no such file, work dir, or name of one of the {len(files)} configs of mmiformer',
         f'did you mean {similar}?' if similar else 'mmiformer.list_models() lists them',
     )
+
+
+def weights_of(source: str | Path) -> str:
+    """The weights of a config: the best checkpoint of a work dir, else its last, or the released file.
+
+    Args:
+        source: A work dir, or the name of a config.
+
+    Returns:
+        Path or https address.
+
+    Raises:
+        UserError: If there are none.
+    """
+    if str(source) in RELEASED:
+        return RELEASED[str(source)].url
+    if Path(source).is_dir():
+        if file := best_checkpoint(Path(source)):
+            return str(file)
+        raise UserError(source, 'has no checkpoint', 'train until one is written, or name a checkpoint')
+    remedy = f'train it with tools/train.py {config_file(source)}, and name the checkpoint'
+    raise UserError(source, 'no weights of the full model were released', remedy)
 
 
 def allow_own_bases() -> None:

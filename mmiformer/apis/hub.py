@@ -16,9 +16,8 @@ from mmengine.registry import TRANSFORMS
 from torch import nn
 
 from mmiformer.apis.cli import load_config
-from mmiformer.apis.configs import config_files
+from mmiformer.apis.configs import config_files, weights_of
 from mmiformer.checkpoints.released import RELEASED
-from mmiformer.engine.resuming import best_checkpoint
 from mmiformer.tasks import TASKS, task_of
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
@@ -90,35 +89,19 @@ def get_model(
         cfg.model.backbone.out_indices = (0, 1, 2, 3)
     if not pretrained:
         model = bare_model(cfg).to(device).eval()
-    elif features_only and pretrained is True and not _weights(source):
+    elif features_only and pretrained is True and str(source) not in RELEASED and not Path(source).is_dir():
         model = bare_model(cfg).to(device).eval()
         model.backbone.init_weights()
     else:
-        file = str(pretrained) if pretrained is not True else _needed_weights(source)
+        file = str(pretrained) if pretrained is not True else _weights(source)
         model = build_model(cfg, file, device, strict=not num_classes)
     return model.backbone if features_only else model
 
 
-def _weights(source: Source) -> str | None:
-    """The weights that belong to a config: of a work dir, or released."""
+def _weights(source: Source) -> str:
     if isinstance(source, Config):
-        return None
-    if str(source) in RELEASED:
-        return RELEASED[str(source)].url
-    file = best_checkpoint(Path(source))
-    return str(file) if file else None
-
-
-def _needed_weights(source: Source) -> str:
-    weights = _weights(source)
-    if weights is None:
-        name = source.filename if isinstance(source, Config) else source
-        raise UserError(
-            name,
-            'no weights of the full model were released, and it is no work dir with a checkpoint',
-            f'train it with tools/train.py {name}, and name the checkpoint',
-        )
-    return weights
+        raise UserError(source.filename, 'no weights are known of a config', 'name the checkpoint')
+    return weights_of(source)
 
 
 def inferencer(
@@ -142,7 +125,7 @@ def inferencer(
 
     cfg = get_config(source)
     task, device = task_of(cfg), device or get_device()
-    model = optimize_for_inference(build_model(cfg, str(weights or _needed_weights(source)), device))
+    model = optimize_for_inference(build_model(cfg, str(weights or _weights(source)), device))
     meta = model.dataset_meta
     model.dataset_meta = {key: meta[key] for key in meta.keys() & {'classes', 'palette'}}  # As mmseg expects.
     # Inferencers replace loading transforms, which they know by name, with theirs. Ours checks images.

@@ -16,18 +16,16 @@ from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 
 from mmiformer.apis.cli import load_config
-from mmiformer.apis.configs import config_file
+from mmiformer.apis.configs import weights_of
 from mmiformer.apis.results import Result
 from mmiformer.apis.sources import Frame, Images, Video, open_source
 from mmiformer.checkpoints import load_weights
-from mmiformer.checkpoints.released import RELEASED
 from mmiformer.datasets import LoadCheckedImage
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import build_export_wrapper, fold, metadata, postprocess, use_matmul_attention
 from mmiformer.deploy.exported import open_exported
 from mmiformer.deploy.runtimes import runtime_of
 from mmiformer.engine.compiling import compile_backbone
-from mmiformer.engine.resuming import checkpoints_in
 from mmiformer.models.layers import FFN, ConvNorm
 from mmiformer.tasks import TASKS, Painter, Task, task_of
 from mmiformer.utils.cpu import prepare_for_cpu
@@ -271,28 +269,9 @@ def open_predictor(
         return FilePredictor(model, load_config(str(config), options) if config else None)
     if config:
         raise UserError(f'--config {config}', f'{model} is no exported file', 'name the config in its place')
-    file, weights = _model_files(str(model), str(checkpoint) if checkpoint else None)
-    cfg = load_config(file, options)
+    cfg = load_config(str(model), options)
+    weights = str(checkpoint or weights_of(model))
     return ModelPredictor(optimize_for_inference(build_model(cfg, weights, device), compiled), cfg)
-
-
-def _model_files(model: str, checkpoint: str | None) -> tuple[str, str]:
-    """The config and the checkpoint of a config, name or work dir."""
-    folder = Path(model)
-    if not folder.is_dir():
-        file = str(config_file(model))
-        if not checkpoint and model not in RELEASED:
-            raise UserError(model, 'no weights of it were released', 'name a checkpoint after it')
-        return file, checkpoint or RELEASED[model].url
-    configs = sorted(folder.glob('*.py'))
-    config = folder / 'config.py' if folder / 'config.py' in configs else next(iter(configs), None)
-    if config is None:
-        raise UserError(model, 'has no config', 'expected a work dir of tools/train.py')
-    best = sorted(folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime, reverse=True)
-    found = [*best, *checkpoints_in(folder)]
-    if not checkpoint and not found:
-        raise UserError(model, 'has no checkpoint', 'train until one is written, or name a checkpoint')
-    return str(config), checkpoint or str(found[0])
 
 
 def predict_source(

@@ -56,7 +56,7 @@ def test_a_work_dir_is_its_config_and_best_checkpoint(tmp_path):
     cfg.model.head.num_classes = 3
     (tmp_path / 'config.py').write_text(cfg.pretty_text)
     (tmp_path / 'iformer_t_in1k.py').touch()
-    with pytest.raises(UserError, match=f'{tmp_path}: no weights'):
+    with pytest.raises(UserError, match=f'{tmp_path}: has no checkpoint'):
         mmiformer.get_model(tmp_path, pretrained=True)
     for name, value in (('best_accuracy_top1_epoch_2', 2.0), ('epoch_3', 3.0)):
         weights = mmiformer.get_model(tmp_path).state_dict()
