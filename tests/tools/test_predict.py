@@ -147,8 +147,11 @@ def test_faults_of_the_command_line(run, run_tool, monkeypatch):
     Path('nothing').mkdir(exist_ok=True)
     Path('net.tflite').touch()
     for call, words in (
-        (('images', 'nothing'), 'nothing: has no config; expected a work dir of tools/train.py'),
-        (('images', 'run/config.py'), 'run/config.py: no weights of it were released; name a checkpoint'),
+        (('images', 'nothing'), 'nothing: a work dir has one config, this folder has 0; name the config'),
+        (
+            ('images', 'run/config.py'),
+            'run/config.py: no weights of the full model were released; train it with',
+        ),
         (('images', 'net.tflite', 'x.pth'), 'net.tflite: an exported file has its weights; leave x.pth out'),
         (('images', 'run', '--config', 'x.py'), '--config x.py: run is no exported file'),
         (('clip.mp4', 'run', '--out', 'x.png'), '--out x.png: not the name of a video; name a folder'),
