@@ -38,15 +38,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmiformer.apis import cli
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
-from mmiformer.utils.machine import MODULES, describe_machine
+from mmiformer.utils.machine import MODULES, describe_machine, summary
+from mmiformer.zoo import launching
 from mmiformer.zoo.trials import Trial, iterations_in, plot, table, training_iterations, with_iterations
 
 
 def main() -> None:
     """Trains and tests each config with each seed, then writes table and picture."""
     MMLogger.get_current_instance().setLevel(logging.WARNING)  # It logs every config that is read.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The exception ends the running tools, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     configs = {Path(file).stem: cli.load_config(file, args.cfg_options, args.demo) for file in args.configs}
+    for name in ('iterations', 'cpu_minutes', 'jobs'):
+        if (value := getattr(args, name)) is not None and value <= 0:
+            raise UserError(
+                f'--{name.replace("_", "-")} {value}', 'expected a positive number', 'increase it'
+            )
     if len(configs) < len(args.configs):
         raise UserError('CONFIG', 'two of the configs have the same file name', 'rename one')
     for cfg in configs.values():
@@ -76,16 +82,13 @@ def main() -> None:
             done = list(zip(trials, pool.map(run, trials), strict=True))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            launching.terminate()
             raise
     results = {name: [result for trial, result in done if trial.name == name] for name in configs}
     text = table(results, {name: training_iterations(cfg) for name, cfg in configs.items()})
-    machine = describe_machine(MODULES)
-    versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     page, picture = args.out / 'comparison.md', args.out / 'comparison.png'
     command = shlex.join(['python', *sys.argv])
-    atomic_write(
-        page, f'{text}\n`{command}`\n\n{machine["processor"]}, {machine["cores"]} cores; {versions}\n'
-    )
+    atomic_write(page, f'{text}\n`{command}`\n\n{summary(describe_machine(MODULES))}\n')
     plot(results, picture)
     print(text, page, picture, sep='\n')
 

@@ -87,10 +87,11 @@ def main() -> None:
     options = ExportOptions(noise[0], args.dynamic, args.precision, prepare(calibration))
     runtime.check(options)
     print(f'Writing {file} ...', flush=True)
+    metadata.beside(file).unlink(missing_ok=True)  # That of an earlier file.
     runtime.export(wrapper, options, file)
     report(file, runtime)
     if args.what == 'model':
-        describe(cfg, model, from_pixels.wrapper, file)
+        store_metadata(cfg, model, from_pixels.wrapper, file)
     if not runtime.runs_here:
         print(f'{file}: NOT compared, since {runtime.name} does not run on this machine.')
         return
@@ -118,7 +119,7 @@ def main() -> None:
     judge(file, [difference for name in judged for difference in found[name]], args.precision)
 
 
-def describe(cfg: Config, model: Any, wrapper: Any, file: Path) -> None:
+def store_metadata(cfg: Config, model: Any, wrapper: Any, file: Path) -> None:
     """Stores with the file what is needed to use it without its config."""
     size = None if args.dynamic else args.size
     try:
@@ -151,8 +152,13 @@ def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, prepro
     table = Table('metric', *results, title=f'On {len(runner.test_dataloader.dataset)} images')
     for metric in results['PyTorch']:
         if metric not in ('time', 'data_time'):
-            table.add_row(metric, *(f'{metrics[metric]:.4f}' for metrics in results.values()))
+            table.add_row(metric, *(shown(metrics[metric]) for metrics in results.values()))
     Console().print(table)
+
+
+def shown(figure: Any) -> str:
+    """A figure, or those of each class, with four digits."""
+    return ', '.join(f'{value:.4f}' for value in (figure if isinstance(figure, list) else [figure]))
 
 
 def check_path(file: Path, runtime: Runtime) -> None:

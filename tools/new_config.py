@@ -74,8 +74,15 @@ def base_of(task: str) -> Config:
         (n for n in (wanted, *(f'{wanted}_{s}' for s in ('coco', 'ade20k', 'in1k'))) if n in names), wanted
     )
     cfg = cli.load_config(name)
+    if 'teacher' in cfg.model:
+        raise UserError(
+            f'--model {name}', 'has a teacher with the classes of ImageNet', 'name one without _distill'
+        )
     kind = task_of(cfg, name).name
-    if kind == 'det' and ('mask_head' in cfg.model.get('roi_head', {}) or 'Ins' in cfg.model.bbox_head.type):
+    if kind == 'det' and (
+        'mask_head' in cfg.model.get('roi_head', {})
+        or 'Ins' in cfg.model.get('bbox_head', {}).get('type', '')
+    ):
         kind = 'ins'
     if kind != task:
         raise UserError(

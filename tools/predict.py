@@ -46,6 +46,10 @@ def main() -> None:
     if results.is_film(out) and not source.video or results.is_picture(out) and source.count != 1:
         problem = 'not the name of a video' if source.video else f'one picture, for {source.count} images'
         raise UserError(f'--out {out}', problem, 'name a folder')
+    if isinstance(source, Images) and source.count > 1 and source.any_below(out):
+        raise UserError(
+            f'--out {out}', 'holds images to predict on', 'name another folder, so that none is lost'
+        )
     predictor = open_predictor(
         args.model, args.checkpoint, args.config, device, args.cfg_options, args.compile
     )

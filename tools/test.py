@@ -20,7 +20,6 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from mmiformer.apis import cli
 from mmiformer.apis.inference import optimize_for_inference
@@ -29,6 +28,7 @@ from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.deploy.exported import ExportedModel, fit_images, open_exported
 from mmiformer.deploy.runtimes import runtime_of
 from mmiformer.engine.distributed import check_same_length
+from mmiformer.engine.runner import Runner
 from mmiformer.ops.layers import describe_operators
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write

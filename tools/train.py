@@ -42,7 +42,7 @@ from mmiformer.engine.record import RecordHook
 from mmiformer.engine.resuming import best_checkpoint, file_to_resume, last_checkpoint, resume
 from mmiformer.engine.runner import Runner
 from mmiformer.ops.layers import describe_operators
-from mmiformer.tasks import METRICS
+from mmiformer.tasks import MAIN_METRICS, METRICS
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError, first_line
 from mmiformer.utils.files import lock_folder, replacing
@@ -62,10 +62,10 @@ def train(cfg: Config) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         scale_lr(cfg)
-    log_to(cfg, args.log_to)
     prepare_training(cfg, args.allow_nan)
     file = file_to_resume(cfg, args.resume)
     restart = copy.deepcopy(cfg)
+    log_to(cfg, args.log_to)  # Not in the config that a resumed run reads.
     if file:
         resume(cfg, file)
     if cfg.get('randomness', {}).get('seed') is None:
@@ -94,7 +94,8 @@ def train(cfg: Config) -> None:
         draw_images(runner, cfg, work_dir / 'training_images.png')
     runner.train()
     if is_main_process():
-        keys = [metric.key for metric in METRICS.values() if metric.metafile_task]
+        best_by = (cfg.default_hooks.get('checkpoint') or {}).get('save_best')
+        keys = [key for key in (best_by, *(METRICS[m].key for m in MAIN_METRICS)) if isinstance(key, str)]
         if table := evaluation_table(read_history(work_dir), keys):
             Console().print(table)
         if plot_curves(work_dir, curves):
@@ -102,10 +103,11 @@ def train(cfg: Config) -> None:
         if predictions.is_file():
             print(f'predictions  {predictions}')
         print(f'checkpoint   {last_checkpoint(work_dir)}')
-        config, best = work_dir / 'config.py', best_checkpoint(work_dir)
-        print(f'test         python tools/test.py {config} {best}')
-        print(f'predict      python tools/predict.py IMAGE {work_dir}')
-        print(f'export       python tools/export.py {config} {best} --to onnx', flush=True)
+        if best := best_checkpoint(work_dir):
+            config = work_dir / 'config.py'
+            print(f'test         python tools/test.py {config} {best}')
+            print(f'predict      python tools/predict.py IMAGE {work_dir}')
+            print(f'export       python tools/export.py {config} {best} --to onnx', flush=True)
 
 
 def draw_images(runner: Runner, cfg: Config, out: Path) -> None:

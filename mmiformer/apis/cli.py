@@ -124,7 +124,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
                 f'cuda:{local_rank}', ', start one process a GPU, or one on the CPU without --launcher'
             )
         # Before --demo, since only the first process makes the demo data.
-        settings = {key: value for key, value in args.cfg_options.items() if key.startswith('env_cfg.')}
+        settings = {k: v for k, v in args.cfg_options.items() if k.removeprefix('+').startswith('env_cfg.')}
         distributed.start(args.launcher, load_config(args.config, settings).get('env_cfg', {}))
     cfg = load_config(args.config, args.cfg_options, args.demo)
     for key in ('model', f'{splits[0]}_dataloader'):

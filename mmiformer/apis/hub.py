@@ -89,13 +89,19 @@ def get_model(
         cfg.model.backbone.out_indices = (0, 1, 2, 3)
     if not pretrained:
         model = bare_model(cfg).to(device).eval()
-    elif features_only and pretrained is True and str(source) not in RELEASED and not Path(source).is_dir():
+    elif features_only and pretrained is True and not _has_weights(source):
+        if not (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint'):
+            raise UserError(source, 'its config names no weights of the backbone', 'name the checkpoint')
         model = bare_model(cfg).to(device).eval()
         model.backbone.init_weights()
     else:
         file = str(pretrained) if pretrained is not True else _weights(source)
         model = build_model(cfg, file, device, strict=not num_classes)
     return model.backbone if features_only else model
+
+
+def _has_weights(source: Source) -> bool:
+    return not isinstance(source, Config) and (str(source) in RELEASED or Path(source).is_dir())
 
 
 def _weights(source: Source) -> str:

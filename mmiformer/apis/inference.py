@@ -1,6 +1,7 @@
 """From a config and a checkpoint, or an exported file, to predictions, for all tasks."""
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,7 +107,8 @@ def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
 def image_steps(cfg: Config) -> list[ConfigDict]:
     """The test pipeline of a config without the transforms that read annotations."""
     steps = cfg.test_dataloader.dataset.pipeline
-    return [step for step in steps if step.type not in ('LoadAnnotations', 'LoadCheckedSegMap')]
+    truth = ('LoadAnnotations', 'LoadCheckedSegMap', 'LoadIntactSegMap')  # The last is a former name.
+    return [step for step in steps if step.type.rpartition('.')[2] not in truth]
 
 
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:
@@ -151,6 +153,8 @@ class Predictor:
         Raises:
             UserError: If it cannot be read.
         """
+        if '://' not in path and not os.path.exists(path):
+            raise UserError(path, 'no such file', 'correct the list of images')
         return self._load(dict(img_path=path))['img']
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -266,6 +270,11 @@ def open_predictor(
     if runtime_of(model):
         if checkpoint:
             raise UserError(model, 'an exported file has its weights', f'leave {checkpoint} out')
+        if compiled or torch.device(device).type != 'cpu' or (options and not config):
+            problem = 'an exported file runs as it is, on the CPU'
+            raise UserError(
+                model, problem, 'leave --device, --compile and, without --config, --cfg-options out'
+            )
         return FilePredictor(model, load_config(str(config), options) if config else None)
     if config:
         raise UserError(f'--config {config}', f'{model} is no exported file', 'name the config in its place')

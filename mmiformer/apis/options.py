@@ -1,5 +1,6 @@
 """Checks of ``--cfg-options``: mmengine adds a mistyped key without a word, and nothing reads it."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Iterator
@@ -43,10 +44,13 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     Raises:
         UserError: If a key neither stands in the config nor is an argument of the ``type`` that it is for.
     """
+    values = {key.removeprefix('+'): value for key, value in options.items()}
+    checked = copy.deepcopy(cfg)  # With the types that the options set.
+    checked.merge_from_dict({key: value for key, value in values.items() if key.endswith('.type')})
     for key in options:
         if not key.startswith('+'):
-            _check(cfg, key)
-    cfg.merge_from_dict({key.removeprefix('+'): value for key, value in options.items()})
+            _check(checked, key)
+    cfg.merge_from_dict(values)
 
 
 def _check(cfg: Config, key: str) -> None:
@@ -87,6 +91,8 @@ def _arguments(cfg: Config, part: dict[str, Any], keys: list[str]) -> tuple[set[
     if kind is None:
         return None
     found = set(_TAKEN_OUT)
+    if keys == ['optim_wrapper']:
+        found |= {'dtype', 'loss_scale', 'use_fsdp'}  # --amp changes the type afterwards.
     # mmcv's builders take more out of the dict of a norm_cfg, act_cfg or conv_cfg.
     others = keys[-1] in ('norm_cfg', 'act_cfg', 'conv_cfg')
     for parameters in _signatures(kind):

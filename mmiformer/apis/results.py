@@ -210,7 +210,8 @@ class CocoJson(Writer):
     def add(self, result: Result, name: str) -> None:
         """See :class:`Writer`."""
         stem = Path(name).stem
-        number = result.frame if result.frame is not None else int(stem) if stem.isdecimal() else name
+        numbered = stem.isdecimal() and Path(name).parent == Path()  # Folders may hold the same numbers.
+        number = result.frame if result.frame is not None else int(stem) if numbered else name
         for row in result.rows():
             entry = dict(image_id=number, file_name=name, category_id=row['class'], category_name=row['name'])
             if 'score' in row:

@@ -16,7 +16,10 @@ from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
 from mmiformer.utils.errors import UserError
 
-VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
+VIDEO_SUFFIXES = (
+    *('.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts', '.ogv'),
+    *('.ts', '.webm', '.wmv'),
+)
 _STREAM = re.compile(r'(rtsp|rtsps|rtmp|udp|tcp)://')
 
 
@@ -54,6 +57,11 @@ class Images:
 
     def __iter__(self) -> Iterator[Frame]:
         return map(Frame, self.paths)
+
+    def any_below(self, folder: Path) -> bool:
+        """Whether any of the images lies in a folder or below it."""
+        root = os.path.realpath(folder) + os.sep
+        return any(os.path.realpath(path).startswith(root) for path in self.paths if '://' not in path)
 
     @staticmethod
     def _place(path: str) -> str:
@@ -154,7 +162,7 @@ def open_source(source: str) -> Images | Video:
 
 
 def _listed(file: Path) -> list[str]:
-    lines = file.read_text(encoding='utf-8', errors='replace').splitlines()
+    lines = file.read_text(encoding='utf-8-sig', errors='replace').splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise UserError(file, 'is empty', 'write the path of an image on each line')

@@ -50,10 +50,10 @@ def describe(
         if kind in ('Resize', 'ResizeEdge'):
             resize = _resize(kind, step)
         elif kind == 'CenterCrop':
-            crop = _pair(step.crop_size)
-        elif kind == 'Pad':
+            crop = _pair(step.crop_size)[::-1]
+        elif kind == 'Pad' and not step.get('pad_to_square'):
             pad = step
-        elif not kind.startswith(('Load', 'Pack')):
+        elif not kind.startswith(('Load', 'Pack')) or step.get('pad_to_square'):
             problem = f'{kind} is no step of resizing, cropping or padding that apps could repeat'
             raise UserError('test_dataloader.dataset.pipeline', problem, 'take it out of the config')
     before = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
@@ -133,10 +133,10 @@ def save(file: Path, info: dict[str, Any]) -> None:
     """Stores metadata: in an ONNX file itself, otherwise beside the file as ``FILE.json``.
 
     Beside an ONNX file it writes ``example.py`` and :mod:`~mmiformer.deploy.postprocess`, which run it
-    without torch; a file of another's of these names is kept.
+    without torch; other or edited files of these names are kept.
     """
     if file.suffix != '.onnx':
-        atomic_write(_beside(file), json.dumps(info, indent=2, ensure_ascii=False) + '\n')
+        atomic_write(beside(file), json.dumps(info, indent=2, ensure_ascii=False) + '\n')
         return
     import onnx
 
@@ -146,8 +146,8 @@ def save(file: Path, info: dict[str, Any]) -> None:
         onnx.save(model, part)
     for source in (Path(postprocess.__file__), _HERE / 'example.py'):
         target = file.parent / source.name
-        if target.is_file() and _first_line(target) != _first_line(source):
-            print(f'{target} is another file and is kept; see {source}')
+        if target.is_file() and target.read_bytes() != source.read_bytes():
+            print(f'{target} is another file, or was edited, and is kept; see {source}')
         else:
             shutil.copyfile(source, target)
 
@@ -164,7 +164,7 @@ def load(file: Path) -> dict[str, Any] | None:
         stored = {p.key: p.value for p in onnx.load(file, load_external_data=False).metadata_props}
         source, text = file, stored.get(_KEY)
     else:
-        source = _beside(file)
+        source = beside(file)
         text = source.read_text(encoding='utf-8', errors='replace') if source.is_file() else None
     if text is None:
         return None
@@ -177,10 +177,6 @@ def load(file: Path) -> dict[str, Any] | None:
     return info
 
 
-def _beside(file: Path) -> Path:
+def beside(file: Path) -> Path:
+    """The file that holds the metadata of one that cannot."""
     return file.with_name(f'{file.name}.json')
-
-
-def _first_line(file: Path) -> str:
-    with file.open(encoding='utf-8', errors='replace') as stream:
-        return stream.readline()

@@ -117,7 +117,9 @@ def finish(
     boxes = boxes.clip(0, [columns, rows] * 2) / np.array([columns / width, rows / height] * 2)
     found = dict(boxes=boxes.astype(np.float32), labels=labels, scores=scores)
     if 'masks' in named:
-        found['masks'] = paste(named['masks'], boxes, height, width) >= limits['mask_thr_binary']
+        found['masks'] = np.zeros((len(boxes), height, width), bool)
+        for out, mask, box in zip(found['masks'], named['masks'], boxes, strict=True):
+            out[:] = paste(mask[None], box[None], height, width)[0] >= limits['mask_thr_binary']
     elif 'mask_logits' in named:
         least = np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
         full = -(-size[0] * height // rows), -(-size[1] * width // columns)
@@ -131,9 +133,9 @@ def finish(
 
 def resize_pixels(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
     """Resizes an image, H x W x 3 (uint8), bilinearly as OpenCV does, which does not smooth it."""
-    if rule['antialias']:
-        raise ValueError('resize with Pillow: this file was trained on images that are smoothed')
-    planes = resize(pixels.transpose(2, 0, 1).astype(np.float32), height, width)
+    if rule['antialias'] or rule['interpolation'] != 'bilinear':
+        raise ValueError('resize with Pillow or OpenCV, as the rule says: this resizes bilinearly alone')
+    planes = resize(np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32), height, width)
     return planes.transpose(1, 2, 0).round().astype(np.uint8)
 
 
@@ -228,11 +230,13 @@ def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
         M x height x width.
     """
-    rows, columns = (
-        _weights(((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1), old)
-        for new, old in ((height, maps.shape[1]), (width, maps.shape[2]))
-    )
-    return rows @ maps @ columns.T
+    for axis, new in ((1, height), (2, width)):
+        old = maps.shape[axis]
+        at = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+        low = at.astype(int)
+        share = (at - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        maps = maps.take(low, axis) * (1 - share) + maps.take(np.minimum(low + 1, old - 1), axis) * share
+    return maps
 
 
 def paste(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -79,7 +79,8 @@ def describe(runner: Runner) -> str:
     """What a run trains on what, for how long, and where it writes; a line each."""
     cfg, dataset = runner.cfg, runner.train_dataloader.dataset
     backbone = cfg.model.get('backbone') or {}
-    network = ' '.join(filter(None, [backbone.get('type'), backbone.get('arch')]))
+    kind, arch = backbone.get('type') or 'no backbone', backbone.get('arch')
+    network = getattr(kind, '__name__', kind) + (f' {arch}' if isinstance(arch, str) else '')
     classes = dataset.metainfo.get('classes') or ()
     names = ', '.join([*map(str, classes[:8]), *(['...'] if len(classes) > 8 else [])])
     images, evaluation = f'{len(dataset)} training', 'no evaluation'
@@ -92,7 +93,7 @@ def describe(runner: Runner) -> str:
     batch = cfg.train_dataloader.batch_size * runner.world_size
     schedule = f'{epochs}{runner.max_iters} iterations of {batch} images; {evaluation}; seed {runner.seed}'
     lines = [
-        f'model     {cfg.model.type} with {network or "no backbone"}',
+        f'model     {getattr(cfg.model.type, "__name__", cfg.model.type)} with {network}',
         f'data      {images} images; {len(classes)} classes: {names}',
         f'schedule  {schedule}',
         f'work dir  {runner.work_dir}',

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmiformer.utils.errors import UserError
 
+_running: set[subprocess.Popen[str]] = set()
+
 OnProgress = Callable[..., object]  # Called with the numbers of iterations ``completed`` and in ``total``.
 
 # Iterations in mmengine's log: Epoch(test) [ 50/5000], Iter(train) [ 50/40000], Epoch(train) [1][ 50/7330].
@@ -37,6 +39,7 @@ def run_tool(command: list[str], log: Path, progress: OnProgress) -> float:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
         ) as process,
     ):
+        _running.add(process)
         try:
             for line in process.stdout or ():
                 print(line, end='', file=file, flush=True)
@@ -50,7 +53,15 @@ def run_tool(command: list[str], log: Path, progress: OnProgress) -> float:
         except BaseException:
             process.terminate()
             raise
+        finally:
+            _running.discard(process)
     if process.returncode:
         reason = (error or last or 'no output').rstrip('.')
         raise UserError(log, f'exit code {process.returncode}: {reason:.300}')
     return used.ru_utime + used.ru_stime
+
+
+def terminate() -> None:
+    """Ends all commands that run, also those that other threads wait for."""
+    for process in list(_running):
+        process.terminate()

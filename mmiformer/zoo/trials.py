@@ -78,7 +78,7 @@ class Trial:
         self.file = self.out / f'{self.folder.name}.py'
 
     def run(self, progress: OnProgress) -> dict[str, Any]:
-        """Trains and tests; resumes a training that was stopped, and keeps a finished result.
+        """Trains and tests, as far as that is not done yet.
 
         Args:
             progress: Called with the iterations that the tools log.
@@ -90,11 +90,8 @@ class Trial:
         Raises:
             UserError: If a tool fails, or the folder holds a trial with other settings.
         """
-        measured = self.folder / 'measured.json'
-        if self.file.is_file() and self.file.read_text(encoding='utf-8') != self.cfg.pretty_text:
-            raise UserError(self.file, 'holds other settings than this run', 'choose another --out')
+        measured, seconds = self.folder / 'measured.json', self.train(progress)
         if not measured.is_file():
-            seconds = self.train(progress)
             test = self.folder / 'test.json'
             self._run_tool('test', progress, last_checkpoint(self.folder), '--out', test)
             values = json.loads(test.read_text(encoding='utf-8'))['metrics']
@@ -104,10 +101,19 @@ class Trial:
         return json.loads(measured.read_text(encoding='utf-8'))
 
     def train(self, progress: OnProgress) -> float:
-        """Trains; returns the seconds of CPU time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.file, self.cfg.pretty_text)
-        return self._run_tool('train', progress, '--resume')
+        """Trains, unless it did; returns the seconds of CPU time.
+
+        Raises:
+            UserError: If training fails, or the folder holds a trial with other settings.
+        """
+        if self.file.is_file() and self.file.read_text(encoding='utf-8') != self.cfg.pretty_text:
+            raise UserError(self.file, 'holds other settings than this run', 'choose another --out')
+        seconds = self.folder / 'cpu_seconds.json'
+        if not seconds.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.file, self.cfg.pretty_text)
+            atomic_write(seconds, json.dumps(self._run_tool('train', progress, '--resume')) + '\n')
+        return float(json.loads(seconds.read_text(encoding='utf-8')))
 
     def _run_tool(self, tool: str, progress: OnProgress, *arguments: object) -> float:
         script = MIM / 'tools' / f'{tool}.py'
@@ -122,21 +128,18 @@ def iterations_in(cfg: Config, cpu_minutes: float, name: str, out: Path, progres
         cfg: The config.
         cpu_minutes: Minutes of CPU time, of all cores together.
         name: Name of the config.
-        out: Folder, for two short runs and what they measured.
+        out: Folder for the two short runs, which are kept.
         progress: Called with the iterations that the tools log.
     """
-    measured = out / f'{name}.json'
-    if not measured.is_file():
-        per_epoch = (
-            1 if 'max_iters' in cfg.train_cfg else training_iterations(cfg) // cfg.train_cfg.max_epochs
-        )
-        lengths = (5, 25) if per_epoch == 1 else (per_epoch, 2 * per_epoch)
-        seconds = []
-        for iterations in lengths:
-            short = with_iterations(cfg, iterations)
-            seconds.append(Trial(f'{name}-{iterations}', short, 0, out).train(progress))
-        atomic_write(measured, json.dumps((seconds[1] - seconds[0]) / (lengths[1] - lengths[0])) + '\n')
-    return max(1, round(60 * cpu_minutes / json.loads(measured.read_text(encoding='utf-8'))))
+    per_epoch = 1
+    if 'max_epochs' in cfg.train_cfg:
+        per_epoch = training_iterations(cfg) // cfg.train_cfg.max_epochs
+    lengths = (5, 25) if per_epoch == 1 else (per_epoch, 2 * per_epoch)
+    short, long = (
+        Trial(f'{name}-{length}', with_iterations(cfg, length), 0, out).train(progress) for length in lengths
+    )
+    step = max(long - short, 1e-3) / (lengths[1] - lengths[0])
+    return max(1, round(60 * cpu_minutes / step))
 
 
 def table(results: dict[str, list[dict[str, Any]]], iterations: dict[str, int]) -> str:

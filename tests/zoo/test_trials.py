@@ -52,6 +52,7 @@ def test_a_finished_trial_is_kept_and_another_one_refused(root, tmp_path):
     trial.folder.mkdir()
     trial.file.write_text(trial.cfg.pretty_text)
     result = dict(figures=dict(box_ap=1.5), cpu_seconds=2.0)
+    (trial.folder / 'cpu_seconds.json').write_text('2.0')
     (trial.folder / 'measured.json').write_text(json.dumps(result))
     assert trial.run(print) == result
     with pytest.raises(

@@ -53,7 +53,11 @@ def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnD
                 found = by_name.get(PurePosixPath(wanted).name, [])
                 inside = [f for f in found if f'/{f}'.endswith('/' + wanted.lstrip('./'))] or found
                 own = [f for f in inside if split in (None, folder.split(f))] or inside
-                if not own:
+                near = f'{PurePosixPath(name).parent}/'  # Exports may repeat the names in their own folders.
+                own = [f for f in own if f.startswith(near)] or own
+                if len(own) > 1:
+                    folder.skip('Annotated images whose name is not unique', wanted)
+                elif not own:
                     folder.skip('Annotated images that do not exist or are broken', wanted)
                 elif size != folder.sizes[own[0]]:
                     folder.skip('Images of another size than annotated', own[0])

@@ -19,7 +19,7 @@ from mmiformer.utils.errors import UserError, first_few
 from mmiformer.utils.files import sha256_of
 
 SPLITS = ('train', 'val', 'test')
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     **dict(train='train', training='train', test='test', testing='test'),
     **dict.fromkeys(('val', 'valid', 'validation'), 'val'),
 }
@@ -38,7 +38,7 @@ def words_of(name: str) -> list[str]:
 def split_of(path: str) -> str | None:
     """The split that a folder or the file itself is named after, e.g. ``instances_val2017.json``."""
     words = [word for part in reversed(PurePosixPath(path).parts) for word in words_of(part)]
-    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Folder:
             problem = f'holds no intact image ({", ".join(IMAGE_SUFFIXES)}) among {len(self.files)} files'
             raise UserError(root, problem, 'name the folder of your images and labels')
         listed = [name for name in self.files if self._is_list(name)]
-        self._listed = {line: _SPLIT_WORDS[Path(n).stem] for n in listed for line in self._lines(n)}
+        self._listed = {line: SPLIT_WORDS[Path(n).stem] for n in listed for line in self._lines(n)}
 
     def skip(self, kind: str, name: str) -> None:
         """Notes a file, or an object in it, that is not used."""
@@ -177,7 +177,7 @@ class Folder:
         data.samples.sort(key=lambda s: (SPLITS.index(s.split) if s.split else len(SPLITS), s.file))
         data.samples = [sample for sample in data.samples if not self._is_odd(sample.file)]
         if not data.of('train'):
-            for sample in data.samples:
+            for sample in data.of(None) or data.samples:
                 sample.split = 'train'
         if not data.of('val'):
             groups = defaultdict(list)
@@ -205,14 +205,12 @@ class Folder:
         return self._first[digest] != file
 
     def _is_list(self, name: str) -> bool:
-        return Path(name).suffix == '.txt' and Path(name).stem in _SPLIT_WORDS
+        return Path(name).suffix == '.txt' and Path(name).stem in SPLIT_WORDS
 
     def _lines(self, name: str) -> list[str]:
         text = (self.root / name).read_text(encoding='utf-8', errors='replace')
-        # VOC's lists of one class add 1 or -1.
-        return [
-            PurePosixPath(line.split(' -1')[0].strip()).stem for line in text.splitlines() if line.strip()
-        ]
+        names = [PurePosixPath(line.strip()) for line in text.splitlines() if line.strip()]
+        return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
 
 
 def _by_key(names: Iterable[str], by_folders: bool, exact: bool) -> dict[Any, str]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mmiformer.datasets.loading import BROKEN, IGNORED, open_image
-from mmiformer.datasets.own.folder import Folder, OwnData, Sample, split_of
+from mmiformer.datasets.own.folder import SPLIT_WORDS, Folder, OwnData, Sample, split_of
 from mmiformer.utils.errors import UserError
 
 _VOID = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}
@@ -96,17 +96,18 @@ def read_class_folders(folder: Folder, task: str | None, classes: list[str]) -> 
     while len({own[0] for own in parts.values()}) == 1 and min(map(len, parts.values())) > 1:
         parts = {name: own[1:] for name, own in parts.items()}  # Folders that hold all the rest.
     tops = {own[0] for own in parts.values() if len(own) > 1}
-    in_splits = all(split_of(top) for top in tops)
+    in_splits = all(top.lower() in SPLIT_WORDS for top in tops)  # As a whole: test_tube is a class.
     samples = []
     for name, own in parts.items():
-        if len(own) < 2 + in_splits:
+        if len(own) < (3 if in_splits else 2):
             folder.skip('Images in no class folder', name)
         else:
-            samples.append(Sample(name, own[in_splits], split_of(own[0]) if in_splits else None))
+            samples.append(Sample(name, own[1 if in_splits else 0], split_of(own[0]) if in_splits else None))
     learnt = {sample.label for sample in samples if sample.split in (None, 'train')}
-    for sample in [sample for sample in samples if sample.label not in learnt]:
-        folder.skip(f"Images of '{sample.label}', a class without training images", sample.file)
-        samples.remove(sample)
+    for sample in samples:
+        if sample.label not in learnt:
+            folder.skip(f"Images of '{sample.label}', a class without training images", sample.file)
+    samples = [sample for sample in samples if sample.label in learnt]
     if len(learnt) < 2:
         return None
     return OwnData(folder, 'cls', 'class folders', sorted(learnt), samples)

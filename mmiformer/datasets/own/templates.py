@@ -29,7 +29,9 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 dataset = dict(data_root=data_root, data_prefix=dict(img=''), metainfo=dict(classes=classes))
-train = dict(**dataset, ann_file=labels + 'train.json', pipeline=train_pipeline)
+# Images without objects are trained on, too.
+filter_cfg = dict(filter_empty_gt=False, min_size=1)
+train = dict(**dataset, ann_file=labels + 'train.json', filter_cfg=filter_cfg, pipeline=train_pipeline)
 val = dict(**dataset, ann_file=labels + 'val.json', pipeline=test_pipeline)
 test = dict(**dataset, ann_file=labels + '{test}.json', pipeline=test_pipeline)
 train_dataloader = dict(batch_size={batch}, num_workers=2, persistent_workers=True, dataset=train)

@@ -14,6 +14,7 @@ from mmiformer.datasets.own.folder import SPLITS, OwnData
 from mmiformer.datasets.own.masks import read_mask
 from mmiformer.datasets.own.templates import TEMPLATES
 from mmiformer.utils.configs import walk
+from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
 
 _STEP = 32  # Stride of the coarsest feature map, in pixels.
@@ -46,7 +47,7 @@ def write_labels(data: OwnData, out: Path) -> None:
 
 
 def write_config(data: OwnData, base: Config, out: Path) -> None:
-    """Writes a config, and labels into the folder ``DATA_mmiformer`` beside the data.
+    """Writes a config, and labels into the folder ``DATA_CONFIG`` beside the data.
 
     Args:
         data: What was read, with splits.
@@ -54,14 +55,17 @@ def write_config(data: OwnData, base: Config, out: Path) -> None:
         out: Path of the config.
     """
     root, task, images = data.folder.root, data.task, len(data.of('train'))
-    labels = root.with_name(f'{root.name}_mmiformer')
+    labels = root.with_name(f'{root.name}_{out.stem}')
+    if labels.exists():
+        problem = 'exists, and may hold the labels of another config'
+        raise UserError(labels, problem, 'choose another --out')
     write_labels(data, labels)
     batch = min(_BATCH[task], images)
     if task == 'cls':
         epochs = int(np.clip(1000 * batch // images, 20, 100))
         iterations = epochs * (images // batch)
     else:
-        iterations = int(np.clip(round(100 * images / batch, -3), 2000, 30_000))
+        iterations = int(np.clip(round(100 * images / batch, -3), 2000, max(30_000, 12 * images // batch)))
         epochs = round(iterations * batch / images)
     name = Path(base.filename).stem
     size = _image_size(data)

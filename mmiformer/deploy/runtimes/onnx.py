@@ -73,7 +73,7 @@ def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
     )
     assert exported is not None
     exported.save(file)
-    if 'labels' in wrapper.outputs:
+    if wrapper.outputs == ('labels',):
         put_classes_last(file)
 
 
@@ -89,7 +89,7 @@ def put_classes_last(file: Path) -> None:
     model = onnx.load(file)
     graph, order = model.graph, (0, 2, 3, 1)
     resized = {node.output[0]: node for node in graph.node if node.op_type == 'Resize'}
-    for node in graph.node:
+    for node in list(graph.node):
         resize = resized.get(node.input[0]) if node.op_type == 'ArgMax' else None
         if resize is None:
             continue
