@@ -75,8 +75,10 @@ def test_demo_trains_evaluates_draws_and_tests(demo_run, run_tool, cls_config, n
     # What is saved has neither the teacher nor its name, and tests without it.
     saved = torch.load(run / 'iter_4.pth', weights_only=False)['state_dict']
     assert {k.split('.')[0] for k in saved} <= {'backbone', 'head'}
-    code, out, err = run_tool('test', cls_config(name), run / 'iter_4.pth', '--demo', '--cfg-options', *SHORT)
+    config, of_the_run = run / 'config.py', (run / 'config.py').read_bytes()
+    code, out, err = run_tool('test', config, run / 'iter_4.pth', '--work-dir', run, '--limit', 4)
     assert code == 0 and 'accuracy/top1' in out + err, err[-3000:]
+    assert config.read_bytes() == of_the_run, 'predict, export and --resume read it'
 
 
 def test_demo_prints_and_draws_the_five_best(demo_run, run_tool):
