@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmiformer.utils.memory import SavedBytes, peak_memory, saved_bytes
 
@@ -77,25 +77,26 @@ class FirstStepsHook(Hook):
 
 def describe(runner: Runner) -> str:
     """What a run trains on what, for how long, and where it writes; a line each."""
-    cfg, dataset = runner.cfg, runner.train_dataloader.dataset
-    backbone = cfg.model.get('backbone') or {}
-    kind, arch = backbone.get('type') or 'no backbone', backbone.get('arch')
-    network = getattr(kind, '__name__', kind) + (f' {arch}' if isinstance(arch, str) else '')
-    classes = dataset.metainfo.get('classes') or ()
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    backbone, loader = getattr(model, 'backbone', None), runner.train_dataloader
+    arch = getattr(backbone, 'arch', None)
+    network = type(model).__name__ + (f' with {type(backbone).__name__}' if backbone is not None else '')
+    classes = getattr(loader.dataset, 'metainfo', {}).get('classes') or ()
     names = ', '.join([*map(str, classes[:8]), *(['...'] if len(classes) > 8 else [])])
-    images, evaluation = f'{len(dataset)} training', 'no evaluation'
-    epochs = f'{runner.max_epochs} epochs, ' if 'max_epochs' in cfg.train_cfg else ''
+    images, evaluation = f'{len(loader.dataset)} training', 'no evaluation'
+    epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if runner.val_loop is not None:
         images += f' and {len(runner.val_dataloader.dataset)} validation'
         evaluation = (
             f'evaluation every {runner.train_loop.val_interval} {"epochs" if epochs else "iterations"}'
         )
-    batch = cfg.train_dataloader.batch_size * runner.world_size
-    schedule = f'{epochs}{runner.max_iters} iterations of {batch} images; {evaluation}; seed {runner.seed}'
+    batch = getattr(loader.batch_sampler, 'batch_size', 1) * runner.world_size
+    length = f'{runner.max_epochs} epochs, ' if epochs else ''
+    length += f'{runner.max_iters} iterations of {batch} images'
     lines = [
-        f'model     {getattr(cfg.model.type, "__name__", cfg.model.type)} with {network}',
+        f'model     {network}{f" {arch}" if isinstance(arch, str) else ""}',
         f'data      {images} images; {len(classes)} classes: {names}',
-        f'schedule  {schedule}',
+        f'schedule  {length}; {evaluation}; seed {runner.seed}',
         f'work dir  {runner.work_dir}',
     ]
     return '\n'.join(['What is trained:', *lines])

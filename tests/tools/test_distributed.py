@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
-from helpers import CONFIG
 from launching import CONFIGS, OPTIONS, environment, free_port, start_as_slurm
 from mmengine.config import Config
 
@@ -89,7 +88,7 @@ def found(root, workplace, configs, launched, by_epoch, tmp_path_factory) -> tup
     They train two tasks as well: to start two processes for each takes longer than what they do.
     """
     out = tmp_path_factory.mktemp('found')
-    saved = f'two_det/{Path(CONFIG).name}'  # The config as it was run.
+    saved = 'two_det/config.py'
     calls = [
         *(['train', *arguments_of_training(task, configs[task])] for task in ('seg', 'cls')),
         ['train', saved, '--resume', 'two_det/iter_1.pth', '--work-dir', 'two_resumed'],
