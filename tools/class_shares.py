@@ -20,6 +20,7 @@ from rich.progress import track
 from mmiformer.apis import cli
 from mmiformer.datasets.checks import build_datasets, check_files
 from mmiformer.tasks import task_of
+from mmiformer.tasks.segmentation import balancing_weights
 from mmiformer.utils.errors import UserError
 
 
@@ -37,9 +38,7 @@ def main() -> None:
     names = [name.strip() for name in dataset.metainfo['classes']]
     pixels, images = counts.sum(0), (counts > 0).sum(0)
     shares = pixels[: len(names)] / pixels[: len(names)].sum()
-    # The inverse square root: with the plain inverse, rare classes spread over their surroundings.
-    weights = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
-    weights /= (weights * shares).sum()
+    weights = balancing_weights(pixels[: len(names)])
     print(f'{args.split}: {len(dataset)} images, {pixels[255] / pixels.sum():.1%} unlabelled')
     print(f'{"class":<24}  pixels  images  weight')
     for name, share, number, weight in zip(names, shares, images[: len(names)], weights, strict=True):

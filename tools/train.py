@@ -96,9 +96,10 @@ def train(cfg: Config) -> None:
     if is_main_process():
         best_by = (cfg.default_hooks.get('checkpoint') or {}).get('save_best')
         keys = [key for key in (best_by, *(METRICS[m].key for m in MAIN_METRICS)) if isinstance(key, str)]
-        if table := evaluation_table(read_history(work_dir), keys):
+        history = read_history(work_dir)
+        if table := evaluation_table(history, keys):
             Console().print(table)
-        if plot_curves(work_dir, curves):
+        if plot_curves(history, curves):
             print(f'curves       {curves}')
         if predictions.is_file():
             print(f'predictions  {predictions}')

@@ -35,7 +35,7 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
         main: The command line.
         out_of_memory: What to do when memory runs out.
     """
-    logging.raiseExceptions = False  # On a full disk, each line of the log would print a traceback.
+    logging.raiseExceptions = False  # Else logging prints a traceback for each line that a full disk refuses.
     allow_own_bases()
     if is_offline():
         os.environ['HF_HUB_OFFLINE'] = '1'  # For the downloads of timm and transformers.

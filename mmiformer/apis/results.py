@@ -13,6 +13,7 @@ import cv2
 import mmcv
 import numpy as np
 
+from mmiformer.datasets.annotations import run_lengths
 from mmiformer.tasks import TASKS, Painter
 from mmiformer.utils.errors import UserError
 
@@ -220,7 +221,7 @@ class CocoJson(Writer):
                 x1, y1, x2, y2 = (round(side, 3) for side in row['box'])
                 entry['bbox'] = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
             if 'mask' in row:
-                entry['segmentation'] = _run_lengths(row['mask'])
+                entry['segmentation'] = run_lengths(row['mask'])
             self._file.write(f'{self._separator}\n{json.dumps(entry, ensure_ascii=False)}')
             self._separator = ','
 
@@ -310,10 +311,3 @@ def own_path(file: Path, source: str) -> Path:
 def _open(file: Path) -> TextIO:
     file.parent.mkdir(parents=True, exist_ok=True)
     return file.open('w', encoding='utf-8', newline='')
-
-
-def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
-    return dict(size=[int(side) for side in encoded['size']], counts=encoded['counts'].decode())

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmiformer.utils.errors import UserError, first_line
 
 NO_AREA = 'boxes without area (below 1 pixel, or outside of the image)'
@@ -118,6 +120,14 @@ def check_coco(
                 if len(polygon) < 6:
                     skipped[NO_POLYGON].append(image['file_name'])
     return skipped
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask, H x W, in COCO's compressed format, as JSON can hold it."""
+    from pycocotools import mask as coco  # Comes with mmdet.
+
+    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+    return dict(size=[int(side) for side in encoded['size']], counts=encoded['counts'].decode())
 
 
 def _is_image(image: Any) -> bool:

@@ -85,7 +85,7 @@ def describe(
         version=mmiformer.__version__,
         task=task_of(cfg).name,
         classes=[str(name) for name in meta.get('classes') or ()],
-        palette=[[int(c) for c in colour] for colour in meta.get('palette') or ()],
+        palette=[[int(c) for c in own] for own in meta.get('palette') or ()],
         outputs=list(wrapper.outputs),
         pixels=pixels,
         colour='rgb' if rgb else 'bgr',
@@ -106,8 +106,7 @@ def describe(
             nms_pre=limits.get('nms_pre', 1000),
             mask_thr_binary=limits.get('mask_thr_binary', 0.5),
         )
-        widths: Any = getattr(wrapper, 'widths', None) or getattr(wrapper.model, 'widths', ())
-        info['mask_widths'] = list(widths)
+        info['mask_widths'] = list(wrapper.widths)
     return info
 
 

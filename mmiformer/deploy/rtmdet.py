@@ -24,7 +24,6 @@ class RTMDetWrapper(DetectorWrapper):
         head = self.model.bbox_head
         self.strides = [stride[0] for stride in head.prior_generator.strides]
         self.divisor = self.strides[-1]
-        self.widths: tuple[int, ...] = ()
         if hasattr(head, 'num_prototypes'):
             self.outputs = (*self.outputs, 'mask_logits')
             self.widths = (head.num_prototypes + 2, *[head.dyconv_channels] * (head.num_dyconvs - 1), 1)
@@ -144,8 +143,8 @@ class RTMDetCandidates(ExportWrapper):
 
     def __init__(self, detector: RTMDetWrapper, limit: int | None) -> None:
         super().__init__(detector, folded=False)
-        self.limit, self.divisor = limit, detector.divisor
-        if detector.widths:
+        self.limit, self.divisor, self.widths = limit, detector.divisor, detector.widths
+        if self.widths:
             self.outputs = (*self.outputs, 'kernels', 'features')
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -168,5 +167,5 @@ class RTMDetCandidates(ExportWrapper):
             boxes, scores, cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img, cfg.nms_pre
         )
         if mask:
-            detections.append(postprocess.mask_logits(mask[0][index], mask[1], self.model.widths))
+            detections.append(postprocess.mask_logits(mask[0][index], mask[1], self.widths))
         return detections

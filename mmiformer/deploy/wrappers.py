@@ -28,11 +28,13 @@ class ExportWrapper(nn.Module):
         outputs: Names of the returned tensors.
         batched: Whether it takes more than one image at a time.
         divisor: What height and width must be multiples of.
+        widths: Channels of the masks' network, of RTMDet-Ins alone.
     """
 
     outputs: tuple[str, ...]
     batched = True
     divisor = 1
+    widths: tuple[int, ...] = ()
 
     def __init__(self, model: Any, folded: bool = True) -> None:
         super().__init__()

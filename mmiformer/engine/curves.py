@@ -71,17 +71,16 @@ def evaluation_table(history: History, keys: Sequence[str]) -> Table | None:
     return table
 
 
-def plot_curves(work_dir: Path, out: Path) -> bool:
-    """Draws the losses over the iterations, and the metrics of the evaluations; resumed runs are joined.
+def plot_curves(history: History, out: Path) -> bool:
+    """Draws the losses over the iterations, and the metrics of the evaluations.
 
     Args:
-        work_dir: Folder with mmengine's records, see :func:`read_history`.
+        history: The result of :func:`read_history`.
         out: Picture to write.
 
     Returns:
         Whether there was anything to draw.
     """
-    history = read_history(work_dir)
     losses, metrics = history.losses, history.metrics
     if not losses and not metrics:
         return False

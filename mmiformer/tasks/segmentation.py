@@ -25,6 +25,17 @@ def class_shares(*label_maps: Any) -> dict[int, float]:
     return {int(i): float(counts[i] / counts.sum()) for i in order if counts[i] > 0}
 
 
+def balancing_weights(pixels: np.ndarray) -> np.ndarray:
+    """Weights of the classes in a loss, by their numbers of pixels; one that does not occur has 0.
+
+    The inverse square root, scaled so that the mean over pixels is 1: with the plain inverse, rare classes
+    spread over their surroundings.
+    """
+    shares = pixels / pixels.sum()
+    weights = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
+    return weights / (weights * shares).sum()
+
+
 class SegmentationPainter(Painter):
     """Blends the colours of the classes into the image, with a legend."""
 

@@ -110,7 +110,7 @@ def test_image_fits_the_file_upright_too(root):
     cfg = small(root, 'detection/rtmdetins_iformer_t_coco')
 
     class Wrapper:
-        outputs, divisor, model = ('boxes', 'scores'), 32, None
+        outputs, divisor, widths = ('boxes', 'scores'), 32, ()
 
     info = metadata.describe(cfg, Wrapper(), (64, 96), True, dict(classes=('a',)))
     assert postprocess.layout(200, 100, info) == ((64, 32), (64, 96))

@@ -1,4 +1,4 @@
-"""Data of one's own: which labels lie in a folder, and a config to train on them."""
+"""Your own data: recognises the labels in a folder, and writes a config that trains on them."""
 
 from pathlib import Path
 

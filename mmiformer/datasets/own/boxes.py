@@ -1,7 +1,7 @@
 """Reads boxes and instance masks: COCO's JSON, Pascal VOC's XML, YOLO's text, and PNGs of instances."""
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import ParseError, parse
 
@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import yaml
 
-from mmiformer.datasets.annotations import check_coco, read_coco
-from mmiformer.datasets.own.folder import Folder, OwnData, Sample, split_of
+from mmiformer.datasets.annotations import check_coco, read_coco, run_lengths
+from mmiformer.datasets.own.folder import Folder, OwnData, Sample, lines_of, split_of
 from mmiformer.datasets.own.masks import names_of, read_mask
 from mmiformer.utils.errors import UserError
 
-_MOST_JSONS = 20  # Of which one would be COCO's; others hold the shapes of one image each.
+_MOST_JSONS = 20  # To read, largest first: other formats have a JSON file for each image.
 _LINE = re.compile(r'\d+(\s+[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?){4,}', re.ASCII)
 
 
@@ -116,7 +116,7 @@ def read_voc(folder: Folder, task: str | None, classes: list[str]) -> OwnData | 
 def read_yolo(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads YOLO's format: for each image a text file with a line for each box or polygon."""
     files = folder.pair(folder.sizes, folder.named('.txt'))
-    lines = {image: _lines(folder.root / name) for image, name in files.items()}
+    lines = {image: lines_of(folder.root / name) for image, name in files.items()}
     if not any(_LINE.fullmatch(own[0]) for own in lines.values() if own):
         return None
     names = classes or _yaml_names(folder) or names_of(folder)
@@ -155,9 +155,8 @@ def read_instances(folder: Folder, task: str | None, classes: list[str]) -> OwnD
     for file, name in masks.items():
         sample, pixels = Sample(file, [], folder.split(file)), read_mask(folder.root / name)
         for value in np.unique(pixels[pixels > 0]):
-            runs = rle.encode(np.asfortranarray(pixels == value, np.uint8))
-            found = dict(bbox=rle.toBbox(runs).tolist(), area=int(rle.area(runs)))
-            found['segmentation'] = dict(size=list(runs['size']), counts=runs['counts'].decode())
+            runs = run_lengths(pixels == value)
+            found = dict(bbox=rle.toBbox(runs).tolist(), area=int(rle.area(runs)), segmentation=runs)
             _add(folder, sample, label, found, task or 'ins', name)
         samples.append(sample)
     return _finish(folder, task or 'ins', 'instance masks', [label], samples)
@@ -204,11 +203,6 @@ def _from_yolo(numbers: np.ndarray) -> dict[str, Any]:
     (x, y), (w, h) = points.min(0).tolist(), np.ptp(points, 0).tolist()
     area = float(cv2.contourArea(points.astype(np.float32)))
     return dict(bbox=[x, y, w, h], segmentation=[numbers.tolist()], area=area)
-
-
-def _lines(file: Path) -> list[str]:
-    text = file.read_text(encoding='utf-8-sig', errors='replace')
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _yaml_names(folder: Folder) -> list[str]:

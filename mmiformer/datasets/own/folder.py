@@ -1,4 +1,4 @@
-"""The files of a folder of one's own: intact images, their splits, and the label file of each."""
+"""The files in a folder of your own data: intact images, their splits, and the label file of each."""
 
 import re
 from collections import defaultdict
@@ -30,6 +30,12 @@ _TOKEN = re.compile(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+')
 _VAL_SHARE = 0.2
 
 
+def lines_of(file: Path) -> list[str]:
+    """The lines of a text file that are not empty, without outer spaces."""
+    text = file.read_text(encoding='utf-8-sig', errors='replace')
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def words_of(name: str) -> list[str]:
     """The words of a name in lower case: of ``PNGImages_01`` these are png, images, 01."""
     return [token.lower() for token in _TOKEN.findall(name)]
@@ -59,7 +65,7 @@ class Sample:
 
 @dataclass
 class OwnData:
-    """Data of one's own, read.
+    """Your own data, as read.
 
     Attributes:
         folder: Its files, and what was skipped of them.
@@ -208,8 +214,7 @@ class Folder:
         return Path(name).suffix == '.txt' and Path(name).stem in SPLIT_WORDS
 
     def _lines(self, name: str) -> list[str]:
-        text = (self.root / name).read_text(encoding='utf-8', errors='replace')
-        names = [PurePosixPath(line.strip()) for line in text.splitlines() if line.strip()]
+        names = map(PurePosixPath, lines_of(self.root / name))
         return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mmiformer.datasets.loading import BROKEN, IGNORED, open_image
-from mmiformer.datasets.own.folder import SPLIT_WORDS, Folder, OwnData, Sample, split_of
+from mmiformer.datasets.own.folder import SPLIT_WORDS, Folder, OwnData, Sample, lines_of, split_of
 from mmiformer.utils.errors import UserError
 
 _VOID = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}
@@ -39,8 +39,7 @@ def names_of(folder: Folder) -> list[str]:
     """The lines of ``classes.txt``, ``labels.txt`` or ``obj.names``, if there is one."""
     for name in folder.files:
         if PurePosixPath(name).name in ('classes.txt', 'labels.txt', 'obj.names'):
-            text = (folder.root / name).read_text(encoding='utf-8-sig', errors='replace')
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return lines_of(folder.root / name)
     return []
 
 

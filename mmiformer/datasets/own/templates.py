@@ -1,4 +1,4 @@
-"""The configs that are written for data of one's own, by task; ``str.format`` fills them in."""
+"""The configs that are written for your own data, by task; ``str.format`` fills them in."""
 
 _HEAD = """\
 # For {root}: {found}.
@@ -6,7 +6,7 @@ _HEAD = """\
 _base_ = {base!r}
 
 data_root = {root!r}
-labels = {labels!r}  # Made from the data; make it anew after changes there.
+labels = {labels!r}  # Rerun tools/new_config.py if the data changes.
 classes = {classes}
 """
 

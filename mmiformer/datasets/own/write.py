@@ -13,6 +13,7 @@ from mmiformer.checkpoints.released import RELEASED
 from mmiformer.datasets.own.folder import SPLITS, OwnData
 from mmiformer.datasets.own.masks import read_mask
 from mmiformer.datasets.own.templates import TEMPLATES
+from mmiformer.tasks.segmentation import balancing_weights
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write
@@ -23,7 +24,7 @@ _LEAST_SIDE = 16  # Of small objects in pixels: two cells of the finest map of R
 _BATCH = dict(det=8, ins=8, seg=8, cls=32)
 _RATES = dict(det=(5e-4, 1e-3), ins=(5e-4, 1e-3), seg=(2e-4, 1e-3), cls=(5e-4, 1e-3))
 _DECAY = dict(det=0.05, ins=0.05, seg=0.01, cls=0.05)
-_BEST = dict(det='coco/bbox_mAP', ins='coco/segm_mAP', seg='mIoU', cls='auto')
+_BEST = dict(det='coco/bbox_mAP', ins='coco/segm_mAP', seg='mIoU')
 
 
 def write_labels(data: OwnData, out: Path) -> None:
@@ -69,7 +70,12 @@ def write_config(data: OwnData, base: Config, out: Path) -> None:
         epochs = round(iterations * batch / images)
     name = Path(base.filename).stem
     size = _image_size(data)
-    weights, model = _model(data, base, name)
+    pretrained, model = _model(data, base, name)
+    fine_tuning, scratch = _RATES[task]
+    weights = 'From scratch: no weights of this network were released.'
+    if pretrained:
+        settings = f'backbone=dict(init_cfg=None, norm_eval=False), lr={scratch:g}'
+        weights = f'From ImageNet weights. To start from scratch: {settings}.'
     if task == 'seg':
         model['data_preprocessor'] = dict(size=(size['crop'], size['crop']))
     hooks = [hook for hook in base.get('custom_hooks', []) if hook.type != 'PipelineSwitchHook']
@@ -92,9 +98,9 @@ def write_config(data: OwnData, base: Config, out: Path) -> None:
         iterations=iterations,
         epochs=epochs,
         interval=iterations // 5,
-        lr=_RATES[task]['scratch' in weights.split('.')[0]] * batch / _BATCH[task],
+        lr=(fine_tuning if pretrained else scratch) * batch / _BATCH[task],
         decay=_DECAY[task],
-        best=_BEST[task],
+        best=_BEST.get(task),
     )
     style = dict(based_on_style='pep8', column_limit=110, dedent_closing_brackets=True)
     atomic_write(out, FormatCode(text, style_config=style)[0])
@@ -147,8 +153,8 @@ def _round_up(side: float) -> int:
     return int(-(-side // _STEP) * _STEP)
 
 
-def _model(data: OwnData, base: Config, name: str) -> tuple[str, dict[str, Any]]:
-    """A comment on the weights, and what differs in the model."""
+def _model(data: OwnData, base: Config, name: str) -> tuple[bool, dict[str, Any]]:
+    """Whether training starts from released weights, and what differs in the model."""
     model: dict[str, Any] = {'backbone': {}}
     for key, part in walk(base.model):
         if 'num_classes' in part:
@@ -164,17 +170,12 @@ def _model(data: OwnData, base: Config, name: str) -> tuple[str, dict[str, Any]]
         if name in RELEASED:
             init = model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=RELEASED[name].url)
     if data.task == 'seg' and base.model.decode_head.loss_decode.get('type') == 'CrossEntropyLoss':
-        shares = np.array(data.pixels) / sum(data.pixels)
-        # As tools/class_shares.py prints them.
-        inverse = np.where(shares > 0, shares.clip(1e-9) ** -0.5, 0)
-        inverse = np.round(inverse / (inverse * shares).sum(), 2)
-        model['decode_head']['loss_decode'] = dict(class_weight=inverse.tolist())
-    settings = f'backbone=dict(init_cfg=None, norm_eval=False), lr={_RATES[data.task][1]:g}'
-    weights = f'From ImageNet weights. To start from scratch: {settings}.'
-    if not str(init.get('checkpoint')).startswith('https://'):
+        weights = balancing_weights(np.array(data.pixels)).round(2)  # As tools/class_shares.py prints them.
+        model['decode_head']['loss_decode'] = dict(class_weight=weights.tolist())
+    pretrained = str(init.get('checkpoint')).startswith('https://')
+    if not pretrained:
         model['backbone'] |= dict(init_cfg=None)
-        weights = 'From scratch: no weights of this network were released.'
-    return weights, {key: value for key, value in model.items() if value != {}}
+    return pretrained, {key: value for key, value in model.items() if value != {}}
 
 
 def _code(value: Any) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as rle
 
+from mmiformer.datasets.annotations import run_lengths
 from mmiformer.datasets.toy.drawing import SIZES, background, scatter
 from mmiformer.datasets.toy.folder import SPLITS, Images, ToyData, write_image
 from mmiformer.datasets.toy.shapes import Shapes, clock, donut, kite, umbrella
@@ -34,9 +35,8 @@ def _draw(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
     annotations = []
     for number, name in enumerate(names):
         if name:
-            code = rle.encode(np.asfortranarray(owner == number, np.uint8))
-            area, box = int(rle.area(code)), rle.toBbox(code).tolist()
-            mask = dict(size=code['size'], counts=code['counts'].decode())
+            mask = run_lengths(owner == number)
+            area, box = int(rle.area(mask)), rle.toBbox(mask).tolist()
             annotations.append(
                 dict(category_id=CATEGORY_IDS[name], iscrowd=0, area=area, bbox=box, segmentation=mask)
             )
