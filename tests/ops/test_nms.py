@@ -215,3 +215,14 @@ def test_boxes_that_need_gradients(compiled):
     boxes, scores = random_boxes(20, 3)
     kept = nms(boxes.clone().requires_grad_(), scores.clone().requires_grad_(), 0.5, 0)
     assert kept.tolist() == compiled.nms(boxes, scores, 0.5, 0).tolist()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+def test_scores_of_autocast_on_a_gpu():
+    """They are in half precision, the boxes are not; torchvision's kernel has one type for both."""
+    generator = torch.Generator().manual_seed(0)
+    corner, size = torch.rand(2, 500, 2, generator=generator) * 40
+    boxes, scores = torch.cat([corner, corner + size], dim=1), torch.rand(500, generator=generator).bfloat16()
+    expected = nms(boxes, scores.float(), 0.5, 0)
+    assert torch.equal(nms(boxes.cuda(), scores.cuda(), 0.5, 0).cpu(), expected)
