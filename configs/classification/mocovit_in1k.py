@@ -24,4 +24,4 @@ train_pipeline = [
     dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))  # 8 GPUs x 128 images.
+train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))  # Of each of 8 GPUs.

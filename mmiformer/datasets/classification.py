@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.fileio import list_from_file
-from mmpretrain.datasets import CustomDataset, ImageNet
+from mmengine.registry import TRANSFORMS
+from mmpretrain.datasets import CustomDataset, ImageNet, RandomErasing
 from mmpretrain.datasets.custom import find_folders, get_samples
 
 from mmiformer.datasets.loading import IMAGE_SUFFIXES
@@ -72,3 +74,34 @@ class CheckedImageNet(CheckedFolderDataset, ImageNet):
     """mmpretrain's ``ImageNet`` with the checks of :class:`CheckedFolderDataset`, folders ``n01440764``..."""
 
     named_folders = False
+
+
+@TRANSFORMS.register_module()
+class PixelErasing(RandomErasing):
+    """mmpretrain's ``RandomErasing`` with timm's noise, as the authors' code has it.
+
+    The noise of each pixel is normally distributed around ``fill_color``, by ``fill_std``. With the mean and
+    deviation of the normalisation that follows, it is N(0, 1) in what the network sees; mmpretrain's is
+    clipped to 0..255. So ``img`` becomes float32. A rectangle that does not fit is drawn again, up to ten
+    times, instead of being cut off.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Erases a rectangle of ``img``, or none."""
+        results['img'] = results['img'].astype(np.float32)
+        return super().transform(results)
+
+    def random_patch(self, img_h: int, img_w: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the rectangle; without area if none fits."""
+        for _ in range(10):
+            area = img_h * img_w * np.random.uniform(self.min_area_ratio, self.max_area_ratio)
+            aspect = np.exp(np.random.uniform(*np.log(self.aspect_range)))
+            height, width = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+            if height < img_h and width < img_w:
+                top, left = np.random.randint(img_h - height + 1), np.random.randint(img_w - width + 1)
+                return top, left, height, width
+        return 0, 0, 0, 0
+
+    def _fill_pixels(self, img: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
+        img[top : top + h, left : left + w] = np.random.normal(self.fill_color, self.fill_std, (h, w, 3))
+        return img

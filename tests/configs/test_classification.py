@@ -67,9 +67,11 @@ def test_published_recipe(file):
         )
     steps = {s.type: s for s in cfg.train_dataloader.dataset.pipeline}
     assert (steps['RandomResizedCrop'].scale, steps['RandomResizedCrop'].interpolation) == (224, 'bicubic')
-    augment, erasing = steps['RandAugment'], steps['RandomErasing']
+    augment, erasing = steps['RandAugment'], steps['mmiformer.datasets.classification.PixelErasing']
     assert (augment.policies, augment.magnitude_level, augment.magnitude_std) == ('timm_increasing', 9, 0.5)
-    assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
+    preprocessor = cfg.model.data_preprocessor
+    assert erasing.erase_prob == 0.25
+    assert (erasing.fill_color[::-1], erasing.fill_std[::-1]) == (preprocessor.mean, preprocessor.std)
     assert cfg.train_dataloader.drop_last
     assert cfg.default_scope == 'mmpretrain' and 'mmiformer' in cfg.custom_imports.imports
 

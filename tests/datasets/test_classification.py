@@ -1,9 +1,13 @@
+import random
 import shutil
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.registry import DATASETS, init_default_scope
+import torch
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from scipy.stats import kurtosis
+from timm.data.random_erasing import RandomErasing
 
 from mmiformer.utils.errors import UserError
 
@@ -120,3 +124,26 @@ def test_images_from_an_lmdb(data):
         assert all(np.array_equal(f['img'], cv2.imread(str(p))) for f, p in zip(found, files, strict=True))
     with pytest.raises(UserError, match="cat/9.jpg: not in .*'lmdb'"):
         dataset.pipeline(dict(img_path='cat/9.jpg'))
+
+
+def test_erased_pixels_are_timms():
+    """The same shares of images and pixels, N(0, 1) after the normalisation."""
+    random.seed(0), np.random.seed(0)
+    mean, std = np.array([103.53, 116.28, 123.675]), np.array([57.375, 57.12, 58.395])
+    options = dict(erase_prob=0.25, fill_color=mean.tolist(), fill_std=std.tolist(), max_area_ratio=1 / 3)
+    ours = TRANSFORMS.build(dict(type='mmiformer.datasets.classification.PixelErasing', **options))
+    theirs = RandomErasing(0.25, mode='pixel', device='cpu')
+    shares, noise = [], []
+    for _ in range(4000):
+        image = ours(dict(img=np.full((24, 30, 3), 255, np.uint8)))['img']
+        erased = (image != 255).all(2)
+        noise.append((image[erased] - mean) / std)
+        shares.append([erased.mean(), (theirs(torch.full((3, 24, 30), 9.0)) != 9).all(0).double().mean()])
+    shares, noise = np.array(shares), np.concatenate(noise)
+    found, expected = shares.T
+    assert (found > 0).mean() == pytest.approx((expected > 0).mean(), abs=0.03)
+    assert found[found > 0].mean() == pytest.approx(expected[expected > 0].mean(), abs=0.01)
+    assert found.max() == pytest.approx(expected.max(), abs=0.02)
+    assert noise.dtype == np.float64 and noise.mean(0) == pytest.approx(0, abs=0.01)
+    assert noise.std(0) == pytest.approx(1, abs=0.01)
+    assert kurtosis(noise.ravel()) == pytest.approx(0, abs=0.05), 'not clipped'

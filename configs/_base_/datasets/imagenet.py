@@ -20,9 +20,8 @@ train_pipeline = [
         hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
     ),
     dict(
-        type='RandomErasing',
+        type='mmiformer.datasets.classification.PixelErasing',
         erase_prob=0.25,
-        mode='rand',
         min_area_ratio=0.02,
         max_area_ratio=1 / 3,
         fill_color=bgr_mean,
@@ -38,7 +37,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=128,  # Of each of 32 GPUs; with another number, --auto-scale-lr.
+    batch_size=512,  # Of each of 8 GPUs, over which BatchNorm takes its statistics.
     num_workers=8,
     persistent_workers=True,
     drop_last=True,

@@ -1,5 +1,6 @@
-# mmseg's schedule of UPerNet with Swin-T: AdamW 6e-5, weight decay 0.01 but none on norms and biases, 1500
-# iterations of warm-up, then linearly to 0, 160k iterations, 8 GPUs x 2 images.
+# mmseg's schedule of UPerNet with Swin-T: AdamW 6e-5, weight decay 0.01, 1500 iterations of warm-up, then
+# linearly to 0, 160k iterations, 8 GPUs x 2 images. Norms and biases do not decay; in mmseg only position
+# parameters and names with `norm` do not, so that biases and the heads' BatchNorms (`bn`) do.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

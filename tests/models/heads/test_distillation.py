@@ -126,7 +126,7 @@ def test_the_teacher_is_frozen_and_no_submodule():
         model.train()  # As every epoch does.
     teacher = model._teacher.model
     for call in Oracle.calls:
-        assert not call['training'] and not call['grad'] and not call['trainable'] and call['autocast']
+        assert not call['training'] and not call['grad'] and not call['trainable'] and not call['autocast']
         assert call['mode'] == 'tensor'
     assert torch.equal(teacher.norm.running_mean, torch.zeros(3))
     assert model.state_dict().keys() == before
@@ -185,9 +185,16 @@ def test_a_timm_teacher_has_its_own_normalisation_and_keeps_its_weights(tmp_path
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in inner.state_dict().items())
     assert net.pretrained_cfg['mean'] == (0.5, 0.5, 0.5)
     images = inputs * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-    with torch.no_grad(), torch.autocast('cpu'):
-        expected = net.eval()((images / 255 - 0.5) / 0.5).float()
-    torch.testing.assert_close(model._teacher(inputs), expected, rtol=2e-2, atol=2e-2)
+    with torch.no_grad():
+        expected = net.eval()((images / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(model._teacher(inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('wanted', [False, True])
+def test_autocast_of_the_teacher_is_its_own(wanted):
+    with torch.autocast('cpu', enabled=not wanted):
+        student(teacher_autocast=wanted).loss(*batch())
+    assert [call['autocast'] for call in Oracle.calls] == [wanted]
 
 
 def test_a_file_must_fill_every_weight_of_the_teacher(tmp_path):
