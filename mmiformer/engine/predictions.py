@@ -73,7 +73,8 @@ def draw_training_images(dataset: BaseDataset, cfg: Config, out: Path, count: in
     for axes in panels.flat:
         axes.axis('off')
     for item, axes in zip(data, panels.flat, strict=False):
-        image = np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[..., ::-1])
+        image = item['inputs'].clamp(0, 255).byte()  # Erased pixels are noise without bounds.
+        image = np.ascontiguousarray(image.permute(1, 2, 0).numpy()[..., ::-1])
         painter.truth_panel(axes, image, item['data_samples'])
     figure.savefig(out, dpi=110)
 

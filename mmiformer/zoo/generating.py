@@ -243,4 +243,7 @@ _TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = dict(
     retinanet=_retinanet,
     metrics=_metrics,
 )
-_NOTES = dict(downstream=[f'{row.title}: {row.doubt}.' for row in DOWNSTREAM if row.doubt])
+_NOTES = dict(
+    downstream=[f'{row.title}: {row.doubt}.' for row in DOWNSTREAM if row.doubt],
+    imagenet=[f'{row.name}: {row.doubt}.' for row in IMAGENET if row.doubt],
+)

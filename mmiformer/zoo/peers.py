@@ -128,7 +128,8 @@ PEERS: tuple[Peer, ...] = (
             gap_before_final_norm=False,
             drop_path_rate=0.1,
             init_cfg=_pretrained(
-                'https://download.openmmlab.com/mmclassification/v0/convnext/downstream/'
+                # OneDL's copy; the domain of OpenMMLab's downloads has expired (mmdetection#12445).
+                'https://mmassets.onedl.ai/mmclassification/v0/convnext/downstream/'
                 'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth',
                 prefix='backbone.',
             ),
