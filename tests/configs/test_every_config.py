@@ -60,7 +60,8 @@ def read(file: Path) -> Config:
         cfg.model.test_cfg.rpn.max_per_img = 20
         cfg.model.test_cfg.rcnn.max_per_img = 5
     if cfg.model.type in ('RetinaNet', 'RTMDet'):
-        cfg.model.test_cfg.score_thr = 0  # An untrained head's scores are all below the threshold.
+        # Before training, scores are below the threshold, and boxes may have no area.
+        cfg.model.test_cfg.update(score_thr=0, min_bbox_size=-1)
     return cfg
 
 
