@@ -95,7 +95,7 @@ def open_writers(source: Images | Video, painter: Painter, out: Path) -> list[re
     writers: list[results.Writer] = []
     if not args.no_pictures:
         if isinstance(source, Video):
-            writers.append(results.Film(painter, out, source.rate))
+            writers.append(results.Film(painter, out, source.rate, source.live))
         else:
             writers.append(results.Pictures(painter, out))
     makers: dict[str, Callable[[Path], results.Writer]] = dict(
