@@ -43,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmiformer.apis import cli
-from mmiformer.apis.inference import ExportedModel, FilePredictor, ModelPredictor, Predictor, build_model
+from mmiformer.apis.inference import FilePredictor, ModelPredictor, Predictor, PredictorModel, build_model
 from mmiformer.datasets.checks import limit_images
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks, metadata, postprocess
 from mmiformer.deploy.comparing import (
@@ -118,8 +118,12 @@ def main() -> None:
         print('No real images: compared on noise only; name some with --images FOLDER.')
     elif not info:
         inputs[real] = prepare(real_images(files, size))
-    predictor = FilePredictor(file) if info else None
-    session = predictor.session if predictor else runtime.open(file)
+    predictors: dict[str, Predictor] = {}
+    if info:
+        exported = FilePredictor(file)
+        predictors, session = {'PyTorch': ModelPredictor(model, cfg), 'the file': exported}, exported.session
+    else:
+        session = runtime.open(file)
 
     def named(outputs: Any, image: torch.Tensor) -> dict[str, np.ndarray]:
         if info and info['task'] == 'det':  # Candidates may come in another order.
@@ -135,12 +139,12 @@ def main() -> None:
         return named(session(image.numpy()), image)
 
     found = {name: compare(in_torch, in_file, part, args.precision) for name, part in inputs.items()}
-    if files and predictor:
-        original = ModelPredictor(model, cfg)
-        found[real] = compare(partial(predict, original), partial(predict, predictor), files, args.precision)
+    if files and info:
+        original, ours = (partial(predict, one) for one in predictors.values())
+        found[real] = compare(original, ours, files, args.precision)
     show(found)
     if args.evaluate:
-        evaluate(cfg, model, predictor)
+        evaluate(cfg, predictors)
     # The ranges of int8 fit images, not noise.
     judged = [real] if files and args.precision == 'int8' else list(found)
     judge(file, [difference for name in judged for difference in found[name]], args.precision)
@@ -172,22 +176,22 @@ def predict(predictor: Predictor, file: Path) -> dict[str, np.ndarray]:
     return predictor([predictor.load(str(file))], least)[0]
 
 
-def evaluate(cfg: Config, model: Any, predictor: Any) -> None:
-    """Prints the metrics of PyTorch and of the file on the test data."""
+def evaluate(cfg: Config, predictors: dict[str, Predictor]) -> None:
+    """Prints the metrics of predictors on the test data."""
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         cli.check_data(cfg, ('test',))
+        keep_images(cfg)
         if args.limit is not None:
             limit_images(cfg, args.limit)
         cfg.load_from, cfg.log_level, cfg.custom_hooks = None, 'WARNING', []
         if 'backbone' in cfg.model:
             cfg.model.backbone.init_cfg = None
+        runner = Runner.from_cfg(cfg)
         results: dict[str, dict[str, float]] = {}
-        for name, evaluated in (('PyTorch', model), ('the file', ExportedModel(predictor))):
+        for name, predictor in predictors.items():
             print(f'Evaluating {name} ...', flush=True)
-            runner = Runner.from_cfg(cfg)
-            runner.model = evaluated
+            runner.model = PredictorModel(predictor)
             results[name] = runner.test()
-            keep_images(cfg)
     table = Table('metric', *results, title=f'On {len(runner.test_dataloader.dataset)} images')
     for metric in results['PyTorch']:
         if metric not in ('time', 'data_time'):

@@ -22,7 +22,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from mmiformer.apis import cli
-from mmiformer.apis.inference import ExportedModel, FilePredictor, optimize_for_inference
+from mmiformer.apis.inference import FilePredictor, PredictorModel, optimize_for_inference
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.deploy.fitting import keep_images
@@ -68,7 +68,7 @@ def main() -> None:
     while hasattr(model, 'module'):  # Wrappers of several processes and of test-time augmentation.
         model = model.module
     if predictor:
-        runner.model = ExportedModel(predictor)
+        runner.model = PredictorModel(predictor)
     else:
         load_weights(model, args.checkpoint)
         # Without the wrapper of several processes, which only averages gradients.

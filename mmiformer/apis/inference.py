@@ -252,16 +252,16 @@ class FilePredictor(Predictor):
         return postprocess.finish(outputs, height, width, self._info, score_thr)
 
 
-class ExportedModel(BaseModel):
-    """An exported file that mmengine's runner and evaluators take for a model.
+class PredictorModel(BaseModel):
+    """A predictor that mmengine's runner and evaluators take for a model.
 
-    Its images are not resized before: :func:`~mmiformer.deploy.fitting.keep_images`.
+    The test pipeline leaves images as they are: :func:`~mmiformer.deploy.fitting.keep_images`.
 
     Args:
-        predictor: Predicts with the file.
+        predictor: The predictor.
     """
 
-    def __init__(self, predictor: FilePredictor) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         self.predictor = predictor
 

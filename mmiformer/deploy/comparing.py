@@ -21,6 +21,7 @@ LIMITS = {
     'probabilities': dict(fp32=1e-3, fp16=3e-2, bf16=0.1, int8=0.3),
     'detections': dict(fp32=1e-2, fp16=1e-2, bf16=5e-2, int8=0.15),
 }
+_SHARES = ('labels', 'label_map', 'detections')
 # What equal detections have at least, the IoU, and at most, the difference of their scores.
 EQUAL = dict(fp32=(0.99, 1e-3), fp16=(0.95, 1e-2), bf16=(0.9, 3e-2), int8=(0.8, 0.1))
 # Detections below may be missing in one of two runs, at a threshold, or be suppressed by a box almost equal.
@@ -51,7 +52,7 @@ class Difference:
         self.count += expected.numel()
         if got.shape != expected.shape or not got.isfinite().all():
             amount = float('inf')
-        elif self.output in ('labels', 'label_map'):
+        elif self.output in _SHARES:
             amount = float((got != expected).float().mean())
         else:
             amount = float((got - expected).norm() / expected.norm().clamp(min=1e-12))
@@ -74,7 +75,7 @@ class Difference:
         return self.amount <= LIMITS.get(self.output, LIMITS['values'])[precision]
 
     def __str__(self) -> str:
-        return f'{self.amount:.3%} of {self.count}' if self.output in LIMITS else f'{self.amount:.1e}'
+        return f'{self.amount:.3%} of {self.count}' if self.output in _SHARES else f'{self.amount:.1e}'
 
 
 def match_detections(

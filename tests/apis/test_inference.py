@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmiformer.apis.inference import ExportedModel, Predictor
+from mmiformer.apis.inference import Predictor, PredictorModel
 from mmiformer.tasks import TASKS
 
 PREDICTIONS = dict(
@@ -34,7 +34,7 @@ def test_predictions_of_a_file_are_written_into_data_samples(name):
     predict.task = task
     sample = getattr(structures, KINDS[name])(metainfo=dict(img_id=9, ori_shape=(5, 7)))
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
-    (found,) = ExportedModel(predict).test_step(dict(inputs=[image], data_samples=[sample]))
+    (found,) = PredictorModel(predict).test_step(dict(inputs=[image], data_samples=[sample]))
     assert (given[0] == image.permute(1, 2, 0).numpy()).all() and found.img_id == 9
     for key, array in task.arrays(found).items():
         np.testing.assert_array_equal(array, PREDICTIONS[name][key])
