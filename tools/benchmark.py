@@ -86,7 +86,7 @@ from mmiformer.benchmark.networks import OURS, Network
 from mmiformer.benchmark.plotting import Point, plot_costs, short_name
 from mmiformer.benchmark.profiling import PARTS, profile_onnx
 from mmiformer.benchmark.training import TrainingStep
-from mmiformer.deploy.comparing import real_images
+from mmiformer.deploy.comparing import image_files, real_images
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.tasks import METRICS
@@ -218,7 +218,7 @@ def prepare(variants: Iterable[Variant], folder: Path, failures: dict[str, str])
         if args.batch > 1 and not built.batched:
             raise UserError(f'--batch {args.batch}', 'this network takes one image', 'choose 1')
         if args.images:
-            pixels = torch.cat(real_images(args.images, (height, width), args.batch))
+            pixels = torch.cat(real_images(image_files(args.images, args.batch), (height, width)))
             cfg = network.load_config()
             preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
             image = FromPixels(built, preprocessor).normalise(pixels).contiguous()

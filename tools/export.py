@@ -14,7 +14,7 @@ add(
     choices=['onnx', 'openvino', 'executorch', 'litert', 'coreml', 'ncnn'],
     help='runtime',
 )
-add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
+add('--size', nargs=2, type=int, metavar=('H', 'W'), help="default: that of the config's test pipeline")
 add('--dynamic', action='store_true', help='a file for all sizes and batches')
 add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
 add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
@@ -29,8 +29,9 @@ add('--out', help='file to write (default: CONFIG-PRECISION-RUNTIME.SUFFIX)')
 add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
+import math
 import tempfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,20 @@ from rich.console import Console
 from rich.table import Table
 
 from mmiformer.apis import cli
-from mmiformer.apis.inference import build_model
+from mmiformer.apis.inference import FilePredictor, ModelPredictor, Predictor, PredictorModel, build_model
 from mmiformer.datasets.checks import limit_images
-from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks, metadata
-from mmiformer.deploy.comparing import Difference, compare, random_images, real_images
-from mmiformer.deploy.exported import ExportedModel, fit_images
-from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime, Session
+from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks, metadata, postprocess
+from mmiformer.deploy.comparing import (
+    EQUAL,
+    LEAST_SCORE,
+    Difference,
+    compare,
+    image_files,
+    random_images,
+    real_images,
+)
+from mmiformer.deploy.fitting import fit_images, keep_images, preprocessor_of, size_of_images
+from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime
 from mmiformer.deploy.wrappers import FromPixels
 from mmiformer.utils.errors import UserError
 
@@ -57,86 +66,121 @@ OTHER_SIZES = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
 
 def main() -> None:
     """Writes the file, opens it again and compares."""
-    runtime, size = RUNTIMES[args.to], (args.size[0], args.size[1])
+    runtime = RUNTIMES[args.to]
     cfg = cli.load_config(args.config, args.cfg_options)
     file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
     if args.evaluate and args.what == 'backbone':
         raise UserError('--evaluate', 'a backbone has no metrics', 'export the model')
     runtime.require(args.precision)
-    calibration = real_images(args.calibrate, size, args.count) if args.calibrate else []
+    calibration = image_files(args.calibrate, args.count) if args.calibrate else []
     folder = args.images or test_images(cfg) or args.calibrate
-    images = real_images(folder, size, args.count) if folder and runtime.runs_here else []
+    files = image_files(folder, args.count) if folder and runtime.runs_here else []
 
     model = build_model(cfg, args.checkpoint)
     wrapper: Any = runtime.suited(build_export_wrapper(model, args.what))
-    reference: Any = build_export_wrapper(model, args.what, folded=False)
+    reference: Any = runtime.suited(build_export_wrapper(model, args.what, folded=False))
     cut_windows_in_chunks(wrapper, args.channel_chunks)
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
-    from_pixels = FromPixels(wrapper, preprocessor)
-    if any(side % wrapper.divisor for side in size):
-        problem = f'height and width of this network are multiples of {wrapper.divisor}'
-        raise UserError('--size {} {}'.format(*size), problem, 'choose others')
+    size = size_of(cfg, wrapper.divisor)
+    info = None
+    if args.what == 'model':
+        fit_images(cfg, None if args.dynamic else size)
+        model.data_preprocessor.test_cfg = preprocessor_of(cfg).get('test_cfg')  # By which mmseg pads.
+        info = metadata.describe(cfg, wrapper, args.bake_input, model.dataset_meta)
+    from_pixels = FromPixels(wrapper, preprocessor_of(cfg))
     if args.bake_input:
-        wrapper, reference = from_pixels, FromPixels(reference, preprocessor)
+        wrapper, reference = from_pixels, FromPixels(reference, preprocessor_of(cfg))
 
     def prepare(pixels: list[torch.Tensor]) -> list[torch.Tensor]:
         return pixels if args.bake_input else [from_pixels.normalise(image).contiguous() for image in pixels]
 
     noise = prepare(random_images(size))
-    options = ExportOptions(noise[0], args.dynamic, args.precision, prepare(calibration))
+    options = ExportOptions(noise[0], args.dynamic, args.precision, prepare(real_images(calibration, size)))
     runtime.check(options)
     print(f'Writing {file} ...', flush=True)
     metadata.beside(file).unlink(missing_ok=True)  # That of an earlier file.
     runtime.export(wrapper, options, file)
     report(file, runtime)
-    if args.what == 'model':
-        store_metadata(cfg, model, from_pixels.wrapper, file)
+    if info:
+        metadata.save(file, info)
+        if file.suffix == '.onnx':
+            print(f'Without torch: python {file.with_name("example.py")} {file} IMAGE')
     if not runtime.runs_here:
         print(f'{file}: NOT compared, since {runtime.name} does not run on this machine.')
         return
     inputs = {'noise': noise}
     for batch, height, width in OTHER_SIZES if args.dynamic else ():
         batch = batch if wrapper.batched else 1
-        height, width = (-(-side // wrapper.divisor) * wrapper.divisor for side in (height, width))
+        height, width = rounded_up((height, width), wrapper.divisor)
         inputs[f'noise of {batch}x{height}x{width}'] = prepare(random_images((height, width), batch))
-    real = f'{len(images)} images of {folder}'
-    if images:
-        inputs[real] = prepare(images)
-    else:
+    real = f'{len(files)} images of {folder}'
+    if not files:
         print('No real images: compared on noise only; name some with --images FOLDER.')
-    session = runtime.open(file)
+    elif not info:
+        inputs[real] = prepare(real_images(files, size))
+    predictors: dict[str, Predictor] = {}
+    if info:
+        exported = FilePredictor(file)
+        predictors, session = {'PyTorch': ModelPredictor(model, cfg), 'the file': exported}, exported.session
+    else:
+        session = runtime.open(file)
 
-    def predict(image: np.ndarray) -> Sequence[np.ndarray]:
-        return wrapper.finish(session(image), image.shape[1:3] if args.bake_input else image.shape[2:])
+    def named(outputs: Any, image: torch.Tensor) -> dict[str, np.ndarray]:
+        if info and info['task'] == 'det':  # Candidates may come in another order.
+            height, width = image.shape[1:3] if args.bake_input else image.shape[2:]
+            return postprocess.finish(outputs, height, width, metadata.of_input(info))
+        return dict(zip(wrapper.outputs, outputs, strict=True))
 
-    found = {name: compare(reference, predict, part, args.precision) for name, part in inputs.items()}
+    def in_torch(image: torch.Tensor) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return named([output.numpy() for output in reference(image)], image)
+
+    def in_file(image: torch.Tensor) -> dict[str, np.ndarray]:
+        return named(session(image.numpy()), image)
+
+    found = {name: compare(in_torch, in_file, part, args.precision) for name, part in inputs.items()}
+    if files and info:
+        original, ours = (partial(predict, one) for one in predictors.values())
+        found[real] = compare(original, ours, files, args.precision)
     show(found)
     if args.evaluate:
-        evaluate(cfg, model, runtime, session, preprocessor)
+        evaluate(cfg, predictors)
     # The ranges of int8 fit images, not noise.
-    judged = [real] if images and args.precision == 'int8' else list(found)
+    judged = [real] if files and args.precision == 'int8' else list(found)
     judge(file, [difference for name in judged for difference in found[name]], args.precision)
 
 
-def store_metadata(cfg: Config, model: Any, wrapper: Any, file: Path) -> None:
-    """Stores with the file what is needed to use it without its config."""
-    size = None if args.dynamic else args.size
-    try:
-        info = metadata.describe(cfg, wrapper, size, args.bake_input, model.dataset_meta)
-    except UserError as error:
-        print(f'{file}: stored without metadata, so that tools/predict.py cannot use it. {error}')
-    else:
-        metadata.save(file, info)
-        if file.suffix == '.onnx':
-            print(f'Without torch: python {file.with_name("example.py")} {file} IMAGE')
+def size_of(cfg: Config, divisor: int) -> tuple[int, int]:
+    """Height and width of the file's images, of which the network and its preprocessor take multiples."""
+    given = tuple(args.size or size_of_images(cfg))
+    if args.what == 'model':
+        divisor = math.lcm(divisor, preprocessor_of(cfg).get('pad_size_divisor') or 1)
+    size = rounded_up(given, divisor)
+    source = '--size' if args.size else f'{args.config}: images of'
+    if size != given:
+        print('{} {} {}: the file has {} {}, multiples of {}.'.format(source, *given, *size, divisor))
+    elif not args.size:
+        print('{} {} {}; choose others with --size.'.format(source, *size))
+    return size
 
 
-def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, preprocessor: Any) -> None:
-    """Prints the metrics of PyTorch and of the file on the test data."""
+def rounded_up(size: tuple[int, ...], divisor: int) -> tuple[int, int]:
+    """The next height and width that are multiples of the divisor."""
+    height, width = (-(-side // divisor) * divisor for side in size)
+    return height, width
+
+
+def predict(predictor: Predictor, file: Path) -> dict[str, np.ndarray]:
+    """The prediction for an image file, as the predictor reads it."""
+    least = LEAST_SCORE - EQUAL[args.precision][1]  # Of what may equal a detection that is compared.
+    return predictor([predictor.load(str(file))], least)[0]
+
+
+def evaluate(cfg: Config, predictors: dict[str, Predictor]) -> None:
+    """Prints the metrics of predictors on the test data."""
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         cli.check_data(cfg, ('test',))
-        fit_images(cfg, session.size)
+        keep_images(cfg)
         if args.limit is not None:
             limit_images(cfg, args.limit)
         cfg.load_from, cfg.log_level, cfg.custom_hooks = None, 'WARNING', []
@@ -144,10 +188,9 @@ def evaluate(cfg: Config, model: Any, runtime: Runtime, session: Session, prepro
             cfg.model.backbone.init_cfg = None
         runner = Runner.from_cfg(cfg)
         results: dict[str, dict[str, float]] = {}
-        models = {'PyTorch': model, 'the file': ExportedModel(model, runtime, session, preprocessor)}
-        for name, evaluated in models.items():
+        for name, predictor in predictors.items():
             print(f'Evaluating {name} ...', flush=True)
-            runner.model = evaluated
+            runner.model = PredictorModel(predictor)
             results[name] = runner.test()
     table = Table('metric', *results, title=f'On {len(runner.test_dataloader.dataset)} images')
     for metric in results['PyTorch']:

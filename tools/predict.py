@@ -9,7 +9,7 @@ add = parser.add_argument
 add('source', help='image, folder, "pattern", .txt list, http(s) address, video, number of a camera, rtsp://')
 add('model', help='config, work dir, name of a config of ours, or file of tools/export.py')
 add('checkpoint', nargs='?', help='path or https address of the weights')
-add('--config', help='config of an exported file that was stored without metadata')
+add('--config', help='config of an exported file, in place of what the file carries')
 add('--out', default='work_dirs/predict', help='folder, or picture or .mp4 to write (default: %(default)s)')
 add('--save', nargs='+', choices=['json', 'csv', 'masks'], default=[], help='also write the predictions')
 add('--no-pictures', action='store_true', help='draw nothing')
@@ -95,7 +95,7 @@ def open_writers(source: Images | Video, painter: Painter, out: Path) -> list[re
     writers: list[results.Writer] = []
     if not args.no_pictures:
         if isinstance(source, Video):
-            writers.append(results.Film(painter, out, source.rate))
+            writers.append(results.Film(painter, out, source.rate, source.live))
         else:
             writers.append(results.Pictures(painter, out))
     makers: dict[str, Callable[[Path], results.Writer]] = dict(

@@ -22,10 +22,10 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from mmiformer.apis import cli
-from mmiformer.apis.inference import optimize_for_inference
+from mmiformer.apis.inference import FilePredictor, PredictorModel, optimize_for_inference
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets.checks import datasets_of, limit_images
-from mmiformer.deploy.exported import ExportedModel, fit_images, open_exported
+from mmiformer.deploy.fitting import keep_images
 from mmiformer.deploy.runtimes import runtime_of
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.engine.runner import Runner
@@ -38,11 +38,12 @@ from mmiformer.utils.machine import MODULES, describe_machine
 def main() -> None:
     """Loads the checkpoint and evaluates it."""
     cfg = cli.prepare(args, splits=('test',))
-    exported = open_exported(args.checkpoint) if runtime_of(args.checkpoint) else None
-    if exported:
+    predictor = None
+    if runtime_of(args.checkpoint):
         if args.tta or args.compile:
             raise UserError(args.checkpoint, 'an exported file runs as it is', 'remove --tta and --compile')
-        fit_images(cfg, exported[1].size)
+        predictor = FilePredictor(args.checkpoint, cfg)
+        keep_images(cfg)
         cfg.custom_hooks = []  # They are for training: EMAHook copies the model.
     if args.limit is not None:
         limit_images(cfg, args.limit)
@@ -66,9 +67,8 @@ def main() -> None:
     model = runner.model
     while hasattr(model, 'module'):  # Wrappers of several processes and of test-time augmentation.
         model = model.module
-    if exported:
-        preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
-        runner.model = ExportedModel(model, *exported, preprocessor)
+    if predictor:
+        runner.model = PredictorModel(predictor)
     else:
         load_weights(model, args.checkpoint)
         # Without the wrapper of several processes, which only averages gradients.

@@ -17,7 +17,6 @@ from torch import nn
 
 from mmiformer.apis.cli import load_config
 from mmiformer.apis.configs import config_files, weights_of
-from mmiformer.checkpoints.released import RELEASED
 from mmiformer.tasks import TASKS, task_of
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
@@ -89,19 +88,21 @@ def get_model(
         cfg.model.backbone.out_indices = (0, 1, 2, 3)
     if not pretrained:
         model = bare_model(cfg).to(device).eval()
-    elif features_only and pretrained is True and not _has_weights(source):
-        if not (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint'):
-            raise UserError(source, 'its config names no weights of the backbone', 'name the checkpoint')
-        model = bare_model(cfg).to(device).eval()
-        model.backbone.init_weights()
-    else:
+        return model.backbone if features_only else model
+    try:
         file = str(pretrained) if pretrained is not True else _weights(source)
-        model = build_model(cfg, file, device, strict=not num_classes)
+    except UserError:
+        if not features_only:
+            raise
+        if not (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint'):
+            raise UserError(
+                source, 'its config names no weights of the backbone', 'name the checkpoint'
+            ) from None
+        backbone = bare_model(cfg).to(device).eval().backbone
+        backbone.init_weights()
+        return backbone
+    model = build_model(cfg, file, device, strict=not num_classes)
     return model.backbone if features_only else model
-
-
-def _has_weights(source: Source) -> bool:
-    return not isinstance(source, Config) and (str(source) in RELEASED or Path(source).is_dir())
 
 
 def _weights(source: Source) -> str:

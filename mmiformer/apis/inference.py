@@ -24,8 +24,8 @@ from mmiformer.checkpoints import load_weights
 from mmiformer.datasets import LoadCheckedImage
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import build_export_wrapper, fold, metadata, postprocess, use_matmul_attention
-from mmiformer.deploy.exported import open_exported
-from mmiformer.deploy.runtimes import runtime_of
+from mmiformer.deploy.fitting import fit_images
+from mmiformer.deploy.runtimes import open_exported, runtime_of
 from mmiformer.engine.compiling import compile_backbone
 from mmiformer.models.layers import FFN, ConvNorm
 from mmiformer.tasks import TASKS, Painter, Task, task_of
@@ -38,6 +38,8 @@ Model = TypeVar('Model', bound=nn.Module)
 def bare_model(cfg: Config) -> BaseModel:
     """Builds the model of a config without calling ``init_weights``."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if 'data_preprocessor' in cfg:  # As mmengine's runner does.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return revert_sync_batchnorm(MODELS.build(cfg.model))  # Inference runs in one process.
 
 
@@ -157,8 +159,12 @@ class Predictor:
             raise UserError(path, 'no such file', 'correct the list of images')
         return self._load(dict(img_path=path))['img']
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def __call__(self, images: Sequence[np.ndarray], score_thr: float = 0.0) -> list[dict[str, np.ndarray]]:
         """Predicts on images of one size, H x W x 3, BGR.
+
+        Args:
+            images: The images.
+            score_thr: Least score of the objects of a detector. Defaults to 0.
 
         Returns:
             The arrays of a :class:`~mmiformer.apis.results.Result`, for each image.
@@ -189,13 +195,16 @@ class ModelPredictor(Predictor):
         load, *steps = map(TRANSFORMS.build, image_steps(cfg))
         self._load, self._pipeline = load, Compose(steps)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def __call__(self, images: Sequence[np.ndarray], score_thr: float = 0.0) -> list[dict[str, np.ndarray]]:
         """See :class:`Predictor`; the images are one batch."""
         shape = images[0].shape[:2]
         given = [dict(img=i, img_path='', img_id=0, img_shape=shape, ori_shape=shape) for i in images]
         with torch.no_grad():
             samples = self.model.test_step(pseudo_collate([self._pipeline(one) for one in given]))
-        return [self.task.arrays(sample) for sample in samples]
+        found = [self.task.arrays(sample) for sample in samples]
+        if self.task.name != 'det':
+            return found
+        return [{name: part[one['scores'] >= score_thr] for name, part in one.items()} for one in found]
 
 
 class FilePredictor(Predictor):
@@ -203,23 +212,26 @@ class FilePredictor(Predictor):
 
     Args:
         file: The file.
-        cfg: Its config, for a file without metadata. Defaults to None.
+        cfg: Its config, in place of the metadata. Defaults to None.
+
+    Attributes:
+        session: The file, open.
 
     Raises:
         UserError: If the file or its metadata are missing or broken, or its runtime is not installed.
     """
 
     def __init__(self, file: str | Path, cfg: Config | None = None) -> None:
-        self._file, (runtime, self._session) = file, open_exported(file)
+        self._file, (runtime, self.session) = file, open_exported(file)
         info = metadata.load(Path(file)) if cfg is None else None
         if info is None:
             if cfg is None:
                 problem = 'has no metadata that say how to use it'
                 raise UserError(file, problem, 'name the config that it was exported from with --config')
-            model = bare_model(cfg)
-            wrapper = runtime.suited(build_export_wrapper(model, 'model', folded=False))
-            size, pixels = self._session.size, self._session.pixels
-            info = metadata.describe(cfg, wrapper, size, pixels, dataset_meta(cfg, 'test'))
+            cfg = copy.deepcopy(cfg)
+            fit_images(cfg, self.session.size)
+            wrapper = runtime.suited(build_export_wrapper(bare_model(cfg), 'model', folded=False))
+            info = metadata.describe(cfg, wrapper, self.session.pixels, dataset_meta(cfg, 'test'))
         self._info, self.task = info, TASKS[info['task']]
         self.visualizer = self.task.visualizer
         self.meta = dict(classes=info['classes'])
@@ -227,17 +239,38 @@ class FilePredictor(Predictor):
             self.meta['palette'] = [tuple(colour) for colour in info['palette']]  # As visualizers want them.
         self._load = LoadCheckedImage(color_type='color' if info['exif'] else 'color_ignore_orientation')
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def __call__(self, images: Sequence[np.ndarray], score_thr: float = 0.0) -> list[dict[str, np.ndarray]]:
         """See :class:`Predictor`; the images are run one by one."""
-        return [self._predict(mmcv.bgr2rgb(image)) for image in images]
+        return [self._predict(mmcv.bgr2rgb(image), score_thr) for image in images]
 
-    def _predict(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = self._session(postprocess.prepare(pixels, self._info, _resize))
+    def _predict(self, pixels: np.ndarray, score_thr: float) -> dict[str, np.ndarray]:
+        outputs = self.session(postprocess.prepare(pixels, self._info, _resize))
         if len(outputs) != len(self._info['outputs']):
             problem = f'has {len(outputs)} outputs, expected {", ".join(self._info["outputs"])}'
             raise UserError(self._file, problem, 'name the config that it was exported from')
         height, width = pixels.shape[:2]
-        return postprocess.finish(outputs, height, width, self._info)
+        return postprocess.finish(outputs, height, width, self._info, score_thr)
+
+
+class PredictorModel(BaseModel):
+    """A predictor that mmengine's runner and evaluators take for a model.
+
+    The test pipeline leaves images as they are: :func:`~mmiformer.deploy.fitting.keep_images`.
+
+    Args:
+        predictor: The predictor.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> list[Any]:
+        """Fills the predictions for images, 3 x H x W, BGR, into their data samples."""
+        for image, sample in zip(inputs, data_samples, strict=True):
+            (arrays,) = self.predictor([image.permute(1, 2, 0).numpy()])
+            sample.update(self.predictor.task.sample(arrays))
+        return data_samples
 
 
 def _resize(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
@@ -310,15 +343,12 @@ def predict_source(
     for part in _batches(_loaded(predictor, frames, faults), batch):
         images = [image for _, image in part]
         try:
-            predictions = predictor(images)
+            predictions = predictor(images, score_thr)
         except UserError as error:  # The network does not know the files.
             for frame, _ in part:
                 _leave_out(UserError(f'{frame.path}: {error}'), faults)
             continue
         for (frame, image), arrays in zip(part, predictions, strict=True):
-            if 'scores' in arrays:
-                kept = arrays['scores'] >= score_thr
-                arrays = {name: array[kept] for name, array in arrays.items()}
             pixels, classes = mmcv.bgr2rgb(image), predictor.meta['classes']
             yield Result(frame.path, frame.index, pixels, predictor.task.name, classes, **arrays)
 

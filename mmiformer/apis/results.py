@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -169,10 +170,13 @@ class Film(Writer):
         painter: Draws them.
         out: Folder of the video, or the .mp4 file.
         rate: Frames a second.
+        live: Whether they are of a camera, and fewer where predicting is slower: each is then shown for as
+            long as predicting it took. Defaults to False.
     """
 
-    def __init__(self, painter: Painter, out: Path, rate: float) -> None:
-        self.painter, self.out, self.rate = painter, out, rate
+    def __init__(self, painter: Painter, out: Path, rate: float, live: bool = False) -> None:
+        self.painter, self.out, self.rate, self.live = painter, out, rate, live
+        self._start, self._frames = 0.0, 0
         self.written = out
         self._writer: Any = None
 
@@ -184,10 +188,14 @@ class Film(Writer):
             self.written = own_path(file, result.path)
             code = cv2.VideoWriter.fourcc(*'mp4v')
             self._writer = cv2.VideoWriter(str(file), code, self.rate, (width, height))
+            self._start = time.monotonic()
             if not self._writer.isOpened():  # Else it would drop each frame in silence.
                 raise UserError(file, 'OpenCV cannot write it', 'name another --out, or use --no-pictures')
-        picture = self.painter.draw(result.image, result.sample())
-        self._writer.write(np.ascontiguousarray(mmcv.rgb2bgr(picture)))
+        picture = np.ascontiguousarray(mmcv.rgb2bgr(self.painter.draw(result.image, result.sample())))
+        due = int((time.monotonic() - self._start) * self.rate) + 1 if self.live else self._frames + 1
+        for _ in range(self._frames, due):
+            self._writer.write(picture)
+            self._frames += 1
 
     def __exit__(self, *error: object) -> None:
         """See :class:`Writer`."""

@@ -1,23 +1,27 @@
 """Comparing an exported file with the network in PyTorch."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import numpy as np
 import torch
 
 from mmiformer.datasets import LoadCheckedImage
-from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 from mmiformer.utils.errors import UserError
 
 # Largest difference of a file, by output and precision; see Difference.
 LIMITS = {
     'values': dict(fp32=1e-4, fp16=1e-2, bf16=3e-2, int8=0.15),
     'labels': dict(fp32=1e-4, fp16=1e-2, bf16=2e-2, int8=5e-2),  # They differ at borders.
+    # In the image file, to which mmseg resizes logits, and an app labels.
+    'label_map': dict(fp32=2e-2, fp16=2e-2, bf16=3e-2, int8=7e-2),
+    'probabilities': dict(fp32=1e-3, fp16=3e-2, bf16=0.1, int8=0.3),
     'detections': dict(fp32=1e-2, fp16=1e-2, bf16=5e-2, int8=0.15),
 }
+_SHARES = ('labels', 'label_map', 'detections')
 # What equal detections have at least, the IoU, and at most, the difference of their scores.
 EQUAL = dict(fp32=(0.99, 1e-3), fp16=(0.95, 1e-2), bf16=(0.9, 3e-2), int8=(0.8, 0.1))
 # Detections below may be missing in one of two runs, at a threshold, or be suppressed by a box almost equal.
@@ -32,8 +36,8 @@ class Difference:
 
     Attributes:
         output: Name of the output.
-        amount: Share that differs of ``labels`` and ``detections``; of other outputs the relative L2
-            difference, ``|file - torch| / |torch|``.
+        amount: Share that differs of ``labels``, ``label_map`` and ``detections``; of other outputs the
+            relative L2 difference, ``|file - torch| / |torch|``.
         count: Number of values, labels or detections in PyTorch.
         different: Number of detections that differ.
     """
@@ -48,14 +52,14 @@ class Difference:
         self.count += expected.numel()
         if got.shape != expected.shape or not got.isfinite().all():
             amount = float('inf')
-        elif self.output == 'labels':
+        elif self.output in _SHARES:
             amount = float((got != expected).float().mean())
         else:
             amount = float((got - expected).norm() / expected.norm().clamp(min=1e-12))
         self.amount = max(self.amount, amount)
 
     def add_detections(
-        self, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], precision: str = 'fp32'
+        self, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], precision: str
     ) -> None:
         """Adds the boxes, labels, scores and masks of one image, in any order; low scores are left out."""
         same = match_detections(got, expected, *EQUAL[precision])
@@ -71,7 +75,7 @@ class Difference:
         return self.amount <= LIMITS.get(self.output, LIMITS['values'])[precision]
 
     def __str__(self) -> str:
-        return f'{self.amount:.3%} of {self.count}' if self.output in LIMITS else f'{self.amount:.1e}'
+        return f'{self.amount:.3%} of {self.count}' if self.output in _SHARES else f'{self.amount:.1e}'
 
 
 def match_detections(
@@ -104,36 +108,37 @@ def match_detections(
 
 
 def compare(
-    reference: ExportWrapper | FromPixels,
-    session: Callable[[np.ndarray], Sequence[np.ndarray]],
-    images: Iterable[torch.Tensor],
+    reference: Callable[[Any], Mapping[str, np.ndarray]],
+    file: Callable[[Any], Mapping[str, np.ndarray]],
+    images: Iterable[Any],
     precision: str = 'fp32',
 ) -> list[Difference]:
-    """Runs the file and PyTorch on the same images.
+    """Compares what PyTorch and the file make of the same images.
 
     Args:
-        reference: The network in PyTorch, not folded.
-        session: Maps an image to the outputs of the file, finished.
-        images: Images as both take them.
+        reference: Maps an image to the outputs of PyTorch, by name.
+        file: The same of the file.
+        images: The images, as both take them.
         precision: Precision of the file. Defaults to ``'fp32'``.
 
     Returns:
         One difference per output; of a detector one for all detections.
     """
-    detector = reference.outputs[0] == 'boxes'
-    differences = [Difference(name) for name in (['detections'] if detector else reference.outputs)]
+    differences: dict[str, Difference] = {}
     for image in images:
-        with torch.no_grad():
-            expected = list(reference(image))
-        got = [torch.from_numpy(np.ascontiguousarray(output)) for output in session(image.numpy())]
-        if reference.outputs[-1] == 'mask_logits':
-            got[3], expected[3] = got[3].sigmoid(), expected[3].sigmoid()
-        if detector:
-            differences[0].add_detections(got, expected, precision)
-        else:
-            for difference, a, b in zip(differences, got, expected, strict=True):
-                difference.add(a, b)
-    return differences
+        expected, got = (
+            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in run(image).items()}
+            for run in (reference, file)
+        )
+        if 'boxes' in expected:
+            names = [name for name in ('boxes', 'labels', 'scores', 'masks') if name in expected]
+            ours, theirs = ([part[name] for name in names] for part in (got, expected))
+            found = differences.setdefault('detections', Difference('detections'))
+            found.add_detections(ours, theirs, precision)
+            continue
+        for name, output in expected.items():
+            differences.setdefault(name, Difference(name)).add(got[name], output)
+    return list(differences.values())
 
 
 def random_images(size: tuple[int, int], batch: int = 1) -> list[torch.Tensor]:
@@ -142,25 +147,32 @@ def random_images(size: tuple[int, int], batch: int = 1) -> list[torch.Tensor]:
     return list(torch.randint(0, 256, (2, batch, *size, 3), dtype=torch.uint8, generator=generator))
 
 
-def real_images(folder: str | Path, size: tuple[int, int], count: int) -> list[torch.Tensor]:
-    """Reads images of a folder and the folders in it, evenly spaced by name: some of each class or video.
+def image_files(folder: str | Path, count: int) -> list[Path]:
+    """Images in a folder and the folders in it, evenly spaced by name: some of each class or video.
 
     Args:
         folder: The folder.
-        size: Height and width, in pixels, that they are resized to.
         count: How many at most.
+
+    Raises:
+        UserError: If there is no image.
+    """
+    files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _SUFFIXES and not f.is_dir())
+    if not files:
+        raise UserError(folder, 'no images found', f'name a folder with {", ".join(_SUFFIXES)} files')
+    number = min(count, len(files))
+    return [files[i * len(files) // number] for i in range(number)]
+
+
+def real_images(files: Iterable[Path], size: tuple[int, int]) -> list[torch.Tensor]:
+    """Reads images and resizes them to a height and width in pixels, without keeping their ratio.
 
     Returns:
         Images, each 1 x H x W x 3, RGB (uint8).
 
     Raises:
-        UserError: If there is no image, or one cannot be read.
+        UserError: If one cannot be read.
     """
-    files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _SUFFIXES and not f.is_dir())
-    if not files:
-        raise UserError(folder, 'no images found', f'name a folder with {", ".join(_SUFFIXES)} files')
     load = LoadCheckedImage()
-    number = min(count, len(files))
-    chosen = (files[i * len(files) // number] for i in range(number))
-    images = (load(dict(img_path=str(file)))['img'] for file in chosen)
+    images = (load(dict(img_path=str(file)))['img'] for file in files)
     return [torch.from_numpy(mmcv.bgr2rgb(mmcv.imresize(i, size[::-1])))[None] for i in images]

@@ -8,10 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from mmiformer.deploy import postprocess
 from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError
@@ -100,22 +98,6 @@ class DetectorWrapper(ExportWrapper):
         problem = 'suppresses boxes in the network, which this runtime cannot'
         raise UserError(type(self.model).__name__, problem, 'use --to onnx or openvino, or --what backbone')
 
-    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
-        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
-        from mmengine.structures import InstanceData
-
-        boxes, labels, scores, *masks = outputs
-        corner = boxes.new_tensor(sample.img_shape[1::-1]).repeat(2)  # In the file, padding is image.
-        boxes = boxes.minimum(corner) / boxes.new_tensor(sample.scale_factor).repeat(2)
-        sample.pred_instances = InstanceData(bboxes=boxes, labels=labels, scores=scores)
-        if masks:
-            pasted = self.paste(masks[0].numpy(), boxes.numpy(), sample)
-            sample.pred_instances.masks = torch.from_numpy(pasted)
-
-    def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
-        """Masks in the image file, M x H x W (bool), of the fourth output and boxes there."""
-        raise NotImplementedError
-
 
 class RetinaNetWrapper(DetectorWrapper):
     """mmdet's RetinaNet."""
@@ -158,11 +140,6 @@ class MaskRCNNWrapper(DetectorWrapper):
         masks = masks[:, 0].sigmoid()
         in_order = masks.new_zeros(boxes.shape[0], *masks.shape[1:]).index_put((order,), masks)
         return boxes, labels, scores, in_order
-
-    def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
-        """See :class:`DetectorWrapper`."""
-        threshold = self.model.test_cfg.rcnn.mask_thr_binary
-        return postprocess.paste(masks, boxes, *sample.ori_shape[:2]) >= threshold
 
 
 def _dense_candidates(

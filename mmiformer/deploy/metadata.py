@@ -11,6 +11,7 @@ from mmengine.config import Config
 import mmiformer
 from mmiformer.datasets.checks import datasets_of
 from mmiformer.deploy import postprocess
+from mmiformer.deploy.fitting import kind_of, padding_colour, pair, preprocessor_of
 from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import UserError
@@ -21,15 +22,12 @@ _HERE = Path(__file__).parent
 _NEEDED = {'task', 'classes', 'outputs', 'pixels', 'colour', 'mean', 'std', 'exif', 'resize', 'crop', 'pad'}
 
 
-def describe(
-    cfg: Config, wrapper: ExportWrapper, size: tuple[int, int] | None, pixels: bool, meta: dict[str, Any]
-) -> dict[str, Any]:
+def describe(cfg: Config, wrapper: ExportWrapper, pixels: bool, meta: dict[str, Any]) -> dict[str, Any]:
     """Describes how to use the file of a model, as :mod:`mmiformer.deploy.postprocess` takes it.
 
     Args:
-        cfg: The config.
+        cfg: The config, its pipeline fitted to the file (:func:`~mmiformer.deploy.fitting.fit_images`).
         wrapper: What was exported, in the form that suits the runtime.
-        size: Height and width of the file; None if they are free.
         pixels: Whether the file normalises.
         meta: Classes and palette of the model.
 
@@ -46,39 +44,29 @@ def describe(
     resize: dict[str, Any] = dict(mode='keep', interpolation='bilinear', antialias=False)
     crop, pad = None, None
     for step in steps:
-        kind = str(step.type).rpartition('.')[2]
-        if kind in ('Resize', 'ResizeEdge'):
+        kind = kind_of(step)
+        if kind in ('Resize', 'ResizeInside', 'ResizeEdge'):
             resize = _resize(kind, step)
         elif kind == 'CenterCrop':
-            crop = _pair(step.crop_size)[::-1]
+            crop = pair(step.crop_size)[::-1]
         elif kind == 'Pad' and not step.get('pad_to_square'):
             pad = step
-        elif not kind.startswith(('Load', 'Pack')) or step.get('pad_to_square'):
+        elif not kind.startswith(('Load', 'Pack')):
             problem = f'{kind} is no step of resizing, cropping or padding that apps could repeat'
-            raise UserError('test_dataloader.dataset.pipeline', problem, 'take it out of the config')
-    before = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
-    rgb = bool(before.get('bgr_to_rgb') or before.get('to_rgb'))
-    mean, std = ([float(value) for value in before[key]] for key in ('mean', 'std'))
-    # The preprocessor pads the normalised image, the pipeline pixels in BGR.
-    value = before.get('pad_value', before.get('pad_val', 0))
-    colour = [m + value * s for m, s in zip(mean, std, strict=True)][:: 1 if rgb else -1]
-    padded = None
+            remedy = 'take it out of the config, or export --what backbone'
+            raise UserError('test_dataloader.dataset.pipeline', problem, remedy)
+    before = preprocessor_of(cfg)
+    at_test = before.get('test_cfg') or {}
+    colour, padded = padding_colour(before), crop or at_test.get('size')
     if pad is not None:
         chosen = pad.get('pad_val', 0)
         chosen = chosen.get('img', 0) if isinstance(chosen, dict) else chosen
         colour = [float(c) for c in (chosen[::-1] if isinstance(chosen, list | tuple) else [chosen] * 3)]
-        padded = pad.get('size') and list(pad.size[::-1])
-    if size and crop:
-        if 'edge' in resize:  # The same share of the image is cut off.
-            resize['edge'] = math.ceil(resize['edge'] * max(size) / max(crop))
-        crop = list(size)
-    elif size:
-        mode = 'stretch' if resize['mode'] == 'stretch' else 'inside'
-        resize = dict(resize, mode=mode, size=list(size))
+        padded = pad.get('size') and pad['size'][::-1]
     divisor = math.lcm(
         wrapper.divisor,
         before.get('pad_size_divisor') or 1,
-        (before.get('test_cfg') or {}).get('size_divisor') or 1,
+        at_test.get('size_divisor') or 1,
         (pad or {}).get('size_divisor') or 1,
     )
     info = dict(
@@ -88,13 +76,13 @@ def describe(
         palette=[[int(c) for c in own] for own in meta.get('palette') or ()],
         outputs=list(wrapper.outputs),
         pixels=pixels,
-        colour='rgb' if rgb else 'bgr',
-        mean=mean,
-        std=std,
+        colour='rgb' if before.get('bgr_to_rgb') or before.get('to_rgb') else 'bgr',
+        mean=[float(value) for value in before['mean']],
+        std=[float(value) for value in before['std']],
         exif='ignore_orientation' not in load.get('color_type', 'color'),
         resize=resize,
-        crop=crop,
-        pad=dict(size=list(size) if size else padded, divisor=divisor, value=colour),
+        crop=crop and list(crop),
+        pad=dict(size=padded and list(padded), divisor=divisor, value=colour),
     )
     if info['task'] == 'det':
         test_cfg = cfg.model.test_cfg
@@ -110,12 +98,13 @@ def describe(
     return info
 
 
-def _pair(size: Any) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)
+def of_input(info: dict[str, Any]) -> dict[str, Any]:
+    """Metadata for an image that already is the input of a file."""
+    return dict(info, resize=dict(mode='keep'), crop=None, pad=dict(size=None, divisor=1))
 
 
 def _resize(kind: str, step: Any) -> dict[str, Any]:
-    """The rule of mm's ``Resize`` and ``ResizeEdge``; mm's width comes first."""
+    """The rule of mm's ``Resize`` and ``ResizeEdge`` and of our own; mm's width comes first."""
     how = dict(
         interpolation=step.get('interpolation', 'bilinear'),
         antialias=step.get('backend') == 'pillow',  # OpenCV's does not smooth.
@@ -125,7 +114,9 @@ def _resize(kind: str, step: Any) -> dict[str, Any]:
     if kind == 'ResizeEdge' or not step.get('scale'):
         problem = f'{kind} with {step.to_dict()} is no rule that apps could repeat'
         raise UserError('test_dataloader.dataset.pipeline', problem, 'set scale=(width, height)')
-    return dict(mode='sides' if step.get('keep_ratio') else 'stretch', size=_pair(step.scale)[::-1], **how)
+    kept = 'inside' if kind == 'ResizeInside' else 'sides'
+    mode = kept if step.get('keep_ratio') else 'stretch'
+    return dict(mode=mode, size=list(pair(step.scale)[::-1]), **how)
 
 
 def save(file: Path, info: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def prepare(
 
 
 def finish(
-    outputs: Sequence[np.ndarray], height: int, width: int, info: Mapping[str, Any]
+    outputs: Sequence[np.ndarray], height: int, width: int, info: Mapping[str, Any], score_thr: float = 0.0
 ) -> dict[str, np.ndarray]:
     """Maps the outputs of a file to the prediction for the image.
 
@@ -84,6 +84,7 @@ def finish(
         height: Height of the image.
         width: Width of the image.
         info: Metadata of the file.
+        score_thr: Least score of a detection; masks of those below cost no time. Defaults to 0.
 
     Returns:
         Of a detector ``boxes``, M x 4, ``labels``, M, ``scores``, M, best first, and perhaps ``masks``,
@@ -105,30 +106,55 @@ def finish(
     limits = info['thresholds']
     if 'labels' in named:  # Suppression is part of the file.
         boxes, labels, scores = (named[key] for key in ('boxes', 'labels', 'scores'))
+        index = np.arange(len(scores))
     else:
         boxes, labels, scores, index = detect(
             named['boxes'][0],
             named['scores'][0],
             **{key: limits[key] for key in ('score_thr', 'iou_threshold', 'max_per_img', 'nms_pre')},
         )
-        if 'kernels' in named:
-            kernels, features = named['kernels'][0][index], named['features'][0]
-            named['mask_logits'] = mask_logits(kernels, features, info['mask_widths'])
+    shown = scores >= score_thr
+    boxes, labels, scores, index = boxes[shown], labels[shown], scores[shown], index[shown]
     boxes = boxes.clip(0, [columns, rows] * 2) / np.array([columns / width, rows / height] * 2)
     found = dict(boxes=boxes.astype(np.float32), labels=labels, scores=scores)
+    if not {'masks', 'mask_logits', 'kernels'} & named.keys():
+        return found
+    threshold = limits['mask_thr_binary']
+    found['masks'] = np.zeros((len(boxes), height, width), bool)
+    # One by one, since each may have megapixels.
     if 'masks' in named:
-        found['masks'] = np.zeros((len(boxes), height, width), bool)
-        for out, mask, box in zip(found['masks'], named['masks'], boxes, strict=True):
-            out[:] = paste(mask[None], box[None], height, width)[0] >= limits['mask_thr_binary']
-    elif 'mask_logits' in named:
-        least = np.log(limits['mask_thr_binary'] / (1 - limits['mask_thr_binary']))
-        full = -(-size[0] * height // rows), -(-size[1] * width // columns)
-        found['masks'] = np.zeros((len(boxes), height, width), bool)
-        # One by one, since each may have megapixels.
-        for mask, logits in zip(found['masks'], named['mask_logits'], strict=True):
-            whole = resize(resize(logits[None], *size), *full)  # In mmdet's two steps.
-            mask[:] = whole[0, :height, :width] > least
+        for out, mask, box in zip(found['masks'], named['masks'][index], boxes, strict=True):
+            place, values = _inside(mask, box, height, width)
+            out[place] = values >= threshold
+        return found
+    if 'kernels' in named:
+        masks = mask_logits(named['kernels'][0][index], named['features'][0], info['mask_widths'])
+    else:
+        masks = named['mask_logits'][index]
+    least = np.log(threshold / (1 - threshold))
+    full = -(-size[0] * height // rows), -(-size[1] * width // columns)
+    for out, logits in zip(found['masks'], masks, strict=True):
+        logits = resize(logits[None], *size)  # mmdet's first of two steps.
+        if (logits > least).any():
+            part = _around(logits[0] > least, full, out.shape)
+            out[part] = resize(logits, *full, part)[0] > least
     return found
+
+
+def _around(above: np.ndarray, full: tuple[int, int], shown: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns, of the first ``shown``, where a map can be above a threshold once it is resized.
+
+    Args:
+        above: h x w, where it is before, somewhere.
+        full: Height and width that it is resized to.
+        shown: How many rows and columns are wanted.
+    """
+    parts = []
+    for axis in (0, 1):
+        places, scale = np.flatnonzero(above.any(axis=1 - axis)), full[axis] / above.shape[axis]
+        start, stop = (places[0] - 0.5) * scale - 1, (places[-1] + 1.5) * scale + 1
+        parts.append(slice(max(0, int(start)), min(shown[axis], int(stop))))
+    return parts[0], parts[1]
 
 
 def resize_pixels(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
@@ -219,20 +245,23 @@ def mask_logits(kernels: Any, features: Any, widths: Sequence[int] = (10, 8, 8, 
     return x.reshape(-1, *features.shape[1:])
 
 
-def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(
+    maps: np.ndarray, height: int, width: int, part: tuple[slice, slice] = (slice(None), slice(None))
+) -> np.ndarray:
     """Resizes maps bilinearly, as ``torch.nn.functional.interpolate``.
 
     Args:
         maps: M x h x w.
         height: Height of the result.
         width: Width of the result.
+        part: Rows and columns of it to return. Defaults to all.
 
     Returns:
-        M x height x width.
+        M x height x width, or the part of that.
     """
-    for axis, new in ((1, height), (2, width)):
+    for axis, new, chosen in ((1, height, part[0]), (2, width, part[1])):
         old = maps.shape[axis]
-        at = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+        at = ((np.arange(new)[chosen] + 0.5) * old / new - 0.5).clip(0, old - 1)
         low = at.astype(int)
         share = (at - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
         maps = maps.take(low, axis) * (1 - share) + maps.take(np.minimum(low + 1, old - 1), axis) * share
@@ -252,13 +281,21 @@ def paste(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.n
         M x height x width, probabilities; zero outside of the box.
     """
     pasted = np.zeros((len(masks), height, width), masks.dtype)
-    for mask, (x1, y1, x2, y2), out in zip(masks, boxes, pasted, strict=True):
-        rows, columns = (
-            _weights((np.arange(size) + 0.5 - first) / max(last - first, 1e-6) * len(mask) - 0.5, len(mask))
-            for size, first, last in ((height, y1, y2), (width, x1, x2))
-        )
-        out[:] = rows @ mask @ columns.T
+    for mask, box, out in zip(masks, boxes, pasted, strict=True):
+        place, values = _inside(mask, box, height, width)
+        out[place] = values
     return pasted
+
+
+def _inside(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[Any, np.ndarray]:
+    """Where a mask that is relative to a box lies in the image, and its values there."""
+    x1, y1, x2, y2 = box
+    rows, columns = (
+        _weights((np.arange(size) + 0.5 - first) / max(last - first, 1e-6) * len(mask) - 0.5, len(mask))
+        for size, first, last in ((height, y1, y2), (width, x1, x2))
+    )
+    y, x = (np.flatnonzero(weights.any(axis=1)) for weights in (rows, columns))
+    return np.ix_(y, x), rows[y] @ mask @ columns[x].T
 
 
 def _weights(positions: np.ndarray, size: int) -> np.ndarray:

@@ -1,10 +1,7 @@
 """RTMDet and RTMDet-Ins for export, with suppression in the file or after it."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmiformer.deploy import postprocess
@@ -49,15 +46,6 @@ class RTMDetWrapper(DetectorWrapper):
             return detections
         kernels = self.absorb_place(*(part[kept] for part in mask))
         return *detections, postprocess.mask_logits(kernels, features[0], self.widths)
-
-    def paste(self, masks: np.ndarray, boxes: np.ndarray, sample: Any) -> np.ndarray:
-        """See :class:`~mmiformer.deploy.detectors.DetectorWrapper`; in mmdet's two steps."""
-        size = [side * self.strides[0] for side in masks.shape[1:]]
-        scales, (height, width) = sample.scale_factor[::-1], sample.ori_shape[:2]
-        full = [math.ceil(side / scale) for side, scale in zip(size, scales, strict=True)]
-        logits = postprocess.resize(postprocess.resize(masks, *size), *full)[:, :height, :width]
-        threshold = self.model.test_cfg.mask_thr_binary
-        return logits > math.log(threshold / (1 - threshold))
 
     def without_suppression(self, limit: int | None) -> ExportWrapper:
         """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
@@ -127,7 +115,7 @@ _UNIT = 64  # Pixels; coordinates and their weights are of about the size of the
 
 
 class RTMDetCandidates(ExportWrapper):
-    """RTMDet or RTMDet-Ins without suppression; :meth:`finish` does the rest, outside of the file.
+    """RTMDet or RTMDet-Ins without suppression, which :func:`~mmiformer.deploy.postprocess.finish` does.
 
     The forward maps N x 3 x H x W to the ``limit`` cells with the best scores: boxes, N x K x 4; scores,
     N x K x classes; of RTMDet-Ins also kernels, N x K x P, and the features that they are applied to,
@@ -158,14 +146,3 @@ class RTMDetCandidates(ExportWrapper):
         if features is None:
             return boxes, scores
         return boxes, scores, self.model.absorb_place(*mask), features
-
-    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
-        """See :class:`~mmiformer.deploy.wrappers.ExportWrapper`."""
-        cfg = self.model.model.test_cfg
-        boxes, scores, *mask = (output[0] for output in outputs)
-        *detections, index = postprocess.detect(
-            boxes, scores, cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img, cfg.nms_pre
-        )
-        if mask:
-            detections.append(postprocess.mask_logits(mask[0][index], mask[1], self.widths))
-        return detections

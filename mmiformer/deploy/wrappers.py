@@ -1,15 +1,13 @@
 """Models as plain functions from one image tensor to a tuple of tensors, the form that runtimes take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmiformer.deploy import postprocess
 from mmiformer.deploy.folding import fold
 from mmiformer.deploy.rewriting import pool_by_matmul, replace
 from mmiformer.tasks import TASKS
@@ -56,19 +54,6 @@ class ExportWrapper(nn.Module):
         """
         return self
 
-    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
-        """Maps the outputs of a file to the predictions: what is left to the app.
-
-        Args:
-            outputs: The outputs for one image.
-            size: Height and width of the image.
-        """
-        return outputs
-
-    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
-        """Writes the predictions for one image, finished, into its data sample, as the model does."""
-        raise NotImplementedError
-
 
 class Features(ExportWrapper):
     """The feature maps of a backbone, N x C x ceil(H / s) x ceil(W / s) for each stride s."""
@@ -94,11 +79,6 @@ class Logits(ExportWrapper):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps N x 3 x H x W to the logits."""
         return (self.model(image, mode='tensor'),)
-
-    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
-        """See :class:`ExportWrapper`."""
-        scores = outputs[0][0].softmax(dim=0)
-        sample.set_pred_score(scores).set_pred_label(scores.argmax(dim=0, keepdim=True))
 
 
 class LabelMap(ExportWrapper):
@@ -139,20 +119,11 @@ class LabelMap(ExportWrapper):
         """See :class:`ExportWrapper`."""
         return self if limit else ClassLogits(self)
 
-    def add_predictions(self, sample: Any, outputs: Sequence[torch.Tensor]) -> None:
-        """See :class:`ExportWrapper`; mmseg resizes logits, from which labels differ at borders."""
-        from mmengine.structures import PixelData
-
-        height, width = sample.img_shape[:2]
-        labels = outputs[0][:, None, :height, :width].float()
-        labels = F.interpolate(labels, size=sample.ori_shape[:2], mode='nearest-exact')
-        sample.pred_sem_seg = PixelData(data=labels[0].long())
-
 
 class ClassLogits(ExportWrapper):
     """A segmentor for runtimes without argmax: the logits of its head, N x classes x h x w.
 
-    The app resizes them to the image and takes the best class, as :meth:`finish`.
+    The app resizes them to the image and takes the best class.
     """
 
     outputs = ('logits',)
@@ -166,10 +137,6 @@ class ClassLogits(ExportWrapper):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps 1 x 3 x H x W to the logits."""
         return (self.model.logits(image),)
-
-    def finish(self, outputs: Sequence[np.ndarray], size: tuple[int, int]) -> Sequence[np.ndarray]:
-        """See :class:`ExportWrapper`."""
-        return [postprocess.resize(outputs[0][0], *size).argmax(axis=0)[None]]
 
 
 class FromPixels(nn.Module):
@@ -189,7 +156,6 @@ class FromPixels(nn.Module):
         super().__init__()
         self.wrapper = wrapper
         self.outputs, self.batched, self.divisor = wrapper.outputs, wrapper.batched, wrapper.divisor
-        self.finish = wrapper.finish
         self.to_bgr = not (preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
         # (x - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(preprocessor[key]).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
@@ -203,11 +169,6 @@ class FromPixels(nn.Module):
         if self.to_bgr:
             image = image.flip(1)
         return image * self.factor + self.shift
-
-    def restore(self, image: torch.Tensor) -> torch.Tensor:
-        """Maps normalised images to the pixels that :meth:`normalise` takes: its inverse."""
-        image = ((image - self.shift) / self.factor).round().clamp(0, 255)
-        return (image.flip(1) if self.to_bgr else image).permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps pixels to the outputs of the wrapper."""

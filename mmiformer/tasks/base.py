@@ -59,12 +59,11 @@ class Painter:
     columns = 2  # Of panels, in a picture of several images.
 
     def __init__(self, cfg: Config, dataset_meta: dict[str, Any], score_thr: float = 0.5) -> None:
-        # A name of its own, since visualizers are global, and no backend, so that it writes no files.
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                'ignore', message='.*has been created'
-            )  # An earlier picture's may be used.
-            self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='mmiformer', vis_backends=None))
+        # Not by the registry's build, which returns a former visualizer of the same name; and without
+        # backends, so that it writes no files.
+        settings = {**cfg.visualizer, 'vis_backends': None}
+        with VISUALIZERS.switch_scope_and_registry(None) as registry:
+            self.visualizer = registry.get(settings.pop('type'))(**settings)
         self.visualizer.dataset_meta = dataset_meta
         self.score_thr = score_thr
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmiformer.apis.results import CocoJson, Masks, Pictures, Result, Table, own_path
+from mmiformer.apis.results import CocoJson, Film, Masks, Pictures, Result, Table, own_path
 from mmiformer.utils.errors import UserError
 
 IMAGE = np.zeros((10, 12, 3), np.uint8)
@@ -108,6 +108,19 @@ def test_pictures_have_the_names_of_the_images(objects, tmp_path):
     names = [str(file.relative_to(tmp_path)) for file, _ in drawn]
     assert names == ['x/7.JPG', '7.webp.png', 'one.png']
     assert drawn[0][1].pred_instances.labels.tolist() == [1, 0]
+
+
+def test_film_of_a_camera_is_as_long_as_what_it_shows(objects, tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    painter = types.SimpleNamespace(draw=lambda image, sample: image)
+    for live, frames in ((True, 6), (False, 3)):
+        clock = iter([5.0, 5.0, 5.35, 5.5])  # Its start, and each frame.
+        monkeypatch.setattr('mmiformer.apis.results.time.monotonic', lambda clock=clock: next(clock))
+        with Film(painter, tmp_path / f'{live}.mp4', rate=10, live=live) as film:
+            for _ in range(3):
+                film.add(objects, '0')
+        written = cv2.VideoCapture(str(tmp_path / f'{live}.mp4'))
+        assert written.get(cv2.CAP_PROP_FRAME_COUNT) == frames
 
 
 def test_supervision(objects, regions, shares, monkeypatch):

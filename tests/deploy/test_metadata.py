@@ -15,6 +15,7 @@ from mmiformer.apis.inference import ModelPredictor, _resize
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import build_export_wrapper, metadata, postprocess
 from mmiformer.deploy.comparing import match_detections
+from mmiformer.deploy.fitting import fit_images, size_of_images
 from mmiformer.deploy.runtimes import RUNTIMES
 from mmiformer.deploy.wrappers import FromPixels
 from mmiformer.utils.errors import UserError
@@ -65,13 +66,16 @@ def test_predictions_equal_those_of_the_model(root, name):
     model.dataset_meta = dataset_meta(cfg, 'test')
     for conv in model.bbox_head.rtm_reg if name.startswith('det') else ():
         conv.bias.data.fill_(2)  # Untrained boxes have nearly no area.
-    predictor = ModelPredictor(model, cfg)
     for (runtime, pixels), shape in zip(
-        (('onnx', False), ('ncnn', True)), ((150, 110), (60, 90)), strict=True
+        (('onnx', False), ('ncnn', True)), ((60, 90), (150, 110)), strict=True
     ):
         wrapper = RUNTIMES[runtime].suited(build_export_wrapper(model, 'model'))
-        size = (64, 64) if name.startswith('cla') else (96, 96) if pixels and name.startswith('det') else None
-        info = metadata.describe(cfg, wrapper, size, pixels, model.dataset_meta)
+        # The whole pipeline is that of the file: also one that is not square, for an upright image.
+        size = ((96, 96) if name.startswith('cla') else (96, 128)) if pixels else None
+        fit_images(cfg, size)
+        model.data_preprocessor.test_cfg = preprocessor.get('test_cfg')
+        predictor = ModelPredictor(model, cfg)
+        info = metadata.describe(cfg, wrapper, pixels, model.dataset_meta)
         info = json.loads(json.dumps(info))
         assert info['classes'] == list(model.dataset_meta['classes'])
         image = photo(*shape)
@@ -112,13 +116,28 @@ def test_image_fits_the_file_upright_too(root):
     class Wrapper:
         outputs, divisor, widths = ('boxes', 'scores'), 32, ()
 
-    info = metadata.describe(cfg, Wrapper(), (64, 96), True, dict(classes=('a',)))
+    fit_images(cfg, (64, 96))
+    info = metadata.describe(cfg, Wrapper(), True, dict(classes=('a',)))
     assert postprocess.layout(200, 100, info) == ((64, 32), (64, 96))
     given = postprocess.prepare(np.full((200, 100, 3), 7, np.uint8), info)
     assert given.shape == (1, 64, 96, 3) and (given[0, :, :32] == 7).all() and (given[0, :, 32:] == 114).all()
     cfg.test_dataloader.dataset.pipeline.insert(1, ConfigDict(type='CLAHE'))
     with pytest.raises(UserError, match='CLAHE is no step of resizing, cropping or padding'):
-        metadata.describe(cfg, Wrapper(), None, False, {})
+        metadata.describe(cfg, Wrapper(), False, {})
+
+
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [
+        ('detection/rtmdet_iformer_t_coco', (640, 640)),
+        ('detection/maskrcnn_iformer_t_coco', (800, 1333)),
+        ('segmentation/lraspp_iformer_t_ade20k', (512, 910)),  # Of 16:9, not of 4:1.
+        ('segmentation/fpn_iformer_t_camvid', (256, 256)),  # Images keep their size.
+        ('classification/iformer_t_cells', (96, 96)),
+    ],
+)
+def test_file_has_the_size_of_the_pipeline(root, name, size):
+    assert size_of_images(Config.fromfile(root / f'configs/{name}.py')) == size
 
 
 def test_stored_beside_a_file_and_read_again(tmp_path):

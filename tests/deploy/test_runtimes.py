@@ -6,7 +6,7 @@ import torch
 from helpers import SMALL_IFORMER, trained_looking
 
 from mmiformer import IFormer
-from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions
+from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, open_exported
 from mmiformer.deploy.wrappers import Features, FromPixels
 from mmiformer.utils.errors import UserError
 
@@ -125,3 +125,16 @@ def test_unsupported_options_are_errors(monkeypatch):
     monkeypatch.setattr(runtime, 'modules', ('no_such_module',))
     with pytest.raises(UserError, match=r"cannot import no_such_module .*pip install 'mmiformer\[onnx\]'"):
         runtime.require()
+
+
+def test_files_that_cannot_be_evaluated_are_errors(tmp_path):
+    with pytest.raises(UserError, match=r'net.bin: no such file; name a file that tools/export.py wrote'):
+        (tmp_path / 'net.param').touch()
+        open_exported(tmp_path / 'net.param')
+    (tmp_path / 'net.mlpackage').mkdir()
+    with pytest.raises(UserError, match='coreml does not run on this machine'):
+        open_exported(tmp_path / 'net.mlpackage')
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'net.onnx').write_bytes(b'broken')
+    with pytest.raises(UserError, match='net.onnx: not a file that onnx can read; export it again'):
+        open_exported(tmp_path / 'net.onnx')

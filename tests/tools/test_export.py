@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import SMALL_IFORMER
 
-from mmiformer.deploy.comparing import Difference, compare, real_images
+from mmiformer.deploy.comparing import Difference, compare, image_files, real_images
 from mmiformer.deploy.wrappers import ExportWrapper, FromPixels
 
 CONFIG = 'configs/classification/iformer_t_in1k.py'
@@ -127,11 +127,6 @@ def test_unsupported_options_are_errors(run_tool, root, workplace, options, word
     ('config', 'runtime', 'words'),
     [
         (
-            'rtmdet_mocovit_coco',
-            'onnx',
-            '--size 64 100: height and width of this network are multiples of 32',
-        ),
-        (
             'retinanet_mocovit_coco',
             'ncnn',
             'RetinaNet: suppresses boxes in the network, which this runtime cannot',
@@ -187,7 +182,7 @@ def test_differences_by_output():
 
 def test_images_are_resized_and_normalised_as_the_config_does(images):
     preprocessor = dict(mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=True)
-    pixels = real_images(images, (40, 50), count=5)
+    pixels = real_images(image_files(images, 5), (40, 50))
     assert [tuple(p.shape) for p in pixels] == [(1, 40, 50, 3)] * 2 and pixels[0].dtype == torch.uint8
     first = cv2.resize(cv2.imread(str(images / 'a.JPG'))[:, :, ::-1], (50, 40))
     np.testing.assert_array_equal(pixels[0][0].numpy(), first)
@@ -205,7 +200,7 @@ def test_images_are_taken_from_the_whole_folder(tmp_path):
         file.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(file), np.full((4, 4, 3), number, np.uint8))
     for count, expected in ((1, [0]), (2, [0, 3]), (4, [0, 1, 3, 4]), (9, [0, 1, 2, 3, 4, 5])):
-        assert [int(image.max()) for image in real_images(tmp_path, (4, 4), count)] == expected
+        assert [int(file.stem) for file in image_files(tmp_path, count)] == expected
 
 
 def test_weights_of_another_runtime_are_kept(run_tool, root, workplace):
@@ -226,37 +221,30 @@ def test_unsupported_segmentors_are_errors(run_tool, root, workplace, overrides)
     assert code == 1 and 'expected one decode_head' in err
 
 
-class Detections:
-    """A fake wrapper of a detector."""
-
-    outputs = ('boxes', 'labels', 'scores', 'masks')
-
-    def __init__(self, count: int) -> None:
-        corners = torch.rand(count, 2) * 50
-        masks, scores = torch.rand(count, 28, 28), 0.4 + torch.rand(count) / 2
-        self.found = torch.cat([corners, corners + 9], 1), torch.arange(count), scores, masks
-
-    def __call__(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.found
-
-
 def test_masks_and_number_of_detections_are_compared():
-    wrapper, image = Detections(4), torch.zeros(1, 3, 32, 32)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 50, (4, 2)).astype(np.float32)
+    found = dict(
+        boxes=np.concatenate([corners, corners + 9], 1),
+        labels=np.arange(4),
+        scores=rng.uniform(0.4, 0.9, 4).astype(np.float32),
+        masks=rng.uniform(size=(4, 28, 28)) > 0.5,
+    )
 
-    def judge(change) -> Difference:
-        arrays = [part.numpy().copy() for part in wrapper.found]
-        change(arrays)
-        (difference,) = compare(wrapper, lambda _: arrays, [image])
+    def judge(change, found=found) -> Difference:
+        (difference,) = compare(lambda _: found, lambda _: change(found), [None])
         return difference
 
-    fine = judge(lambda parts: [np.copyto(p, p[::-1].copy()) for p in parts])
+    fine = judge(lambda found: {name: part[::-1] for name, part in found.items()})
     assert fine.amount == 0 and fine.count == 4 and fine.within('fp32')
-    assert judge(lambda parts: parts[3][1].fill(np.nan)).amount == 0.25
-    assert judge(lambda parts: parts[3][1].__iadd__(0.01)).amount == 0.25
-    missing = judge(lambda parts: parts.__setitem__(slice(None), [p[1:] for p in parts]))
+    assert judge(lambda found: dict(found, scores=found['scores'] + [0, 0.01, 0, 0])).amount == 0.25
+    masks = found['masks'].copy()
+    masks[1, :2] ^= True
+    assert judge(lambda found: dict(found, masks=masks)).amount == 0.25
+    missing = judge(lambda found: {name: part[1:] for name, part in found.items()})
     assert missing.amount == 0.25 and not missing.within('fp32')
-    wrapper = Detections(0)
-    assert judge(lambda parts: None).count == 0
+    none = {name: part[:0] for name, part in found.items()}
+    assert judge(lambda found: found, none).count == 0
 
 
 def test_no_detections_verify_nothing(run_tool, root, workplace):

@@ -77,9 +77,11 @@ def test_model_and_file_find_the_same_in_a_video(run, file, run_tool, root, monk
     pytest.importorskip('onnxruntime'), pytest.importorskip('onnxscript')
     monkeypatch.chdir(run)
     weights = run / 'run/best_coco_bbox_mAP_epoch_2.pth'
-    options = ('--to', 'onnx', '--size', *SIZE, '--out', file)
-    code, _, err = run_tool('export', run / 'run/config.py', weights, *options)
+    options = ('--to', 'onnx', '--size', 60, 90, '--images', 'images', '--out', file)
+    code, out, err = run_tool('export', run / 'run/config.py', weights, *options)
     assert code == 0, err[-3000:]
+    assert '--size 60 90: the file has 64 96, multiples of 32.' in out
+    assert 'detections' in out and '1 images of images' in out
     found = {}
     for name, model in (('model', 'run'), ('file', file)):
         code, out, err = run_tool(

@@ -9,6 +9,7 @@ from mmiformer.deploy.runtimes.litert import LiteRT
 from mmiformer.deploy.runtimes.ncnn import NCNN
 from mmiformer.deploy.runtimes.onnx import OnnxRuntime
 from mmiformer.deploy.runtimes.openvino import OpenVino
+from mmiformer.utils.errors import UserError
 
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime for runtime in (OnnxRuntime(), OpenVino(), ExecuTorch(), LiteRT(), CoreML(), NCNN())
@@ -20,4 +21,24 @@ def runtime_of(file: str | Path) -> Runtime | None:
     return next((r for r in RUNTIMES.values() if r.suffix == Path(file).suffix), None)
 
 
-__all__ = ['RUNTIMES', 'ExportOptions', 'Runtime', 'Session', 'runtime_of']
+def open_exported(file: str | Path) -> tuple[Runtime, Session]:
+    """Opens an exported file.
+
+    Raises:
+        UserError: If it is missing or broken, or its runtime is not installed or does not run here.
+    """
+    runtime = runtime_of(file)
+    assert runtime, 'callers ask for the runtime first'
+    for part in runtime.files(Path(file)):
+        if not part.exists():
+            raise UserError(part, 'no such file', 'name a file that tools/export.py wrote')
+    if not runtime.runs_here:
+        raise UserError(file, f'{runtime.name} does not run on this machine', 'evaluate the onnx file')
+    runtime.require()
+    try:
+        return runtime, runtime.open(Path(file))
+    except Exception as error:  # Each has its own.
+        raise UserError(file, f'not a file that {runtime.name} can read', 'export it again') from error
+
+
+__all__ = ['RUNTIMES', 'ExportOptions', 'Runtime', 'Session', 'open_exported', 'runtime_of']

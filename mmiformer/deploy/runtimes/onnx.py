@@ -32,11 +32,15 @@ class OnnxRuntime(Runtime):
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`; the file contains the weights."""
-        write_onnx(wrapper, options, file)
+        import onnx
+
+        model = onnx_model(wrapper, options)
+        if options.precision == 'fp16':
+            model = halved(model)
         if options.precision == 'int8':
-            _quantize(file, options.calibration)
-        elif options.precision == 'fp16':
-            halve(file)
+            _quantize(model, options.calibration, file)
+        else:
+            onnx.save(model, file)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """See :meth:`Runtime.open`."""
@@ -60,8 +64,8 @@ class OnnxRuntime(Runtime):
         return Counter(f'{node.domain}::{node.op_type}'.removeprefix('::') for node in nodes)
 
 
-def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
-    """Writes a wrapper in fp32; see :meth:`Runtime.write`."""
+def onnx_model(wrapper: Any, options: ExportOptions) -> Any:
+    """A wrapper in fp32, in ONNX's form; see :meth:`Runtime.write`."""
     exported = torch.onnx.export(
         trace(wrapper, options),
         custom_translation_table=onnx_translations(),
@@ -72,13 +76,14 @@ def write_onnx(wrapper: Any, options: ExportOptions, file: Path) -> None:
         verbose=False,
     )
     assert exported is not None
-    exported.save(file)
+    model = exported.model_proto
     if wrapper.outputs == ('labels',):
-        put_classes_last(file)
+        put_classes_last(model)
+    return model
 
 
-def put_classes_last(file: Path) -> None:
-    """Resizes and compares the logits of a segmentor as N x H x W x classes: the same labels.
+def put_classes_last(model: Any) -> None:
+    """Resizes and compares the logits of a segmentor, in place, as N x H x W x classes: the same labels.
 
     ONNX Runtime takes five times as long where the classes lie apart, which with 150 of them was most of the
     time of a light segmentor.
@@ -86,7 +91,6 @@ def put_classes_last(file: Path) -> None:
     import onnx
     from onnx import helper
 
-    model = onnx.load(file)
     graph, order = model.graph, (0, 2, 3, 1)
     resized = {node.output[0]: node for node in graph.node if node.op_type == 'Resize'}
     for node in list(graph.node):
@@ -107,7 +111,6 @@ def put_classes_last(file: Path) -> None:
             graph.node.insert(place, new)
         for value in [v for v in graph.value_info if v.name == resize.output[0]]:
             graph.value_info.remove(value)  # Its shape has changed.
-    onnx.save(model, file)
 
 
 def computes_boxes(node: Any) -> bool:
@@ -120,15 +123,14 @@ def computes_boxes(node: Any) -> bool:
     return innermost.startswith(('mmiformer.deploy.detectors', 'mmiformer.deploy.rtmdet'))
 
 
-def halve(file: Path) -> None:
-    """Converts a file to half precision, all but its inputs and outputs and what computes boxes."""
+def halved(model: Any) -> Any:
+    """A model in half precision, all but its inputs and outputs and what computes boxes."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     def casts(node: Any, to: int) -> bool:
         return node.op_type == 'Cast' and node.attribute[0].i == to
 
-    model = onnx.load(file)
     boxes = [node.name for node in model.graph.node if computes_boxes(node)]
     model = convert_float_to_float16(model, keep_io_types=True, node_block_list=boxes)
     graph = model.graph
@@ -142,10 +144,10 @@ def halve(file: Path) -> None:
     used = {name for node in nodes.values() for name in node.input} | {port.name for port in graph.output}
     del graph.node[:]
     graph.node.extend(node for node in nodes.values() if used & set(node.output))
-    onnx.save(model, file)
+    return model
 
 
-def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
+def _quantize(model: Any, calibration: Sequence[torch.Tensor], file: Path) -> None:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -157,7 +159,7 @@ def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
             return None if image is None else {'image': image.numpy()}
 
     prepared = file.with_name('prepared.onnx')
-    quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    quant_pre_process(model, prepared, skip_symbolic_shape=True)
     q.quantize_static(
         prepared,
         file,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmiformer.deploy.runtimes.base import ExportOptions, Runtime, Session, trace
-from mmiformer.deploy.runtimes.onnx import write_onnx
+from mmiformer.deploy.runtimes.onnx import onnx_model
 
 _PRECISION = ['mmiformer', 'precision']  # Key of our entry in the file's metadata.
 
@@ -31,10 +31,11 @@ class OpenVino(Runtime):
 
     def write(self, wrapper: Any, options: ExportOptions, file: Path) -> None:
         """See :meth:`Runtime.write`."""
+        import onnx
         import openvino
 
         if 'boxes' in wrapper.outputs:  # With operators of ours, which have a form in ONNX.
-            write_onnx(wrapper, options, file.with_suffix('.onnx'))
+            onnx.save(onnx_model(wrapper, options), file.with_suffix('.onnx'))
             model = openvino.convert_model(file.with_suffix('.onnx'))
         else:
             model = openvino.convert_model(trace(wrapper, options))
