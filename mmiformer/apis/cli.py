@@ -40,7 +40,8 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # Of tools/arguments.py.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     MMLogger.get_instance('mmengine').setLevel(logging.WARNING)  # It tells of each variable in a config.
-    warnings.filterwarnings('ignore', message='torch.meshgrid')  # Of mmdet: nothing that a user can change.
+    for remark in ('torch.meshgrid', "'pin_memory' argument"):  # Nothing that a user can change.
+        warnings.filterwarnings('ignore', message=remark)
     logging.raiseExceptions = False  # Else logging prints a traceback for each line that a full disk refuses.
     allow_own_bases()
     if is_offline():
@@ -114,7 +115,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     """Loads the config of a run, and checks what can be checked before it starts.
 
     Args:
-        args: Arguments of ``tools/runner_arguments.py``.
+        args: Arguments of ``tools/arguments.py``.
         splits: Data loaders that the run uses, out of ``train``, ``val``, ``test``.
 
     Raises:

@@ -45,7 +45,7 @@ def read_history(work_dir: Path) -> History:
         start = json.loads((file.parents[1] / 'run.json').read_text())
         iteration = start.get('iteration', 0)
         losses = [point for point in losses if point[0] <= iteration]
-        metrics = [point for point in metrics if point[0] < start.get(unit, 0)]  # The one there is repeated.
+        metrics = [point for point in metrics if point[0] <= start.get(unit, 0)]
         for record in records:
             step = record['step']
             if 'loss' in record:
@@ -61,10 +61,10 @@ def read_history(work_dir: Path) -> History:
 
 
 def _by_name(points: list[tuple[int, str, float]]) -> dict[str, list[tuple[int, float]]]:
-    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    found: dict[str, dict[int, float]] = defaultdict(dict)
     for step, name, value in points:
-        found[name].append((step, value))
-    return found
+        found[name][step] = value  # A resumed run may repeat the evaluation of its checkpoint.
+    return {name: list(values.items()) for name, values in found.items()}
 
 
 def evaluation_table(history: History, keys: Sequence[str]) -> Table | None:

@@ -24,8 +24,8 @@ _IN_THE_BAR = re.compile(r'(?:Iter|Epoch)\(\w+\).* eta: |\S+ images a second; ')
 def progress_bar(runner: Runner) -> Iterator[None]:
     """Shows a bar while the block trains or tests with a runner, if the output is a terminal.
 
-    Log lines appear above the bar; those about iterations are in the log file alone, and what pycocotools
-    prints in an evaluation is nowhere. In a file or a pipe nothing changes.
+    Log lines appear above the bar; those about iterations are in the log file alone. What evaluations print,
+    as pycocotools' do, is not shown. In a file or a pipe nothing changes.
     """
     console = Console(file=sys.stdout)  # Also while prints are silenced.
     if not (is_main_process() and sys.stdout.isatty() and console.is_interactive):

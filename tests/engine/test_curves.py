@@ -26,11 +26,11 @@ def test_a_resumed_run_by_iterations(tmp_path):
     write(
         tmp_path / '1', 0, 0, step(10, 3), score(10, 1), step(20, 2), score(20, 2), step(30, 9), score(30, 9)
     )
-    write(tmp_path / '2', 20, 0, score(20, 2), step(30, 1), score(30, 3, val_loss=5.0))
+    write(tmp_path / '2', 20, 0, score(20, 4), step(30, 1), score(30, 3, val_loss=5.0))
     history = read_history(tmp_path)
     assert history.unit == 'iteration'
     assert history.losses == dict(loss=[(10, 3), (20, 2), (30, 1)], val_loss=[(30, 5)])
-    assert history.metrics == dict(mIoU=[(10, 1), (20, 2), (30, 3)], val_loss=[(30, 5)])
+    assert history.metrics == dict(mIoU=[(10, 1), (20, 4), (30, 3)], val_loss=[(30, 5)])
 
 
 def test_a_resumed_run_by_epochs(tmp_path):
@@ -42,7 +42,13 @@ def test_a_resumed_run_by_epochs(tmp_path):
     assert history.unit == 'epoch'
     assert history.losses['loss'] == [(10, 1), (20, 7)]
     assert history.metrics['mIoU'] == [(1, 1), (2, 7)]
-    assert sorted(set(history.losses['val_loss'])) == [(10, 1), (20, 7)]
+    assert history.losses['val_loss'] == [(10, 1), (20, 7)]
+
+
+def test_a_run_that_goes_on_after_its_end_keeps_its_last_evaluation(tmp_path):
+    write(tmp_path / '1', 0, 0, step(10, 3, epoch=1), score(1, 1))
+    write(tmp_path / '2', 10, 1, step(20, 2, epoch=2), score(2, 2))
+    assert read_history(tmp_path).metrics == dict(mIoU=[(1, 1), (2, 2)])
 
 
 def test_a_run_that_is_not_resumed_replaces_all(tmp_path):
