@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -333,9 +334,10 @@ def test_ctrl_c_during_the_imports_has_no_traceback(root, tmp_path, arguments):
     tool, *others = arguments
     command = [sys.executable, root / f'tools/{tool}.py', *others]
     env = os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{root}'}
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Jobs in the background ignore SIGINT, and what they start.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=env, preexec_fn=heeding, **pipes) as process:
         assert process.stdout.readline() == 'importing\n'
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30) == ('', '') and process.returncode == -signal.SIGINT
