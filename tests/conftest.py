@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 sharing.format_once()
+sharing.collect_no_garbage()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -38,6 +38,7 @@ def _train(arguments: list[str], folder: str, log: str) -> None:
     os.environ.pop('MMIFORMER_DATA', None)
     torch.set_num_threads(1)
     sharing.format_once()
+    sharing.collect_no_garbage()
     sys.argv = ['train.py', *arguments]
     sys.path.insert(0, str(TOOL.parent))  # As of a script that Python is given.
     runpy.run_path(str(TOOL), run_name='__main__')

@@ -2,6 +2,7 @@
 
 import argparse
 
+from arguments import ArgumentParser
 from mmengine.config import DictAction
 
 
@@ -11,7 +12,7 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-parser = argparse.ArgumentParser(
+parser = ArgumentParser(
     description='Time networks side by side, in interleaved rounds, on the CPU of this machine. Weights '
     'are random unless given. Times are median and 90th percentile over the rounds; a round is the mean over '
     'at least --seconds. Parameters and multiply-adds (attention included) are those of the network as it '

@@ -1,11 +1,11 @@
 """Draws augmented training images with their ground truth: ``python tools/browse_data.py CONFIG``."""
 
-import argparse
 from pathlib import Path
 
+from arguments import ArgumentParser
 from mmengine.config import DictAction
 
-parser = argparse.ArgumentParser(description='Draw training images as the network gets them.')
+parser = ArgumentParser(description='Draw training images as the network gets them.')
 add = parser.add_argument
 add('config', help='config file')
 add('--count', type=int, default=16, help='number of images, from the whole data set (default: 16)')

@@ -1,8 +1,8 @@
 """Checks that a data set is complete and in its place: ``python tools/check_data.py coco [PATH]``."""
 
-import argparse
+from arguments import ArgumentParser
 
-parser = argparse.ArgumentParser(
+parser = ArgumentParser(
     description='Check before training that a data set is complete, readable and laid out as the configs '
     'expect. Exits with 1 if it is not usable.'
 )

@@ -1,10 +1,9 @@
 """Reads every image and mask of a config's data set: ``python tools/class_shares.py CONFIG``."""
 
-import argparse
-
+from arguments import ArgumentParser
 from mmengine.config import DictAction
 
-parser = argparse.ArgumentParser(
+parser = ArgumentParser(
     description='Check every mask of a segmentation data set and count its pixels: the share of each '
     'class, weights that balance them, and the mIoU of predicting the most frequent class everywhere.'
 )

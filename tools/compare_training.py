@@ -1,11 +1,11 @@
 """Compares how configs learn: ``python tools/compare_training.py CONFIG CONFIG --seeds 0 1 2``."""
 
-import argparse
 from pathlib import Path
 
+from arguments import ArgumentParser
 from mmengine.config import DictAction
 
-parser = argparse.ArgumentParser(
+parser = ArgumentParser(
     description='Train configs with the same budget and several seeds, evaluate each on its test data, and '
     'compare means and spreads; the same command resumes a stopped run.'
 )
@@ -23,7 +23,6 @@ add('--jobs', type=int, default=1, help='number of runs at a time (default: 1)')
 add('--out', type=Path, default=Path('work_dirs/compare_training'), help='folder to write to')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
-import logging
 import shlex
 import signal
 import sys
@@ -31,7 +30,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -45,7 +43,6 @@ from mmiformer.zoo.trials import Trial, iterations_in, plot, table, training_ite
 
 def main() -> None:
     """Trains and tests each config with each seed, then writes table and picture."""
-    MMLogger.get_current_instance().setLevel(logging.WARNING)  # It logs every config that is read.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     configs = {Path(file).stem: cli.load_config(file, args.cfg_options, args.demo) for file in args.configs}
     for name in ('iterations', 'cpu_minutes', 'jobs'):

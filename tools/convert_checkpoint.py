@@ -1,8 +1,8 @@
 """Rewrites a weight file with our names: ``python tools/convert_checkpoint.py SRC DST``."""
 
-import argparse
+from arguments import ArgumentParser
 
-parser = argparse.ArgumentParser(description="Convert the authors' or timm's weights to our names.")
+parser = ArgumentParser(description="Convert the authors' or timm's weights to our names.")
 parser.add_argument('src', help="weight file or https address: the authors', timm's or ours")
 parser.add_argument('dst', help='file to write: .pth, or .safetensors')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.

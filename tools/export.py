@@ -1,10 +1,9 @@
 """Exports a network to a runtime and compares the file with PyTorch: ``python tools/export.py CONFIG``."""
 
-import argparse
-
+from arguments import ArgumentParser
 from mmengine.config import DictAction
 
-parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
+parser = ArgumentParser(description='Export a network to the runtime of a phone or server.')
 add = parser.add_argument
 add('config', help='config file')
 add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')

@@ -1,8 +1,8 @@
 """Writes the configs of peers, metafiles and tables in pages: ``python tools/generate.py [--check]``."""
 
-import argparse
+from arguments import ArgumentParser
 
-parser = argparse.ArgumentParser(
+parser = ArgumentParser(
     description='Write the files that are generated from the published figures and the zoo.'
 )
 parser.add_argument('--check', action='store_true', help='only check that the files are up to date')

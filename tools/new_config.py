@@ -1,8 +1,8 @@
 """Writes a config for your own data: ``python tools/new_config.py DATA``."""
 
-import argparse
+from arguments import ArgumentParser
 
-parser = argparse.ArgumentParser(
+parser = ArgumentParser(
     description='Recognise and check images and labels in a folder, and write a config that trains on them: '
     'COCO json, YOLO txt, Pascal VOC, instance masks, label or colour masks, class folders.'
 )

@@ -1,10 +1,9 @@
 """Predicts on images, videos and cameras: ``python tools/predict.py SOURCE MODEL [CHECKPOINT]``."""
 
-import argparse
-
+from arguments import ArgumentParser
 from mmengine.config import DictAction
 
-parser = argparse.ArgumentParser(description='Draw, count and save the predictions of a model.')
+parser = ArgumentParser(description='Draw, count and save the predictions of a model.')
 add = parser.add_argument
 add('source', help='image, folder, "pattern", .txt list, http(s) address, video, number of a camera, rtsp://')
 add('model', help='config, work dir, name of a config of ours, or file of tools/export.py')

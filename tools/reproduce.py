@@ -1,9 +1,10 @@
 """Measures the published tables: ``python tools/reproduce.py --checkpoints DIR``."""
 
-import argparse
 from pathlib import Path
 
-parser = argparse.ArgumentParser(
+from arguments import ArgumentParser
+
+parser = ArgumentParser(
     description='Measure the published tables row by row; the same command resumes a stopped run.'
 )
 add = parser.add_argument

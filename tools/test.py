@@ -1,10 +1,8 @@
 """Evaluates a checkpoint or an exported file: ``python tools/test.py CONFIG CHECKPOINT``."""
 
-import argparse
+from arguments import ArgumentParser, add_runner_arguments
 
-from runner_arguments import add_runner_arguments
-
-parser = argparse.ArgumentParser(description='Evaluate a checkpoint or an exported file on a data set.')
+parser = ArgumentParser(description='Evaluate a checkpoint or an exported file on a data set.')
 add_runner_arguments(parser)
 add = parser.add_argument
 add('checkpoint', help='path or https address of the weights; or a file of tools/export.py')
@@ -28,6 +26,7 @@ from mmiformer.datasets.checks import datasets_of, limit_images
 from mmiformer.deploy.fitting import keep_images
 from mmiformer.deploy.runtimes import runtime_of
 from mmiformer.engine.distributed import check_same_length
+from mmiformer.engine.progress import progress_bar
 from mmiformer.engine.runner import Runner
 from mmiformer.ops.layers import describe_operators
 from mmiformer.utils.errors import UserError
@@ -77,7 +76,8 @@ def main() -> None:
         runner.logger.info(describe_operators(runner.model))
     check_same_length('test_dataloader', len(runner.test_dataloader.dataset))
     start = time.perf_counter()
-    metrics = runner.test()
+    with progress_bar(runner):
+        metrics = runner.test()
     if args.out and is_main_process():
         images, seconds = len(runner.test_dataloader.dataset), time.perf_counter() - start
         result = dict(metrics=metrics, images=images, seconds=seconds, machine=describe_machine(MODULES))

@@ -2,7 +2,9 @@
 
 import argparse
 
-parser = argparse.ArgumentParser(
+from arguments import ArgumentParser
+
+parser = ArgumentParser(
     description="Time mmiformer's operators beside mmcv's compiled ones, on a CPU.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
 )

@@ -1,10 +1,8 @@
 """Trains a config of any task: ``python tools/train.py CONFIG [--demo]``."""
 
-import argparse
+from arguments import ArgumentParser, add_runner_arguments
 
-from runner_arguments import add_runner_arguments
-
-parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
+parser = ArgumentParser(description='Train a detector, segmentor or classifier.')
 add_runner_arguments(parser)
 add = parser.add_argument
 add(
@@ -17,11 +15,13 @@ add('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat
 add('--compile', action='store_true', help='torch.compile, for images of one size')
 add('--log-to', nargs='+', choices=['tensorboard', 'wandb'], default=[], help='also log there')
 add('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
+add('--val-loss', action='store_true', help='also compute the loss on the validation images')
 add('--allow-nan', action='store_true', help='continue after a loss or gradient that is not finite')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import copy
 import importlib.util
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from mmiformer.engine.curves import evaluation_table, plot_curves, read_history
 from mmiformer.engine.distributed import check_same_length
 from mmiformer.engine.first_steps import FirstStepsHook
 from mmiformer.engine.predictions import DrawPredictionsHook, draw_training_images
+from mmiformer.engine.progress import progress_bar
 from mmiformer.engine.record import RecordHook
 from mmiformer.engine.resuming import best_checkpoint, file_to_resume, last_checkpoint, resume
 from mmiformer.engine.runner import Runner
@@ -62,6 +63,8 @@ def train(cfg: Config) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         scale_lr(cfg)
+    if args.val_loss:
+        add_val_loss(cfg)
     prepare_training(cfg, args.allow_nan)
     file = file_to_resume(cfg, args.resume)
     restart = copy.deepcopy(cfg)
@@ -92,12 +95,13 @@ def train(cfg: Config) -> None:
     runner.register_hook(FirstStepsHook())
     if is_main_process():
         draw_images(runner, cfg, work_dir / 'training_images.png')
-    runner.train()
+    with progress_bar(runner):
+        runner.train()
     if is_main_process():
         best_by = (cfg.default_hooks.get('checkpoint') or {}).get('save_best')
-        keys = [key for key in (best_by, *(METRICS[m].key for m in MAIN_METRICS)) if isinstance(key, str)]
+        keys = [best_by, *(METRICS[m].key for m in MAIN_METRICS), 'val_loss']
         history = read_history(work_dir)
-        if table := evaluation_table(history, keys):
+        if table := evaluation_table(history, [key for key in keys if isinstance(key, str)]):
             Console().print(table)
         if plot_curves(history, curves):
             print(f'curves       {curves}')
@@ -105,10 +109,11 @@ def train(cfg: Config) -> None:
             print(f'predictions  {predictions}')
         print(f'checkpoint   {last_checkpoint(work_dir)}')
         if best := best_checkpoint(work_dir):
-            config = work_dir / 'config.py'
-            print(f'test         python tools/test.py {config} {best}')
-            print(f'predict      python tools/predict.py IMAGE {work_dir}')
-            print(f'export       python tools/export.py {config} {best} --to onnx', flush=True)
+            paths = Path(__file__).parent, work_dir, best
+            tools, run, file = (shlex.quote(str(path.resolve())) for path in paths)
+            print(f'test         python {tools}/test.py {run} {file}')
+            print(f'predict      python {tools}/predict.py IMAGE {run}')
+            print(f'export       python {tools}/export.py {run} {file} --to onnx', flush=True)
 
 
 def draw_images(runner: Runner, cfg: Config, out: Path) -> None:
@@ -140,6 +145,13 @@ def log_to(cfg: Config, services: list[str]) -> None:
             raise UserError(f'--log-to {name}', f'{name} is not installed', f'pip install {name}')
         backend = dict(type=f'{name.capitalize()}VisBackend')
         cfg.visualizer.vis_backends = [*(cfg.visualizer.get('vis_backends') or []), backend]
+
+
+def add_val_loss(cfg: Config) -> None:
+    """Adds the loss on the validation images to the evaluations of a config."""
+    if not cfg.get('val_dataloader'):
+        raise UserError('--val-loss', f'{args.config} has no val_dataloader', 'add one, or remove it')
+    cfg.default_hooks.val_loss = dict(type='ValidationLossHook')
 
 
 def scale_lr(cfg: Config) -> None:

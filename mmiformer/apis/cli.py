@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
 
 from mmiformer.apis.configs import allow_own_bases, config_file, rename_types
 from mmiformer.apis.options import merge_options
@@ -35,6 +37,11 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
         main: The command line.
         out_of_memory: What to do when memory runs out.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # Of tools/arguments.py.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    MMLogger.get_instance('mmengine').setLevel(logging.WARNING)  # It tells of each variable in a config.
+    for remark in ('torch.meshgrid', "'pin_memory' argument"):  # Nothing that a user can change.
+        warnings.filterwarnings('ignore', message=remark)
     logging.raiseExceptions = False  # Else logging prints a traceback for each line that a full disk refuses.
     allow_own_bases()
     if is_offline():
@@ -60,6 +67,7 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
             raise
         _fail(lost)
     except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
         sys.exit(130)
 
 
@@ -107,7 +115,7 @@ def prepare(args: argparse.Namespace, splits: tuple[str, ...]) -> Config:
     """Loads the config of a run, and checks what can be checked before it starts.
 
     Args:
-        args: Arguments of ``tools/runner_arguments.py``.
+        args: Arguments of ``tools/arguments.py``.
         splits: Data loaders that the run uses, out of ``train``, ``val``, ``test``.
 
     Raises:

@@ -1,6 +1,8 @@
 """COCO annotations that are checked when they are read. Needs mmdet."""
 
+import io
 import logging
+from contextlib import redirect_stdout
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -58,7 +60,8 @@ class CheckedCocoDataset(CocoDataset):
             raise UserError(self.ann_file, problem, f"{remedy}, and the heads' num_classes to their number")
         coco = COCO()
         coco.dataset = content
-        coco.createIndex()
+        with redirect_stdout(io.StringIO()):  # It tells that it begins and that it is done.
+            coco.createIndex()
         coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
         return coco
 

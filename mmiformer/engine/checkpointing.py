@@ -75,6 +75,9 @@ class AtomicCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        # Of a detector that finds nothing; mmengine passes over evaluations without any metric.
+        if self.save_best and metrics.keys() == {'val_loss'} and 'val_loss' not in self.key_indicators:
+            return
         with self._removing_afterwards():
             super()._save_best_checkpoint(runner, metrics)
 

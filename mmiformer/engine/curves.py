@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -19,7 +18,7 @@ class History:
     """What mmengine recorded of the runs in a work dir, by name: pairs of step and value.
 
     Attributes:
-        losses: Of the training; the steps are iterations.
+        losses: Of the training, and of the validation images if computed; the steps are iterations.
         metrics: Of the evaluations, without those that are undefined, such as COCO's for objects of a size
             that no image has.
         unit: Of the evaluations' steps, ``'epoch'`` or ``'iteration'``.
@@ -31,25 +30,41 @@ class History:
 
 
 def read_history(work_dir: Path) -> History:
-    """Reads mmengine's ``*/vis_data/scalars.json``, one JSON object a line; resumed runs are joined."""
-    records: list[dict[str, Any]] = []
+    """Reads mmengine's ``*/vis_data/scalars.json``, one JSON object a line, of the runs in a work dir.
+
+    A resumed run replaces what came after its checkpoint; one that was not resumed replaces all.
+    """
+    losses: list[tuple[int, str, float]] = []
+    metrics: list[tuple[int, str, float]] = []
+    unit = 'iteration'
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         # A killed run may leave half a line at the end.
-        newer = [json.loads(x) for x in file.read_text().splitlines() if x.endswith('}')]
-        # A resumed run replaces what the older one did after the checkpoint.
-        start = min((r['step'] for r in newer if 'loss' in r), default=float('inf'))
-        records = [r for r in records if r['step'] < start] + newer
-    history = History(defaultdict(list), defaultdict(list), 'iteration')
-    for record in records:
-        training = 'loss' in record
-        if training and 'epoch' in record:
-            history.unit = 'epoch'
-        for key, value in record.items():
-            if training and 'loss' in key:
-                history.losses[key].append((record['step'], value))
-            elif not training and key not in _NO_METRICS and isinstance(value, int | float) and value >= 0:
-                history.metrics[key].append((record['step'], value))
-    return history
+        records = [json.loads(x) for x in file.read_text().splitlines() if x.endswith('}')]
+        if any('epoch' in record for record in records):
+            unit = 'epoch'
+        start = json.loads((file.parents[1] / 'run.json').read_text())
+        iteration = start.get('iteration', 0)
+        losses = [point for point in losses if point[0] <= iteration]
+        metrics = [point for point in metrics if point[0] <= start.get(unit, 0)]
+        for record in records:
+            step = record['step']
+            if 'loss' in record:
+                iteration = step
+                losses += ((step, key, value) for key, value in record.items() if 'loss' in key)
+                continue
+            if 'val_loss' in record:  # Its step may be an epoch.
+                losses.append((max(step, iteration), 'val_loss', record['val_loss']))
+            for key, value in record.items():
+                if key not in _NO_METRICS and isinstance(value, int | float) and value >= 0:
+                    metrics.append((step, key, value))
+    return History(_by_name(losses), _by_name(metrics), unit)
+
+
+def _by_name(points: list[tuple[int, str, float]]) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for step, name, value in points:
+        found[name][step] = value  # A resumed run may repeat the evaluation of its checkpoint.
+    return {name: list(values.items()) for name, values in found.items()}
 
 
 def evaluation_table(history: History, keys: Sequence[str]) -> Table | None:
@@ -62,8 +77,8 @@ def evaluation_table(history: History, keys: Sequence[str]) -> Table | None:
     metrics = {key: dict(history.metrics[key]) for key in keys if key in history.metrics}
     if not metrics:
         return None
-    first = next(iter(metrics.values()))
-    best = max(first, key=lambda step: first[step])
+    by, first = next(iter(metrics.items()))
+    best = (min if 'loss' in by else max)(first, key=lambda step: first[step])
     table = Table(history.unit, *metrics, '')
     for step in first:
         values = (f'{values[step]:.4g}' if step in values else '-' for values in metrics.values())
@@ -91,7 +106,8 @@ def plot_curves(history: History, out: Path) -> bool:
         axes[0].plot(*zip(*points, strict=True), label=name, linewidth=2.5 if name == 'loss' else 1)
     axes[0].set(title='losses', xlabel='iteration', ylabel='loss', yscale='log')
     if metrics:
-        for name, points in sorted(metrics.items()):
+        for name in sorted(metrics.keys() - losses.keys()):
+            points = metrics[name]
             label = f'{name} {points[-1][1]:.4g}'
             axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=label)
         axes[1].set(title='evaluations', xlabel=history.unit, ylim=(0, None))

@@ -1,7 +1,6 @@
 """Pictures of a run: augmented training images, predictions beside the ground truth at each evaluation."""
 
 import copy
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmiformer.engine.seeding import SeededIndex
+from mmiformer.engine.seeding import SeededIndex, fixed_random_numbers
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import first_line
 from mmiformer.utils.files import replacing
@@ -60,13 +59,8 @@ def draw_training_images(dataset: BaseDataset, cfg: Config, out: Path, count: in
     dataset = copy.copy(dataset)
     dataset.pipeline = copy.deepcopy(dataset.pipeline)
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
+    with fixed_random_numbers(0):
         data = [dataset[SeededIndex(index, index)] for index in indices.tolist()]
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
     rows = -(-len(data) // 4)
     figure = Figure(figsize=(12, 3.1 * rows), layout='constrained')
     panels = figure.subplots(rows, 4, squeeze=False)

@@ -21,7 +21,8 @@ from mmiformer.utils.machine import MODULES, describe_machine
 class RecordHook(Hook):
     """Writes ``config.py`` into the work dir, and ``run.json`` into the folder of the log.
 
-    The latter has the command line, versions, commit, machine, seed, and the checkpoint that was resumed.
+    The latter has the command line, versions, commit, machine, seed, the checkpoint that was resumed, and the
+    iteration and epoch after which the run starts.
 
     Args:
         cfg: The config of the run as if it had started from the beginning.
@@ -42,9 +43,17 @@ class RecordHook(Hook):
             seed=runner.seed,
             processes=runner.world_size,
             resumed=runner.cfg.load_from if runner.cfg.get('resume') else None,
+            iteration=runner.iter,
+            epoch=runner.epoch,
             **describe_machine(MODULES),
         )
         atomic_write(Path(runner.log_dir, 'run.json'), json.dumps(record, indent=2) + '\n')
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forgets the former evaluation: mmengine would log its figures again where this one has none."""
+        scalars = runner.message_hub.log_scalars
+        for key in [key for key in scalars if key.startswith('val/')]:
+            del scalars[key]
 
 
 def _commit() -> str | None:

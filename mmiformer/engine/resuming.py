@@ -151,6 +151,9 @@ def training_state(checkpoint: Checkpoint, file: str, work_dir: Path) -> dict[st
         elif str(key).startswith('best_ckpt') and isinstance(value, str):
             if _BEST_NAME.fullmatch(name := Path(value).name):
                 info[key] = str(work_dir / name)
+        elif str(key).startswith('early_stopping') and isinstance(value, tuple):
+            if [type(part) for part in value] == [int, float]:
+                info[key] = value
         elif key == 'keep_ckpt_ids' and isinstance(value, list) and all(type(step) is int for step in value):
             info[key] = value  # mmengine makes names of files to remove of them.
     taken = state | dict(

@@ -1,6 +1,7 @@
 """mmengine's runner with our reader of weight files, and less on the console."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,18 @@ from mmiformer.engine.resuming import training_state
 from mmiformer.utils.configs import walk
 from mmiformer.utils.errors import UserError, first_line
 
+# What is of no use on the console: long, repeated, or about mmengine itself.
+_FOR_THE_FILE = re.compile(
+    r'\n-{60}|Config:|Hooks will be executed|paramwise_options|Exp name:|Checkpoints will be saved to|'
+    r'Distributed training is not used|"(?:FileClient|HardDiskBackend)" |\S+ is duplicate\. It is skipped'
+)
+
 
 class Runner(MMEngineRunner):
     """mmengine's ``Runner``, which reads ``load_from`` with :mod:`mmiformer.checkpoints`.
 
-    Environment, config, hooks and the settings of each parameter, hundreds of lines, are in the log file
-    alone.
+    Environment, config, hooks and the settings of each parameter, hundreds of lines, and remarks of mmengine
+    on itself are in the log file alone.
     """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -98,8 +105,7 @@ class Runner(MMEngineRunner):
 
 
 def _is_for_the_console(record: logging.LogRecord) -> bool:
-    starts = ('\n' + '-' * 60, 'Config:', 'Hooks will be executed', 'paramwise_options')
-    return not record.getMessage().startswith(starts)
+    return not _FOR_THE_FILE.match(record.getMessage())
 
 
 def _check_batch(runner: MMEngineRunner, meta: dict[str, Any]) -> None:

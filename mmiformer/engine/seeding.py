@@ -7,6 +7,7 @@ its own seed, whichever worker loads the sample.
 import itertools
 import random
 from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,23 @@ class SeedStepHook(Hook):
 
 def seed_step(runner: Runner) -> None:
     """Seeds Python, numpy and torch for the current iteration of a runner."""
-    seed = _combine(runner.seed, runner.rank, runner.iter, 1)
+    _seed(_combine(runner.seed, runner.rank, runner.iter, 1))
+
+
+@contextmanager
+def fixed_random_numbers(seed: int) -> Iterator[None]:
+    """Seeds Python, numpy and torch for a block, and restores them afterwards, apart from those of GPUs."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    _seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

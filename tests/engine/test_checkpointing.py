@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import BaseDataset
@@ -36,7 +37,7 @@ class Score(BaseMetric):
         self.results.append(0)
 
     def compute_metrics(self, results) -> dict[str, float]:
-        return dict(score=SCORES[len(list(Path('.').glob('validated*')))])
+        return dict(score=np.float64(SCORES[len(list(Path('.').glob('validated*')))]))  # As mmseg's.
 
 
 class Line(BaseModel):
@@ -69,7 +70,11 @@ class Steps(Hook):
 
 
 def runner(
-    stop_before: int | None = None, stop_after: int | None = None, resume: bool = False, **checkpoint
+    stop_before: int | None = None,
+    stop_after: int | None = None,
+    resume: bool = False,
+    default_hooks: dict | None = None,
+    **checkpoint,
 ) -> Runner:
     loader = dict(
         batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dict(type='Fours')
@@ -86,7 +91,7 @@ def runner(
         val_evaluator=dict(type='Score'),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         param_scheduler=dict(type='LinearLR', start_factor=1.0, begin=0, end=4, by_epoch=False),
-        default_hooks=dict(checkpoint=hook),
+        default_hooks=dict(checkpoint=hook) | (default_hooks or {}),
         custom_hooks=[Steps(stop_before, stop_after)],
         resume=resume,
         load_from=_latest_intact(Path('run'))[0] if resume else None,
@@ -170,6 +175,28 @@ def test_a_repeated_validation_keeps_the_best_checkpoint_of_the_same_name(monkey
     monkeypatch.setattr(sys.modules[__name__], 'SCORES', [1, 4, 1, 1])  # As on a GPU, it differs a little.
     runner(resume=True, **best).train()
     assert names() == ['best_score_iter_2.pth', 'iter_4.pth']
+
+
+@pytest.mark.parametrize('best', ['accuracy', 'auto', 'val_loss'])
+def test_an_evaluation_with_the_loss_alone(monkeypatch, best):
+    """As of a detector that finds nothing."""
+    monkeypatch.setattr(Score, 'compute_metrics', lambda self, results: dict(val_loss=1.0))
+    runner(save_best=best).train()
+    assert ('best_val_loss_iter_1.pth' in names()) == (best == 'val_loss')
+
+
+EARLY = dict(type='ResumableEarlyStoppingHook', monitor='score', rule='greater', patience=2)
+
+
+@pytest.mark.parametrize('killed', [None, 1, 2, 3])
+def test_early_stopping_goes_on_after_a_resume(monkeypatch, killed):
+    monkeypatch.setattr(sys.modules[__name__], 'SCORES', [4, 1, 1, 1])
+    if killed:
+        with pytest.raises(Stopped):
+            runner(stop_after=killed, default_hooks=dict(stop=EARLY)).train()
+    last = runner(resume=bool(killed), default_hooks=dict(stop=EARLY))
+    last.train()
+    assert last.iter == 3 and not Path('run/iter_4.pth').exists()
 
 
 def test_resume_uses_the__latest_intact_checkpoint():
@@ -309,8 +336,13 @@ def test_an_edited_checkpoint_is_a_user_error(name):
     [
         None,
         [doubled()],
-        dict(best_ckpt=doubled(), best_score=doubled(), keep_ckpt_ids=doubled()),
-        dict(best_ckpt=1, best_score='1', keep_ckpt_ids=1),
+        dict(
+            best_ckpt=doubled(),
+            best_score=doubled(),
+            keep_ckpt_ids=doubled(),
+            early_stopping_score=tuple(doubled()),
+        ),
+        dict(best_ckpt=1, best_score='1', keep_ckpt_ids=1, early_stopping_score=('1', 4.0)),
     ],
     ids=lambda info: type(info).__name__,
 )
@@ -318,7 +350,7 @@ def test_values_of_another_type_are_ignored(info):
     with pytest.raises(Stopped):
         runner(stop_after=2, **BEST).train()
     edit(lambda checkpoint: checkpoint['message_hub'].update(runtime_info=info))
-    resumed = runner(resume=True, **BEST)
+    resumed = runner(resume=True, default_hooks=dict(stop=EARLY), **BEST)
     resumed.train()
     assert resumed.iter == 4
 

@@ -1,12 +1,15 @@
+import multiprocessing
+import os
 import random
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import mmengine.device.utils
 import pytest
 import torch
-from launching import start_as_slurm
+from launching import environment, free_port
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -210,17 +213,31 @@ def test_a_finite_run_is_unchanged(tmp_path):
         assert torch.equal(value, runs[1][name]), name
 
 
+def one_of_two(rank: int, port: str, folder: Path) -> None:
+    """Trains; image 5 is in the second batch of rank 1."""
+    with (folder / f'{rank}.txt').open('w') as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, 'w', closefd=False), os.fdopen(2, 'w', closefd=False)
+    torch.set_num_threads(1)
+    mmengine.device.utils.DEVICE = 'cpu'
+    os.environ.update(environment(SLURM_NTASKS=2, SLURM_NODELIST='localhost', SLURM_PROCID=rank))
+    os.environ.update(SLURM_LOCALID=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    distributed.start('slurm', dict(dist_cfg=dict(backend='gloo', timeout=20)))
+    train(folder / 'run', with_bad_buffer(), stop=False, bad=5, checkpoint=every(1))
+
+
 def test_two_processes_stay_synchronised_although_only_one_of_them_saves(tmp_path):
-    processes = start_as_slurm([__file__, tmp_path / 'run'], {0: tmp_path, 1: tmp_path}, tmp_path)
-    for rank, process in processes.items():
-        assert process.wait(timeout=120) == 0, (tmp_path / f'{rank}.txt').read_text()[-3000:]
+    # Forked, as data workers are, since new ones import for seconds.
+    fork, port = multiprocessing.get_context('fork'), free_port()
+    processes = [fork.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for rank, process in enumerate(processes):
+        process.join(120)
+        assert process.exitcode == 0, (tmp_path / f'{rank}.txt').read_text()[-3000:]
     warnings = re.findall('step .*; training continues', (tmp_path / '0.txt').read_text())
     assert warnings[0] == 'step 1: unused in the checkpoint is not finite; training continues'
     assert warnings[1].startswith('step 2: a loss of another process is not finite')
     assert len(warnings) == 5, 'one of the steps and one of each checkpoint'
     assert len(list(tmp_path.glob('run/*.pth'))) == 4
-
-
-if __name__ == '__main__':  # One of two processes. Image 5 is in the second batch of rank 1.
-    distributed.start('slurm', dict(dist_cfg=dict(backend='gloo', timeout=20)))
-    train(Path(sys.argv[1]), with_bad_buffer(), stop=False, bad=5, checkpoint=every(1))

@@ -1,6 +1,6 @@
 import pytest
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 
 from mmiformer.engine import prepare_training
 
@@ -19,6 +19,14 @@ def prepared(allow_nan: bool = False, **settings) -> Config:
 def test_mmengines_checkpoint_hook_is_replaced(kind):
     hooks = prepared(default_hooks=dict(checkpoint=dict(type=kind, interval=7))).default_hooks
     assert hooks.checkpoint == dict(type='AtomicCheckpointHook', interval=7)
+
+
+def test_early_stopping_can_be_resumed():
+    stop = dict(monitor='score', patience=7)
+    hooks = dict(stop=dict(stop, type=EarlyStoppingHook)), [dict(stop, type='EarlyStoppingHook')]
+    cfg = prepared(default_hooks=hooks[0], custom_hooks=hooks[1])
+    for hook in (cfg.default_hooks.stop, cfg.custom_hooks[0]):
+        assert hook == dict(stop, type='ResumableEarlyStoppingHook')
 
 
 def test_settings_of_a_config_are_kept():

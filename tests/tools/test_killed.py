@@ -174,6 +174,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(reference, re
     assert not any(map(alive, groups)), 'data workers ended as well'
 
 
+@pytest.mark.parametrize('reference', ['det'], indirect=True)  # Which draws the most random numbers.
 def test_the_config_of_a_run_repeats_it(reference, root, workplace):
     run = reference.folder.with_name('again')
     arguments = (reference.folder / 'config.py', '--work-dir', run)

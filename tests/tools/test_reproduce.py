@@ -45,9 +45,15 @@ def official_segmentor(arch: str, file: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path) -> Path:
-    """Data in ADE20K's layout; files with official names: one intact, one truncated, one of another arch."""
+def data(tmp_path) -> Path:
+    """Data in ADE20K's layout."""
     TOY_DATA.make(tmp_path / 'data/ade/ADEChallengeData2016', num_train=4, num_val=3)
+    return tmp_path / 'data'
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """A folder of files with official names: one intact, one truncated, one of another arch."""
     files = tmp_path / 'files'
     files.mkdir()
     official_segmentor('m', files / 'iFormer_m_iter_40000.pth')
@@ -76,9 +82,9 @@ def in_this_process(run_tool, monkeypatch) -> None:
     monkeypatch.setattr(reproducing, 'run_tool', run)
 
 
-def test_table_is_measured_row_by_row_and_resumed(run_tool, place, in_this_process):
+def test_table_is_measured_row_by_row_and_resumed(run_tool, place, data, in_this_process):
     out = place / 'out'
-    arguments = ['--task', 'seg', '--checkpoints', place / 'files', '--data', place / 'data', '--out', out]
+    arguments = ['--task', 'seg', '--checkpoints', place / 'files', '--data', data, '--out', out]
     options = ['--limit', 2, '--cfg-options', *SMALL]
     code, _, err = run_tool('reproduce', *arguments, *options)
     assert code == 1 and 'fpn_iformer_l_ade20k, fpn_iformer_l2_ade20k' in err and 'Traceback' not in err
@@ -106,12 +112,10 @@ def test_table_is_measured_row_by_row_and_resumed(run_tool, place, in_this_proce
     assert rows['fpn_iformer_l2_ade20k']['status'] == 'measured'
 
 
-def test_a_row_is_trained_and_evaluated(run_tool, place):
-    out = place / 'out'
+def test_a_row_is_trained_and_evaluated(run_tool, tmp_path, data):
+    out = tmp_path / 'out'
     arguments = ['--task', 'seg', '--rows', 'fpn_iformer_t_*', '--train']
-    code, _, err = run_tool(
-        'reproduce', *arguments, '--data', place / 'data', '--out', out, '--cfg-options', *SHORT
-    )
+    code, _, err = run_tool('reproduce', *arguments, '--data', data, '--out', out, '--cfg-options', *SHORT)
     assert code == 0, err[-2000:]
     row = table(out)['fpn_iformer_t_ade20k']
     assert (row['status'], row['released'], row['published']) == ('measured', False, {})
@@ -126,8 +130,8 @@ def test_dry_run_of_an_evaluation(run_tool, place):
     assert 'tools/test.py' in out and 'fpn_iformer_s_ade20k.pth: not found' in out
 
 
-def test_dry_run_of_all_trainings(run_tool, place):
-    code, out, err = run_tool('reproduce', '--task', 'seg', '--train', '--dry-run', '--out', place / 'out')
+def test_dry_run_of_all_trainings(run_tool, tmp_path):
+    code, out, err = run_tool('reproduce', '--task', 'seg', '--train', '--dry-run', '--out', tmp_path / 'out')
     assert code == 0, err[-2000:]
     rows = [line.split() for line in out.splitlines() if line.strip().startswith('fpn_')]
     assert len(rows) == 17 and all(row[-3] == 'trained' and float(row[-2]) > 1 for row in rows)

@@ -1,6 +1,7 @@
 """Segmentation through the command lines and the inference path, on the embedded miniature data."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -34,9 +35,32 @@ def train(run_tool, config: str, work_dir: str, *options: str) -> tuple[str, Pat
     return out, Path(work_dir)
 
 
+@pytest.fixture(scope='module')
+def runs() -> dict[str, tuple[str, Path]]:
+    """What was printed and left by a short ``--demo`` run of each config that was trained."""
+    return {}
+
+
+@pytest.fixture
+def demo_run(run_tool, seg_config, workplace, runs) -> Callable[[str], tuple[str, Path]]:
+    def get(name: str) -> tuple[str, Path]:
+        if name not in runs:
+            runs[name] = train(run_tool, seg_config(f'{name}_ade20k'), f'run_{name}')
+        return runs[name]
+
+    return get
+
+
+@pytest.fixture
+def segmentor(demo_run) -> tuple[str, Path]:
+    """Config and checkpoint of a short run on the miniature data."""
+    _, run = demo_run('fpn_iformer_t')
+    return str(next(run.glob('*.py'))), run / 'iter_2.pth'
+
+
 @pytest.mark.parametrize('name', CONFIGS)
-def test_demo_trains_evaluates_and_draws(run_tool, seg_config, workplace, name):
-    out, run = train(run_tool, seg_config(f'{name}_ade20k'), f'run_{name}')
+def test_demo_trains_evaluates_and_draws(demo_run, seg_config, name):
+    out, run = demo_run(name)
     assert 'data/demo/ade: 360 training and 60 validation images of sky, tree' in out
     for picture in ('curves.png', 'predictions.png'):
         assert cv2.imread(str(run / picture)).std() > 5
@@ -63,19 +87,7 @@ def test_auto_scale_lr_follows_the_batch(run_tool, seg_config, workplace):
     group = torch.load(run / 'iter_2.pth', weights_only=False)['optimizer']['param_groups'][0]
     base = load_config(str(next(run.glob('*.py')))).optim_wrapper.optimizer.lr
     assert group['initial_lr'] == pytest.approx(base * 2 / 8)  # a batch of 2 instead of 8
-
-
-@pytest.fixture(scope='session')
-def seg_run() -> dict:
-    return {}
-
-
-@pytest.fixture
-def segmentor(run_tool, seg_config, workplace, seg_run) -> tuple[str, Path]:
-    """Config and checkpoint of a short run on the miniature data."""
-    if not seg_run:
-        _, seg_run['dir'] = train(run_tool, seg_config('fpn_iformer_t_ade20k'), 'run_seg')
-    return str(next(seg_run['dir'].glob('*.py'))), seg_run['dir'] / 'iter_2.pth'
+    assert (run / 'best_mIoU_iter_2.pth').exists(), 'save_best of the config holds in the demo'
 
 
 def demo_image(workplace: Path) -> Path:
@@ -98,7 +110,7 @@ def test_test_reproduces_the_evaluation(segmentor, run_tool, workplace, monkeypa
     assert code == 0, err[-3000:]
     assert {type(m).__name__ for m in compiled} == ({'ConvBlock', 'CPE', 'SHMA', 'FFN'} if options else set())
     found = json.loads(next((workplace / name).glob('*/*.json')).read_text())
-    lines = next((workplace / 'run_seg').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    lines = next(file.parent.glob('*/vis_data/scalars.json')).read_text().splitlines()
     expected = next(s for s in map(json.loads, lines) if 'mIoU' in s)
     for key in ('mIoU', 'aAcc'):
         assert found[key] == pytest.approx(expected[key], abs=0.05)  # of 100

@@ -60,8 +60,6 @@ def apply_demo(cfg: Config) -> str:
     cfg.randomness = dict(seed=0)
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.logger.update(interval=10, log_metric_by_epoch=False)
-    cfg.default_hooks.checkpoint = dict(
-        type='CheckpointHook', by_epoch=False, interval=iterations // 2, max_keep_ckpts=2
-    )
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=iterations // 2, max_keep_ckpts=2)
     numbers = f'{toy.num_train} training and {toy.num_val} validation images'
     return f'{data}: {numbers} of {", ".join(toy.classes)}'

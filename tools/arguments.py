@@ -1,12 +1,20 @@
-"""The arguments that training and testing have in common."""
+"""What the command lines import before they parse their arguments."""
 
 import argparse
+import signal
+from argparse import ArgumentParser
 
-from mmengine.config import DictAction
+# Ctrl-C ends a tool without a traceback while it imports, which takes seconds; then cli.run does it.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+__all__ = ['ArgumentParser', 'add_runner_arguments']
 
 
-def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
+def add_runner_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments that training and testing have in common."""
+    from mmengine.config import DictAction  # Takes seconds, and other tools have their help at once.
+
     add = parser.add_argument
     add('config', help='config file, e.g. configs/detection/maskrcnn_iformer_m_coco.py')
     add('--work-dir', help='folder for logs, checkpoints and pictures')
