@@ -22,9 +22,7 @@ add('--scratch', action='store_true', help='without ImageNet weights, which need
 add('--train', action='store_true', help='train with the config')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
-import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,17 +55,11 @@ def main() -> None:
     data = read_own_data(root, args.task, args.classes, args.group, args.seed)
     data.print()
     write_config(data, base_of(data.task), out, labels, args.scratch)
-    train, predict = (command(f'{name}.py') for name in ('train', 'predict'))
     print(f'config   {out}')
-    print(f'train    {shlex.join([*train, str(out)])}')
-    print(f'predict  {shlex.join([*predict, "IMAGE", f"work_dirs/{out.stem}"])}', flush=True)
+    print(f'train    {cli.command("train", out)}')
+    print(f'predict  {cli.command("predict", "IMAGE", f"work_dirs/{out.stem}")}', flush=True)
     if args.train:
-        sys.exit(subprocess.call([sys.executable, *train[1:], str(out)]))
-
-
-def command(tool: str) -> list[str]:
-    """Runs another tool from here."""
-    return ['python', os.path.relpath(Path(__file__).with_name(tool))]
+        sys.exit(subprocess.call([sys.executable, Path(__file__).with_name('train.py'), out]))
 
 
 def base_of(task: str) -> Config:

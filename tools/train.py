@@ -106,9 +106,9 @@ def train(cfg: Config) -> None:
         print(f'checkpoint   {last_checkpoint(work_dir)}')
         if best := best_checkpoint(work_dir):
             config = work_dir / 'config.py'
-            print(f'test         python tools/test.py {config} {best}')
-            print(f'predict      python tools/predict.py IMAGE {work_dir}')
-            print(f'export       python tools/export.py {config} {best} --to onnx', flush=True)
+            print(f'test         {cli.command("test", config, best)}')
+            print(f'predict      {cli.command("predict", "IMAGE", work_dir)}')
+            print(f'export       {cli.command("export", config, best, "--to", "onnx")}', flush=True)
 
 
 def draw_images(runner: Runner, cfg: Config, out: Path) -> None:

