@@ -14,7 +14,9 @@ add(
     choices=['onnx', 'openvino', 'executorch', 'litert', 'coreml', 'ncnn'],
     help='runtime',
 )
-add('--size', nargs=2, type=int, metavar=('H', 'W'), default=[224, 224], help='default: 224 224')
+add(
+    '--size', nargs=2, type=int, metavar=('H', 'W'), help='default: those of square test images, else 224 224'
+)
 add('--dynamic', action='store_true', help='a file for all sizes and batches')
 add('--what', choices=['backbone', 'model'], default='model', help='what to export (default: model)')
 add('--precision', default='fp32', help='fp32 (default), fp16, bf16 or int8')
@@ -57,9 +59,14 @@ OTHER_SIZES = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
 
 def main() -> None:
     """Writes the file, opens it again and compares."""
-    runtime, size = RUNTIMES[args.to], (args.size[0], args.size[1])
+    runtime, path = RUNTIMES[args.to], Path(args.config)
     cfg = cli.load_config(args.config, args.cfg_options)
-    file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
+    height, width = args.size = args.size or metadata.test_size(cfg)
+    size = (height, width)
+    name = (
+        path.resolve().parent.name if path.name == 'config.py' else path.stem
+    )  # A work dir has its run's name.
+    file = Path(args.out or f'{name}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
     if args.evaluate and args.what == 'backbone':
         raise UserError('--evaluate', 'a backbone has no metrics', 'export the model')

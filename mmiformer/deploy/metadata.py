@@ -110,6 +110,16 @@ def describe(
     return info
 
 
+def test_size(cfg: Config) -> list[int]:
+    """Height and width of the square that the test pipeline fits images to, or 224 x 224 if it is none."""
+    sizes = [[224, 224]]
+    for step in (step for dataset in datasets_of(cfg, 'test') for step in dataset.pipeline):
+        for key in ('crop_size', 'scale', 'size'):  # Of CenterCrop, Resize and Pad.
+            if step.get(key) and step.type.rpartition('.')[2] != 'ResizeEdge':
+                sizes.append(_pair(step[key]))
+    return sizes[-1] if len(set(sizes[-1])) == 1 else sizes[0]
+
+
 def _pair(size: Any) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
