@@ -9,7 +9,7 @@ import numpy as np
 
 from mmiformer.datasets.loading import BROKEN, IGNORED, open_image
 from mmiformer.datasets.own.folder import SPLIT_WORDS, Folder, OwnData, Sample, lines_of
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 _VOID = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}
 _MOST_CLASSES = 255
@@ -66,15 +66,17 @@ def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> Ow
     if not 2 <= len(names) <= _MOST_CLASSES:
         problem = f'its masks have {len(total):,} values, expected 2 to {_MOST_CLASSES} classes'
         raise UserError(folder.root, problem, 'save masks as PNG without smoothed edges; or see --task')
+    odd = {value: f'#{value:06x}' if coloured else str(value) for value in total if value not in values}
+    share = sum(total[value] for value in odd) / total.total()
+    kind = f'Masks with {first_few(odd.values())}, no class and ignored ({share:.2%} of pixels)'
     samples = []
     for file, mask in masks.items():
         if counts[file]:
             samples.append(Sample(file, mask, folder.split(file)))
         else:
             folder.skip('Unreadable masks', mask)
-        for value in counts[file].keys() - values.keys():
-            odd = f'#{value:06x}' if coloured else value
-            folder.skip(f'Masks with {odd}, which is no class and is ignored in training', mask)
+        if counts[file].keys() & odd.keys():
+            folder.skip(kind, mask)
     values = dict.fromkeys(total, IGNORED) | values
     pixels = [sum(total[v] for v, i in values.items() if i == index) for index in range(len(names))]
     if not coloured:
@@ -109,14 +111,11 @@ def _classes(
 ) -> tuple[list[str], dict[int, int]]:
     """Names of the classes, and the index of each value that has one, or 255."""
     if coloured:
-        described = _colours(folder)
-        if described:
-            void = {value for value, name in described.items() if name.lower() in _VOID}
-            found, names = [value for value in described if value not in void], []
-            names = [described[value] for value in found]
-            return names, {value: i for i, value in enumerate(found)} | dict.fromkeys(void, IGNORED)
         names = names if len(names) == len(found) else [f'#{value:06x}' for value in found]
-        return names, {value: i for i, value in enumerate(found)}
+        name_of = _colours(folder) or dict(zip(found, names, strict=True))
+        kept = [value for value, name in name_of.items() if name.lower() not in _VOID]
+        indices = dict.fromkeys(name_of, IGNORED) | {value: i for i, value in enumerate(kept)}
+        return [name_of[value] for value in kept], indices
     label_of = {value: value // _GREY if value > 0xFFFF else value for value in found}
     used = sorted(set(label_of.values()) - {IGNORED})
     if used in ([], [0]):  # Black and white.
