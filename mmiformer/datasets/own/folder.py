@@ -192,11 +192,10 @@ class Folder:
         sizes: dict[str, tuple[int, int]] = {}
 
         def inspect(name: str, image: Image.Image) -> None:
-            sizes[name.removeprefix(f'{root.name}/')] = shown_size(image)
+            sizes[name] = shown_size(image)
 
-        audit = Audit(root.parent, (), decode=False)
-        names = self.named(*IMAGE_SUFFIXES, '.gif')
-        check_images(audit, '', [f'{root.name}/{name}' for name in names], inspect)
+        audit = Audit(root, (), decode=False)
+        check_images(audit, '', self.named(*IMAGE_SUFFIXES, '.gif'), inspect)
         self.sizes = dict(sorted(sizes.items()))  # Threads finish in any order.
         self.skipped: dict[str, list[str]] = defaultdict(list)
         self._broken = [error.replace(' in :', ':') for error in audit.errors]
