@@ -6,8 +6,8 @@ from mmengine.config import DictAction
 
 parser = argparse.ArgumentParser(description='Export a network to the runtime of a phone or server.')
 add = parser.add_argument
-add('config', help='config file')
-add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
+add('config', help='config file, or work dir')
+add('checkpoint', nargs='?', help='path or https address of the weights (default: those of the work dir)')
 add(
     '--to',
     required=True,
@@ -44,6 +44,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmiformer.apis import cli
+from mmiformer.apis.configs import weights_of
 from mmiformer.apis.inference import build_model
 from mmiformer.datasets.checks import limit_images
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks, metadata
@@ -63,9 +64,9 @@ def main() -> None:
     cfg = cli.load_config(args.config, args.cfg_options)
     height, width = args.size = args.size or metadata.test_size(cfg)
     size = (height, width)
-    name = (
-        path.resolve().parent.name if path.name == 'config.py' else path.stem
-    )  # A work dir has its run's name.
+    checkpoint = args.checkpoint or (weights_of(path) if path.is_dir() else None)
+    # A work dir has the name of its run, and one config.py.
+    name = path.resolve().parent.name if path.name == 'config.py' else path.resolve().stem
     file = Path(args.out or f'{name}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
     if args.evaluate and args.what == 'backbone':
@@ -75,7 +76,7 @@ def main() -> None:
     folder = args.images or test_images(cfg) or args.calibrate
     images = real_images(folder, size, args.count) if folder and runtime.runs_here else []
 
-    model = build_model(cfg, args.checkpoint)
+    model = build_model(cfg, checkpoint)
     wrapper: Any = runtime.suited(build_export_wrapper(model, args.what))
     reference: Any = build_export_wrapper(model, args.what, folded=False)
     cut_windows_in_chunks(wrapper, args.channel_chunks)

@@ -108,7 +108,7 @@ def train(cfg: Config) -> None:
             config = work_dir / 'config.py'
             print(f'test         {cli.command("test", config, best)}')
             print(f'predict      {cli.command("predict", "IMAGE", work_dir)}')
-            print(f'export       {cli.command("export", config, best, "--to", "onnx")}', flush=True)
+            print(f'export       {cli.command("export", work_dir, "--to", "onnx")}', flush=True)
 
 
 def draw_images(runner: Runner, cfg: Config, out: Path) -> None:
