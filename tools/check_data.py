@@ -1,13 +1,13 @@
-"""Checks that a data set is complete and in its place: ``python tools/check_data.py coco [PATH]``."""
+"""Checks a data set before training: ``python tools/check_data.py coco [PATH]``, or ``... MY_DATA``."""
 
 from arguments import ArgumentParser
 
 parser = ArgumentParser(
     description='Check before training that a data set is complete, readable and laid out as the configs '
-    'expect. Exits with 1 if it is not usable.'
+    'expect, or what tools/new_config.py would read in a folder. Exits with 1 if it is not usable.'
 )
 add = parser.add_argument
-add('dataset', choices=['coco', 'ade20k', 'imagenet'], help='which data set')
+add('dataset', help='coco, ade20k, imagenet, or a folder of your own data')
 add(
     'path',
     nargs='?',
@@ -26,12 +26,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mmiformer.apis import cli
-from mmiformer.datasets.audit import SPLITS, audit, default_root
+from mmiformer.datasets.audit import DATASETS, SPLITS, audit, default_root
 from mmiformer.datasets.audit.report import Audit
+from mmiformer.datasets.own import read_own_data
 
 
 def main() -> None:
     """Checks the data set, and prints its numbers, problems and the verdict."""
+    if args.dataset not in DATASETS:
+        read_own_data(Path(args.dataset)).print()
+        return
     root = Path(args.path or default_root(args.dataset))
     found = audit(args.dataset, root, (args.split,) if args.split else SPLITS, args.decode)
     if found.counts:

@@ -5,8 +5,8 @@ from mmengine.config import DictAction
 
 parser = ArgumentParser(description='Export a network to the runtime of a phone or server.')
 add = parser.add_argument
-add('config', help='config file')
-add('checkpoint', nargs='?', help='path or https address of the weights (default: as training starts)')
+add('config', help='config file, or work dir')
+add('checkpoint', nargs='?', help='path or https address of the weights (default: those of the work dir)')
 add(
     '--to',
     required=True,
@@ -42,6 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmiformer.apis import cli
+from mmiformer.apis.configs import weights_of
 from mmiformer.apis.inference import FilePredictor, ModelPredictor, Predictor, PredictorModel, build_model
 from mmiformer.datasets.checks import limit_images
 from mmiformer.deploy import build_export_wrapper, cut_windows_in_chunks, metadata, postprocess
@@ -65,9 +66,12 @@ OTHER_SIZES = ((4, 97, 131), (2, 320, 448), (1, 32, 32))
 
 def main() -> None:
     """Writes the file, opens it again and compares."""
-    runtime = RUNTIMES[args.to]
+    runtime, path = RUNTIMES[args.to], Path(args.config)
     cfg = cli.load_config(args.config, args.cfg_options)
-    file = Path(args.out or f'{Path(args.config).stem}-{args.precision}-{args.to}{runtime.suffix}')
+    checkpoint = args.checkpoint or (weights_of(path) if path.is_dir() else None)
+    # A work dir has the name of its run, and one config.py.
+    name = path.resolve().parent.name if path.name == 'config.py' else path.resolve().stem
+    file = Path(args.out or f'{name}-{args.precision}-{args.to}{runtime.suffix}')
     check_path(file, runtime)
     if args.evaluate and args.what == 'backbone':
         raise UserError('--evaluate', 'a backbone has no metrics', 'export the model')
@@ -76,7 +80,7 @@ def main() -> None:
     folder = args.images or test_images(cfg) or args.calibrate
     files = image_files(folder, args.count) if folder and runtime.runs_here else []
 
-    model = build_model(cfg, args.checkpoint)
+    model = build_model(cfg, checkpoint)
     wrapper: Any = runtime.suited(build_export_wrapper(model, args.what))
     reference: Any = runtime.suited(build_export_wrapper(model, args.what, folded=False))
     cut_windows_in_chunks(wrapper, args.channel_chunks)

@@ -13,26 +13,24 @@ add(
     choices=['det', 'ins', 'seg', 'cls'],
     help='boxes, instance masks, segmentation or classes (default: what the labels are for)',
 )
-add('--model', help='config to inherit from, e.g. rtmdet_iformer_m (default: one with iFormer-T)')
+add('--model', help='config to inherit from, e.g. rtmdet_iformer_m_coco (default: one with iFormer-T)')
 add('--out', help='config to write (default: DATA.py in this folder, in lower case)')
 add('--classes', nargs='+', default=[], help='names of the classes, where the labels are numbers')
+add('--group', metavar='REGEX', help=r"keeps images together where it finds the same, e.g. '(\w+)_\d+'")
 add('--seed', type=int, default=0, help='of the validation split, where there is none (default: 0)')
+add('--scratch', action='store_true', help='without ImageNet weights, which need a download')
 add('--train', action='store_true', help='train with the config')
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
-from rich.table import Column, Table
 
 from mmiformer.apis import cli
-from mmiformer.apis.configs import config_files
-from mmiformer.datasets.own import SPLITS, OwnData, read_own_data, summary, write_config
+from mmiformer.datasets.own import read_own_data, write_config
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import UserError
 
@@ -45,66 +43,37 @@ DEFAULTS = dict(
 
 
 def main() -> None:
-    """Reads the data, writes the config, and prints what was found."""
+    """Reads the data, prints what was found, and writes the config."""
     root = Path(args.data).resolve()
     out = Path(args.out or re.sub(r'\W+', '_', root.name.lower()) + '.py')
-    if out.exists():
-        raise UserError(out, 'exists already', 'remove it, or name another --out')
     if out.suffix != '.py' or not out.parent.is_dir():
         raise UserError(out, 'expected a name that ends in .py, in an existing folder', 'change --out')
-    data = read_own_data(root, args.task, args.classes, args.seed)
-    Console().print(table_of(data))
-    for note in data.folder.notes():
-        print(f'note: {note}')
-    write_config(data, base_of(data.task), out)
-    tools = Path(__file__).parent
-    print(f'{root}: {summary(data)}')
+    labels = out.with_name(f'{out.stem}_labels')
+    for path in (out, labels):
+        if path.exists():
+            raise UserError(path, 'exists already', f'remove {out.name} and {labels.name}, or change --out')
+    data = read_own_data(root, args.task, args.classes, args.group, args.seed)
+    data.print()
+    write_config(data, base_of(data.task), out, labels, args.scratch)
     print(f'config   {out}')
-    print(f'train    python {tools}/train.py {out}')
-    print(f'predict  python {tools}/predict.py IMAGE work_dirs/{out.stem}', flush=True)
+    print(f'train    {cli.command("train", out)}')
+    print(f'predict  {cli.command("predict", "IMAGE", f"work_dirs/{out.stem}")}', flush=True)
     if args.train:
-        sys.exit(subprocess.call([sys.executable, str(tools / 'train.py'), str(out)]))
+        sys.exit(subprocess.call([sys.executable, Path(__file__).with_name('train.py'), out]))
 
 
 def base_of(task: str) -> Config:
     """The config to inherit from."""
-    names = config_files()
-    wanted = args.model or DEFAULTS[task]
-    name = next(
-        (n for n in (wanted, *(f'{wanted}_{s}' for s in ('coco', 'ade20k', 'in1k'))) if n in names), wanted
-    )
-    cfg = cli.load_config(name)
+    name = args.model or DEFAULTS[task]
+    cfg, subject = cli.load_config(name), f'--model {name}'
     if 'teacher' in cfg.model:
-        raise UserError(
-            f'--model {name}', 'has a teacher with the classes of ImageNet', 'name one without _distill'
-        )
-    kind = task_of(cfg, name).name
-    if kind == 'det' and (
-        'mask_head' in cfg.model.get('roi_head', {})
-        or 'Ins' in cfg.model.get('bbox_head', {}).get('type', '')
-    ):
+        raise UserError(subject, 'has a teacher with the classes of ImageNet', 'name one without _distill')
+    kind = task_of(cfg, subject).name
+    if kind == 'det' and 'segm' in cfg.val_evaluator.metric:
         kind = 'ins'
     if kind != task:
-        raise UserError(
-            f'--model {name}', f'is for {kind}, but the labels are for {task}', 'name another, or --task'
-        )
+        raise UserError(subject, f'is for {kind}, but the labels are for {task}', 'name another, or --task')
     return cfg
-
-
-def table_of(data: OwnData) -> Table:
-    """Images, and objects or images of each class, by split."""
-    splits = [split for split in SPLITS if data.of(split)]
-    table = Table('', *(Column(split, justify='right') for split in splits))
-    table.add_row('images', *(f'{len(data.of(split)):,}' for split in splits))
-    if data.task == 'seg':
-        return table
-    counts: Counter[tuple[str | None, str]] = Counter()
-    for sample in data.samples:
-        labels = [sample.label] if data.task == 'cls' else [name for name, _ in sample.label]
-        counts.update((sample.split, label) for label in labels)
-    for name in data.classes:
-        table.add_row(name, *(f'{counts[split, name]:,}' for split in splits))
-    return table
 
 
 if __name__ == '__main__':

@@ -21,7 +21,6 @@ args = parser.parse_args()  # --help answers before the imports below, which tak
 
 import copy
 import importlib.util
-import shlex
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -109,11 +108,10 @@ def train(cfg: Config) -> None:
             print(f'predictions  {predictions}')
         print(f'checkpoint   {last_checkpoint(work_dir)}')
         if best := best_checkpoint(work_dir):
-            paths = Path(__file__).parent, work_dir, best
-            tools, run, file = (shlex.quote(str(path.resolve())) for path in paths)
-            print(f'test         python {tools}/test.py {run} {file}')
-            print(f'predict      python {tools}/predict.py IMAGE {run}')
-            print(f'export       python {tools}/export.py {run} {file} --to onnx', flush=True)
+            config = work_dir / 'config.py'
+            print(f'test         {cli.command("test", config, best)}')
+            print(f'predict      {cli.command("predict", "IMAGE", work_dir)}')
+            print(f'export       {cli.command("export", work_dir, "--to", "onnx")}', flush=True)
 
 
 def draw_images(runner: Runner, cfg: Config, out: Path) -> None:

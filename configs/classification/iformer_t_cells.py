@@ -9,9 +9,10 @@ dataset = dict(
     data_root=data_root,
     metainfo=dict(classes=classes),
 )
+resizing = dict(backend='pillow', interpolation='bicubic')  # As apps without OpenCV resize.
 train_pipeline = [
     dict(type='LoadCheckedImage'),
-    dict(type='RandomResizedCrop', scale=96, crop_ratio_range=(0.4, 1.0), interpolation='bicubic'),
+    dict(type='RandomResizedCrop', scale=96, crop_ratio_range=(0.4, 1.0), **resizing),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.2),
@@ -19,7 +20,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadCheckedImage'),
-    dict(type='ResizeEdge', scale=110, edge='short', interpolation='bicubic'),
+    dict(type='ResizeEdge', scale=110, edge='short', **resizing),
     dict(type='CenterCrop', crop_size=96),
     dict(type='PackInputs'),
 ]

@@ -75,7 +75,7 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=4)
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=440, save_best='coco/bbox_mAP'),
+    checkpoint=dict(by_epoch=False, interval=440),
     logger=dict(log_metric_by_epoch=False),
 )
 log_processor = dict(by_epoch=False)

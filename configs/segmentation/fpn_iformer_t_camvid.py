@@ -116,4 +116,4 @@ param_scheduler = [
     dict(type='PolyLR', power=0.9, eta_min=1e-6, begin=100, end=max_iters, by_epoch=False),
 ]
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(checkpoint=dict(interval=400, save_best='mIoU'))
+default_hooks = dict(checkpoint=dict(interval=400))

@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -19,7 +20,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
-from mmiformer.apis.configs import allow_own_bases, config_file, rename_types
+from mmiformer.apis.configs import MIM, allow_own_bases, config_file, rename_types
 from mmiformer.apis.options import merge_options
 from mmiformer.checkpoints.fetching import is_offline
 from mmiformer.datasets.checks import check_classes, check_evaluators, check_files
@@ -74,6 +75,12 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
 def _fail(sentence: str) -> NoReturn:
     print(f'error: {" ".join(sentence.split())}', file=sys.stderr)  # Names of files may hold line breaks.
     sys.exit(1)
+
+
+def command(tool: str, *arguments: object) -> str:
+    """A command with another tool, to print, as it is to be given in this folder."""
+    path = os.path.relpath(MIM / 'tools' / f'{tool}.py')
+    return shlex.join(['python', path, *map(str, arguments)])
 
 
 def load_config(file: str, options: dict[str, Any] | None = None, demo: bool = False) -> Config:

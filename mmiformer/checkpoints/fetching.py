@@ -27,7 +27,7 @@ _TIMEOUT = 60  # Seconds without a byte after which a connection counts as dead.
 _HASH_IN_NAME = re.compile(r'-(?!20\d{6}\.)([0-9a-f]{8,64})\.\w+$')
 _REMEDY = (
     'download it elsewhere and put it at {path}, or name your copy with --cfg-options '
-    'model.backbone.init_cfg.checkpoint=FILE (tools/train.py --demo needs no download)'
+    'model.backbone.init_cfg.checkpoint=FILE (train.py --demo and new_config.py --scratch need none)'
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mmiformer.utils.errors import UserError, first_line
@@ -19,6 +20,7 @@ from mmiformer.utils.errors import UserError, first_line
 NO_AREA = 'boxes without area (below 1 pixel, or outside of the image)'
 NO_CATEGORY = 'boxes of a category that the file does not declare'
 NO_POLYGON = 'polygons of less than 3 points'
+NO_PIXEL = 'masks that cover no pixel of their image'
 
 # Bounds in pixels. pycocotools takes memory for each pixel of an outline, also outside of the image; the sum
 # of all coordinates bounds that, and no NaN is below it.
@@ -72,7 +74,8 @@ def check_coco(
             stops at a first polygon of less than 3 points. Defaults to False.
 
     Returns:
-        What mmdet skips: file names of the images, one for each annotation, by a description.
+        What mmdet skips: file names of the images, one for each annotation, by a description. mmdet would
+        train on masks without a pixel, so their annotations get ``ignore=True``, which it heeds.
 
     Raises:
         UserError: Naming the file, and the image, category or annotation.
@@ -115,6 +118,9 @@ def check_coco(
             skipped[NO_CATEGORY].append(image['file_name'])
         elif outside or w < 1 or h < 1 or annotation['area'] <= 0:
             skipped[NO_AREA].append(image['file_name'])
+        elif masks and _is_empty(annotation['segmentation'], image['width'], image['height']):
+            skipped[NO_PIXEL].append(image['file_name'])
+            annotation['ignore'] = True
         if masks and isinstance(annotation['segmentation'], list):
             for polygon in annotation['segmentation']:
                 if len(polygon) < 6:
@@ -138,6 +144,23 @@ def _is_image(image: Any) -> bool:
 
 def _is_category(category: Any) -> bool:
     return isinstance(category['id'], int | str) and isinstance(category['name'], str)
+
+
+def _is_empty(mask: dict[str, Any] | list[list[float]], width: int, height: int) -> bool:
+    """Whether run lengths or polygons, if any has 3 points, cover no pixel of an image."""
+    from pycocotools import mask as coco  # Comes with mmdet.
+
+    if isinstance(mask, dict):
+        counts = mask['counts']
+        return not (any(counts[1::2]) if isinstance(counts, list) else coco.area(mask))
+    polygons = [polygon for polygon in mask if len(polygon) >= 6]
+    for polygon in polygons:
+        points = np.array(polygon, np.float32).reshape(-1, 2)
+        x, y, w, h = cv2.boundingRect(points)
+        # Nearly all end here, in a tenth of the time of drawing them.
+        if min(x, y) >= 0 and x + w <= width and y + h <= height and cv2.contourArea(points) > w + h:
+            return False
+    return polygons != [] and coco.area(coco.merge(coco.frPyObjects(polygons, height, width))) == 0
 
 
 def _check(path: str, kind: str, entries: list[Any], is_valid: Callable[[Any], bool], expected: str) -> None:

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from pycocotools import mask as rle
 
-from mmiformer.datasets.annotations import NO_AREA, NO_CATEGORY, NO_POLYGON, check_coco, read_coco
+from mmiformer.datasets.annotations import NO_AREA, NO_CATEGORY, NO_PIXEL, NO_POLYGON, check_coco, read_coco
 from mmiformer.datasets.checks import check_evaluators
 from mmiformer.datasets.coco import RUN_LENGTHS
 from mmiformer.utils.errors import UserError
@@ -227,6 +227,9 @@ def test_what_is_skipped_is_a_warning_with_names(file, warnings):
         dict(category_id=99),
         dict(segmentation=[[1, 1, 9, 9], *TRIANGLE]),
         dict(segmentation=[[1, 1, 9, 9], [2, 2]]),
+        dict(segmentation=[[0.2, 0.3, 0.8, 0.3, 0.8, 0.4]]),  # Between 0 and 1 instead of in pixels.
+        dict(segmentation=[[5, 5, 15, 15, 14.9, 15]]),
+        dict(segmentation=dict(size=[20, 30], counts=[600])),
     ):
         data['annotations'].append({**data['annotations'][1], 'id': 10 + len(data['annotations']), **change})
     file.write_text(json.dumps(data))
@@ -236,6 +239,7 @@ def test_what_is_skipped_is_a_warning_with_names(file, warnings):
         f'{file}: 6 {NO_AREA} are skipped, in b.jpg.',
         f'{file}: 1 {NO_CATEGORY} are skipped, in b.jpg.',
         f'{file}: 3 {NO_POLYGON} are skipped, in b.jpg.',
+        f'{file}: 3 {NO_PIXEL} are skipped, in b.jpg.',
     ]
     # An object without any polygon is left out of the losses, as mmdet does.
     loaded = dataset.pipeline(dict(dataset.get_data_info(1), ori_shape=(20, 30)))

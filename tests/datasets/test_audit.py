@@ -236,6 +236,10 @@ UNUSED = {
         lambda r: (r / 'val2017' / 'notes.txt').touch(),
         r'Files in val2017 that .*val2017.json does not name: 1 \(notes.txt\); they are not used',
     ),
+    'coco, masks between 0 and 1': (
+        lambda r: edit(r / VAL, lambda c: c['annotations'][0].update(segmentation=[[0, 0, 0, 0.9, 0.1, 0]])),
+        r'val2017.json: 1 masks that cover no pixel of their image \(.*jpg\); training skips them',
+    ),
     'ade20k, masks without image': (
         lambda r: (r / 'images/training/ADE_train_00000001.jpg').unlink(),
         r'Masks in annotations/training without an image in images/training: 1 \(ADE_train_00000001\)',

@@ -64,8 +64,8 @@ def test_yolo_boxes_and_all_that_can_be_wrong_with_them(tmp_path):
     assert [Path(sample.file).stem for sample in data.of('val')] == ['v']
     for line in (
         'Empty or unreadable images: 1',
-        'Images without a .txt (an empty one means no objects): 1 (images/train/unlabelled.png)',
-        'Lines that are no box or polygon of YOLO: 2 (labels/train/odd.txt)',
+        'Images without a .txt of labels (an empty one means no objects): 1 (images/train/unlabelled.png)',
+        'Lines that are no box or polygon of YOLO: 2 (images/train/odd.png)',
         'Objects of a class above 2: 1 ',
         'Objects with coordinates that are not between 0 and 1: 1 ',
         'Boxes without area (below 1 pixel, or outside of the image): 1 ',
@@ -105,9 +105,9 @@ def test_voc_with_lists(tmp_path):
     assert objects(data) == dict(a=[('x', 0, 0, 20, 10), ('y', 4, 4, 4, 4)], b=[], c=[])
     assert [o['iscrowd'] for _, o in data.samples[0].label] == [0, 1]  # Difficult.
     assert [sample.split for sample in data.samples] == ['train', 'train', 'val']
-    assert 'Boxes without area (below 1 pixel, or outside of the image): 1 (Annotations/b.xml)' in notes(data)
+    assert 'Boxes without area (below 1 pixel, or outside of the image): 1 (JPEGImages/b.png)' in notes(data)
     assert 'Unreadable XML files: 1 (Annotations/d.xml)' in notes(data)
-    assert 'Images without a .xml: 1 (JPEGImages/e.png)' in notes(data)
+    assert 'Images without a .xml of labels (an empty one means no objects): 1 (JPEG' in notes(data)
 
 
 def test_coco_json_of_other_exporters(tmp_path):
@@ -129,9 +129,8 @@ def test_coco_json_of_other_exporters(tmp_path):
     for line in (
         'Annotated images that do not exist or are broken: 1 (4.png)',
         'Images of another size than annotated: 1 (images/3.png)',
-        'Objects of an undeclared category: 1 ',
+        'Objects of an undeclared image or category: 2 ',
         'Objects without a correct box or mask: 1 (images/0.png)',
-        'Objects without image_id or category_id: 1 ',
     ):
         assert line in notes(data)
 
@@ -178,7 +177,7 @@ def test_label_masks(tmp_path, run_tool, case):
     cfg, out = configure(run_tool, tmp_path, *(['--classes', *names] if names else []), '--task', 'seg')
     assert 'Masks of another size than their image: 1 (4_mask.png)' in out
     assert list(cfg.val_dataloader.dataset.metainfo.classes) == classes
-    assert ('Masks with 3, which is no class' in out) == (case == 'a value above the names')
+    assert ('Masks with 3, 4, no class and ignored (39.' in out) == (case == 'a value above the names')
     steps = [dict(type='LoadCheckedImage'), dict(type='LoadCheckedSegMap')]
     (dataset,) = build_datasets(cfg, 'train', pipeline=steps)
     assert (dataset[0]['gt_seg_map'] == np.array(indices)[np.arange(W * H).reshape(H, W) % len(values)]).all()
@@ -229,13 +228,26 @@ def test_class_folders_of_splits(tmp_path):
     assert "Images of 'c', a class without training images: 2 (valid/c/0.png, valid/c/1.png)" in notes(data)
 
 
+def test_frames_of_one_film_stay_in_one_split(tmp_path):
+    for i in range(20):
+        write(tmp_path / f'{"ab"[i % 2]}/film{i // 4}_{i}.png')
+    write(tmp_path / 'b/film0_same.png', cv2.imread(str(tmp_path / 'a/film0_0.png')))
+    data = read_own_data(tmp_path, group=r'(film\d)_')
+    films = [{sample.file[2:7] for sample in data.of(split)} for split in ('train', 'val')]
+    assert not films[0] & films[1] and len(data.of('val')) == 4
+    assert 'Copies of other images, in another class: 1 (b/film0_same.png)' in notes(data)
+    for group, words in (('clip', 'finds nothing in a/film0_0.png'), ('(', 'not a regular expression')):
+        with pytest.raises(UserError, match=words):
+            read_own_data(tmp_path, group=group)
+
+
 @pytest.mark.parametrize('model', ['rtmdet_iformer_t', 'retinanet_mocovit', 'maskrcnn_iformer_m'])
 def test_configs_of_detectors(tmp_path, run_tool, model):
     for i in range(5):
         write(tmp_path / f'own/{i}.png')
         (tmp_path / f'own/{i}.txt').write_text('0 0.25 0.25 0.75 0.25 0.75 0.75')
     task = 'ins' if 'mask' in model else 'det'
-    cfg, _ = configure(run_tool, tmp_path, '--model', model, '--task', task)
+    cfg, _ = configure(run_tool, tmp_path, '--model', f'{model}_coco', '--task', task)
     (train,) = build_datasets(cfg, 'train')
     assert len(train) == 4 and train[0]['data_samples'].gt_instances.bboxes.tensor.shape == (1, 4)
     assert train.get_data_info(0)['instances'][0]['bbox'] == [16, 12, 48, 36]
@@ -266,4 +278,4 @@ def test_mistakes(tmp_path, run_tool):
         read_own_data(tmp_path / 'empty')
     (tmp_path / 'my.py').write_text('')
     code, _, err = run_tool('new_config', tmp_path / 'own', '--out', tmp_path / 'my.py')
-    assert code == 1 and 'my.py: exists already; remove it, or name another --out' in err
+    assert code == 1 and 'my.py: exists already; remove my.py and my_labels, or change --out' in err

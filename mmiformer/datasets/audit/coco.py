@@ -7,7 +7,7 @@ from mmiformer.datasets.annotations import NO_CATEGORY, check_coco, read_coco
 from mmiformer.datasets.audit.files import Defect, check_images, list_files, require
 from mmiformer.datasets.audit.report import Audit
 from mmiformer.datasets.loading import shown_size
-from mmiformer.utils.errors import UserError
+from mmiformer.utils.errors import UserError, first_few
 
 OFFICIAL = {'train': (118_287, 860_001), 'val': (5_000, 36_781)}  # Numbers of images and of instances.
 CLASSES = 80
@@ -57,5 +57,8 @@ def _read_annotations(audit: Audit, entry: str) -> tuple[dict[str, tuple[int, in
         remedy = f'{_UNPACK}, or for your own classes see docs/detection.md'
         audit.add_error(path, f'has {categories} categories, expected the {CLASSES} of COCO', remedy)
     kind = f'Images with instances of a category that {entry} does not declare'
-    audit.add_files(kind, set(skipped.get(NO_CATEGORY, ())), _UNPACK)
+    audit.add_files(kind, set(skipped.pop(NO_CATEGORY, ())), _UNPACK)
+    for what, images in skipped.items():
+        names = first_few(set(images))
+        audit.notes.append(f'{entry}: {len(images):,} {what} ({names}); training skips them.')
     return sizes, instances

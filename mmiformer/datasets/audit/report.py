@@ -64,5 +64,5 @@ class Audit:
         """The result, in a few words."""
         if not self.usable:
             return 'not usable'
-        official = not self.notes and all(count.found == count.official for count in self.counts)
+        official = all(count.found == count.official for count in self.counts)
         return 'complete' if official else 'usable, but not the official set'

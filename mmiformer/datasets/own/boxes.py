@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePosixPath
 from typing import Any
-from xml.etree.ElementTree import ParseError, parse
+from xml.etree.ElementTree import Element, ParseError, parse
 
 import cv2
 import numpy as np
@@ -14,15 +14,14 @@ from mmiformer.datasets.own.folder import Folder, OwnData, Sample, lines_of, spl
 from mmiformer.datasets.own.masks import names_of, read_mask
 from mmiformer.utils.errors import UserError
 
-_MOST_JSONS = 20  # To read, largest first: other formats have a JSON file for each image.
+_MOST = 20  # JSON files to read, largest first: other formats have one for each image.
 _LINE = re.compile(r'\d+(\s+[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?){4,}', re.ASCII)
 
 
 def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads COCO's format: one JSON file, or one for each split. Images without objects are used."""
-    names = sorted(folder.named('.json'), key=lambda name: -(folder.root / name).stat().st_size)
     contents = {}
-    for name in names[:_MOST_JSONS]:
+    for name in sorted(folder.named('.json'), key=lambda n: -(folder.root / n).stat().st_size)[:_MOST]:
         try:
             contents[name] = read_coco(folder.root / name)
         except UserError:
@@ -31,187 +30,173 @@ def read_coco_json(folder: Folder, task: str | None, classes: list[str]) -> OwnD
         return None
     # COCO has others beside: person_keypoints_train2017.json.
     contents = {name: c for name, c in contents.items() if 'instances' in name} or contents
-    annotations = [a for content in contents.values() for a in content['annotations'] if isinstance(a, dict)]
-    masked = sum(bool(annotation.get('segmentation')) for annotation in annotations)
-    task = task or ('ins' if 2 * masked > len(annotations) else 'det')
     by_name: dict[str, list[str]] = {}
     for file in folder.sizes:
         by_name.setdefault(PurePosixPath(file).name, []).append(file)
     samples: dict[str, Sample] = {}
     categories: dict[str, None] = {}
     for name, content in sorted(contents.items()):
-        split, by_id = split_of(name), dict[Any, Sample]()
-        try:
-            known = {category['id']: str(category['name']) for category in content['categories']}
-            categories |= dict.fromkeys(known.values())
-        except (LookupError, TypeError) as error:
-            problem = 'has a category without id or name'
-            raise UserError(folder.root / name, problem, 'correct the file') from error
+        check_coco(str(folder.root / name), dict(content, annotations=[]))
+        labels = {category['id']: category['name'] for category in content['categories']}
+        categories |= dict.fromkeys(labels.values())
+        owners: dict[Any, Sample | None] = {}
         for image in content['images']:
-            try:
-                wanted, size = str(image['file_name']).replace('\\', '/'), (image['width'], image['height'])
-                found = by_name.get(PurePosixPath(wanted).name, [])
-                inside = [f for f in found if f'/{f}'.endswith('/' + wanted.lstrip('./'))] or found
-                own = [f for f in inside if split in (None, folder.split(f))] or inside
-                near = f'{PurePosixPath(name).parent}/'  # Exports may repeat the names in their own folders.
-                own = [f for f in own if f.startswith(near)] or own
-                if len(own) > 1:
-                    folder.skip('Annotated images whose name is not unique', wanted)
-                elif not own:
-                    folder.skip('Annotated images that do not exist or are broken', wanted)
-                elif size != folder.sizes[own[0]]:
-                    folder.skip('Images of another size than annotated', own[0])
-                elif own[0] in samples:
-                    folder.skip('Images annotated twice', own[0])
-                else:
-                    sample = Sample(own[0], [], split or folder.split(own[0]))
-                    by_id[image['id']] = samples[sample.file] = sample
-            except (LookupError, TypeError):
-                folder.skip('Images without id, file_name, width or height', name)
+            owners[image['id']] = None
+            wanted = image['file_name'].replace('\\', '/').lstrip('./')
+            found = _find(folder, by_name.get(PurePosixPath(wanted).name, []), wanted, name)
+            if len(found) > 1:
+                folder.skip('Annotated images whose name is not unique', wanted)
+            elif not found:
+                folder.skip('Annotated images that do not exist or are broken', wanted)
+            elif (image['width'], image['height']) != folder.sizes[found[0]]:
+                folder.skip('Images of another size than annotated', found[0])
+            elif found[0] in samples:
+                folder.skip('Images annotated twice', found[0])
+            else:
+                sample = Sample(found[0], [], split_of(name) or folder.split(found[0]))
+                owners[image['id']] = samples[sample.file] = sample
         for annotation in content['annotations']:
             try:
-                owner, label = by_id.get(annotation['image_id']), known.get(annotation['category_id'])
-                if label is None:
-                    folder.skip('Objects of an undeclared category', name)
-                elif owner:
-                    keys = ('bbox', 'segmentation', 'area', 'iscrowd')
-                    kept = {key: annotation[key] for key in keys if annotation.get(key)}
-                    _add(folder, owner, label, kept, task, owner.file)
+                owner, label = owners[annotation['image_id']], labels[annotation['category_id']]
             except (LookupError, TypeError):
-                folder.skip('Objects without image_id or category_id', name)
+                folder.skip('Objects of an undeclared image or category', name)
+            else:
+                if owner:
+                    keys = ('bbox', 'segmentation', 'area', 'iscrowd')
+                    owner.label.append((label, {k: annotation[k] for k in keys if annotation.get(k)}))
     for file in folder.sizes.keys() - samples.keys():
         folder.skip('Images that no JSON file names', file)
-    return _finish(folder, task, 'COCO json', list(categories), samples.values())
+    return _checked(folder, task, 'COCO json', list(samples.values()), list(categories))
+
+
+def _find(folder: Folder, files: list[str], wanted: str, source: str) -> list[str]:
+    """Those of the files of a name that are meant: exports repeat names in folders of splits or their own."""
+    split, near = split_of(source), source.rpartition('/')[0]
+    for fits in (
+        lambda file: f'/{file}'.endswith(f'/{wanted}'),
+        lambda file: split in (None, folder.split(file)),
+        lambda file: file.startswith(f'{near}/'),
+    ):
+        files = list(filter(fits, files)) or files
+    return files
 
 
 def read_voc(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads Pascal VOC's format: an XML file for each image."""
-    files = folder.pair(folder.sizes, folder.named('.xml'))
     samples = []
-    for file, name in files.items():
-        sample = Sample(file, [], folder.split(file))
+    for file, name in folder.labelled('.xml'):
         try:
             root = parse(folder.root / name).getroot()
             size = tuple(int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
             if root.tag != 'annotation':
                 raise ValueError
-            if all(size) and size != folder.sizes[file]:
-                folder.skip('Images of another size than annotated', file)
-                continue
-            for element in root.iterfind('object'):
-                sides = ('xmin', 'ymin', 'xmax', 'ymax')  # VOC counts pixels from 1.
-                x1, y1, x2, y2 = (float(element.findtext(f'bndbox/{side}', '')) - 1 for side in sides)
-                crowd = int(element.findtext('difficult', '').strip() == '1')  # Neither counts in COCO's AP.
-                found = dict(bbox=[x1, y1, x2 - x1, y2 - y1], iscrowd=crowd)
-                _add(folder, sample, element.findtext('name', '').strip(), found, 'det', name)
-            samples.append(sample)
+            sample = Sample(file, [_from_voc(e) for e in root.iterfind('object')], folder.split(file))
         except (ParseError, OSError, ValueError, LookupError, OverflowError):
             folder.skip('Unreadable XML files', name)
-    if not samples:
-        return None
-    _name_unpaired(folder, files, '.xml')
-    return _finish(folder, 'det', 'Pascal VOC', None, samples)
+        else:
+            if all(size) and size != folder.sizes[file]:
+                folder.skip('Images of another size than annotated', file)
+            else:
+                samples.append(sample)
+    return _checked(folder, 'det', 'Pascal VOC', samples) if samples else None
 
 
 def read_yolo(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads YOLO's format: for each image a text file with a line for each box or polygon."""
-    files = folder.pair(folder.sizes, folder.named('.txt'))
-    lines = {image: lines_of(folder.root / name) for image, name in files.items()}
-    if not any(_LINE.fullmatch(own[0]) for own in lines.values() if own):
+    files = {file: lines_of(folder.root / name) for file, name in folder.labelled('.txt')}
+    if not any(_LINE.fullmatch(lines[0]) for lines in files.values() if lines):
         return None
-    names = classes or _yaml_names(folder) or names_of(folder)
-    polygons = sum(len(line.split()) > 5 for own in lines.values() for line in own)
-    task = task or ('ins' if 2 * polygons > sum(map(len, lines.values())) else 'det')
-    samples, used = [], 0
-    for file, name in files.items():
-        sample = Sample(file, [], folder.split(file))
-        width, height = folder.sizes[file]
-        for line in lines[file]:
-            if not _LINE.fullmatch(line) or (len(line.split()) > 5 and len(line.split()) % 2 == 0):
-                folder.skip('Lines that are no box or polygon of YOLO', name)
-                continue
-            index, numbers = int(line.split()[0]), np.array(line.split()[1:], float)
-            if names and index >= len(names):
-                folder.skip(f'Objects of a class above {len(names) - 1}', name)
-            elif numbers.min() < -0.01 or numbers.max() > 1.01:
-                folder.skip('Objects with coordinates that are not between 0 and 1', name)
+    names, used, samples = classes or _yaml_names(folder) or names_of(folder), 0, []
+    for file, lines in files.items():
+        samples.append(Sample(file, [], folder.split(file)))
+        for line in lines:
+            index, *numbers = line.split()
+            if not _LINE.fullmatch(line) or len(numbers) > 4 and len(numbers) % 2:
+                folder.skip('Lines that are no box or polygon of YOLO', file)
+            elif names and int(index) >= len(names):
+                folder.skip(f'Objects of a class above {len(names) - 1}', file)
             else:
-                used = max(used, index + 1)
-                found = _from_yolo(numbers * ([width, height] * (len(numbers) // 2)))
-                _add(folder, sample, names[index] if names else f'class_{index}', found, task, name)
-        samples.append(sample)
-    _name_unpaired(folder, files, '.txt (an empty one means no objects)')
-    return _finish(folder, task, 'YOLO txt', names or [f'class_{i}' for i in range(used)], samples)
+                points = np.array(numbers, float).reshape(-1, 2)
+                if points.min() < -0.01 or points.max() > 1.01:
+                    folder.skip('Objects with coordinates that are not between 0 and 1', file)
+                    continue
+                used = max(used, int(index) + 1)
+                label = names[int(index)] if names else f'class_{index}'
+                samples[-1].label.append((label, _from_yolo(points * folder.sizes[file])))
+    return _checked(folder, task, 'YOLO txt', samples, names or [f'class_{i}' for i in range(used)])
 
 
 def read_instances(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads masks in which each object has a number, or a colour, of its own, and 0 is the background."""
-    from pycocotools import mask as rle  # Comes with mmdet.
+    from pycocotools import mask as coco  # Comes with mmdet.
 
     masks = folder.masks()
-    if not masks or (task is None and not _are_instances(folder, list(masks.values())[:_MOST_JSONS])):
+    if not masks or (task is None and not _are_instances(folder, list(masks.values())[:_MOST])):
         return None
     samples, label = [], (classes or ['object'])[0]
     for file, name in masks.items():
-        sample, pixels = Sample(file, [], folder.split(file)), read_mask(folder.root / name)
-        for value in np.unique(pixels[pixels > 0]):
-            runs = run_lengths(pixels == value)
-            found = dict(bbox=rle.toBbox(runs).tolist(), area=int(rle.area(runs)), segmentation=runs)
-            _add(folder, sample, label, found, task or 'ins', name)
-        samples.append(sample)
-    return _finish(folder, task or 'ins', 'instance masks', [label], samples)
+        pixels = read_mask(folder.root / name)
+        found = [run_lengths(pixels == value) for value in np.unique(pixels[pixels > 0])]
+        objects = [dict(bbox=coco.toBbox(m).tolist(), area=int(coco.area(m)), segmentation=m) for m in found]
+        samples.append(Sample(file, [(label, found) for found in objects], folder.split(file)))
+    return _checked(folder, task or 'ins', 'instance masks', samples)
 
 
-def _add(folder: Folder, sample: Sample, label: str, found: dict[str, Any], task: str, source: str) -> None:
-    """Adds an object to an image if it passes the checks of data sets."""
-    if task == 'det':
-        found.pop('segmentation', None)
-    try:
-        area = found.get('area') or found['bbox'][2] * found['bbox'][3]
-        found = dict(dict(area=area, iscrowd=0), **found)
+def _checked(
+    folder: Folder, task: str | None, form: str, samples: list[Sample], declared: list[str] | None = None
+) -> OwnData:
+    """Leaves out objects that data sets would refuse or skip, and classes that have none."""
+    objects = [found for sample in samples for _, found in sample.label]
+    task = task or ('ins' if 2 * sum('segmentation' in found for found in objects) > len(objects) else 'det')
+    present = set()
+    for sample in samples:
         width, height = folder.sizes[sample.file]
         image = dict(id=1, file_name=sample.file, width=width, height=height)
-        content = dict(images=[image], categories=[dict(id=1, name=label)])
-        content['annotations'] = [dict(found, id=1, image_id=1, category_id=1)]
-        kinds = list(check_coco(source, content, masks=task == 'ins', evaluated=True))
-    except (UserError, LookupError, TypeError):
-        kinds = ['Objects without a correct box' + (' or mask' if task == 'ins' else '')]
-    for kind in kinds:
-        folder.skip(kind[0].upper() + kind[1:], source)
-    if not kinds:
-        sample.label.append((label, found))
+        kept = []
+        for label, found in sample.label:
+            if task == 'det':
+                found.pop('segmentation', None)
+            content = dict(images=[image], categories=[dict(id=1, name=label)])
+            try:
+                area = found['bbox'][2] * found['bbox'][3]
+                found = {'area': area, 'iscrowd': 0, **found}
+                content['annotations'] = [dict(found, id=1, image_id=1, category_id=1)]
+                kinds = list(check_coco(sample.file, content, masks=task == 'ins', evaluated=True))
+            except (UserError, LookupError, TypeError):
+                kinds = ['objects without a correct box' + (' or mask' if task == 'ins' else '')]
+            for kind in kinds:
+                folder.skip(kind[0].upper() + kind[1:], sample.file)
+            if not kinds:
+                kept.append((label, found))
+                present.add(label)
+        sample.label = kept
+    for label in set(declared or ()) - present:
+        folder.skip('Classes without an object', f"'{label}'")
+    classes = [label for label in declared or sorted(present) if label in present]
+    return OwnData(folder, task, form, classes, samples)
 
 
-def _finish(folder: Folder, task: str, form: str, declared: list[str] | None, samples: Any) -> OwnData:
-    present = {label for sample in samples for label, _ in sample.label}
-    for name in set(declared or ()) - present:
-        folder.skip('Classes without an object', f"'{name}'")
-    classes = [name for name in declared or sorted(present) if name in present]
-    return OwnData(folder, task, form, classes, list(samples))
+def _from_voc(element: Element) -> tuple[str, dict[str, Any]]:
+    sides = ('xmin', 'ymin', 'xmax', 'ymax')  # VOC counts pixels from 1.
+    x1, y1, x2, y2 = (float(element.findtext(f'bndbox/{side}', '')) - 1 for side in sides)
+    crowd = int(element.findtext('difficult', '').strip() == '1')  # Neither counts in COCO's AP.
+    return element.findtext('name', '').strip(), dict(bbox=[x1, y1, x2 - x1, y2 - y1], iscrowd=crowd)
 
 
-def _name_unpaired(folder: Folder, files: dict[str, str], kind: str) -> None:
-    for name in folder.sizes.keys() - files.keys():
-        folder.skip(f'Images without a {kind}', name)
-
-
-def _from_yolo(numbers: np.ndarray) -> dict[str, Any]:
-    if len(numbers) == 4:
-        x, y, w, h = numbers.tolist()
+def _from_yolo(points: np.ndarray) -> dict[str, Any]:
+    if len(points) == 2:
+        (x, y), (w, h) = points.tolist()
         return dict(bbox=[x - w / 2, y - h / 2, w, h])
-    points = numbers.reshape(-1, 2)
-    (x, y), (w, h) = points.min(0).tolist(), np.ptp(points, 0).tolist()
     area = float(cv2.contourArea(points.astype(np.float32)))
-    return dict(bbox=[x, y, w, h], segmentation=[numbers.tolist()], area=area)
+    bbox = [*points.min(0).tolist(), *np.ptp(points, 0).tolist()]
+    return dict(bbox=bbox, segmentation=[points.ravel().tolist()], area=area)
 
 
 def _yaml_names(folder: Folder) -> list[str]:
     for name in folder.named('.yaml', '.yml'):
         try:
             names = yaml.safe_load((folder.root / name).read_text(encoding='utf-8'))['names']
-            return (
-                [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [*map(str, names)]
-            )
+            return [str(names[i]) for i in (sorted(names) if isinstance(names, dict) else range(len(names)))]
         except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
             folder.skip('YAML files without names of classes', name)
     return []

@@ -1,9 +1,10 @@
 """The files in a folder of your own data: intact images, their splits, and the label file of each."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 from mmengine.fileio import list_dir_or_file
 from PIL import Image
+from rich.console import Console
+from rich.table import Column, Table
 
 from mmiformer.datasets.audit.files import check_images
 from mmiformer.datasets.audit.report import Audit
@@ -41,9 +44,10 @@ def words_of(name: str) -> list[str]:
     return [token.lower() for token in _TOKEN.findall(name)]
 
 
+@cache
 def split_of(path: str) -> str | None:
-    """The split that a folder or the file itself is named after, e.g. ``instances_val2017.json``."""
-    words = [word for part in reversed(PurePosixPath(path).parts) for word in words_of(part)]
+    """The split that a file, or else its folder, is named after, e.g. ``instances_val2017.json``."""
+    words = [word for part in reversed(path.split('/')) for word in words_of(part)]
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
@@ -60,7 +64,7 @@ class Sample:
 
     file: str
     label: Any
-    split: str | None = None
+    split: str | None
 
 
 @dataclass
@@ -73,9 +77,9 @@ class OwnData:
         format: Of the labels, in words.
         classes: Names in the order of the labels.
         samples: Images with labels.
-        colours: RGB of each class, if the masks have colours.
         values: Index of the class, or 255, by the value in the masks.
         pixels: Their number for each class, over all masks.
+        colours: RGB of each class, if the masks have colours.
     """
 
     folder: 'Folder'
@@ -83,13 +87,86 @@ class OwnData:
     format: str
     classes: list[str]
     samples: list[Sample]
-    colours: list[list[int]] = field(default_factory=list)
     values: dict[int, int] = field(default_factory=dict)
     pixels: list[int] = field(default_factory=list)
+    colours: list[list[int]] = field(default_factory=list)
 
     def of(self, split: str | None) -> list[Sample]:
         """The samples of a split."""
         return [sample for sample in self.samples if sample.split == split]
+
+    @property
+    def summary(self) -> str:
+        """Format and numbers."""
+        numbers = ' + '.join(f'{len(self.of(split)):,} {split}' for split in SPLITS if self.of(split))
+        objects = sum(len(s.label) for s in self.samples) if self.task in ('det', 'ins') else 0
+        of = f' with {objects:,} objects' if objects else ''
+        return f'{self.folder.root}: {self.format}, {numbers} images{of} of {len(self.classes)} classes'
+
+    def print(self) -> None:
+        """Prints images, and objects or images of each class, by split; what is left out; and a summary."""
+        splits = [split for split in SPLITS if self.of(split)]
+        table = Table('', *(Column(split, justify='right') for split in splits))
+        table.add_row('images', *(f'{len(self.of(split)):,}' for split in splits))
+        counts: Counter[tuple[str | None, str]] = Counter()
+        for sample in self.samples if self.task != 'seg' else ():
+            labels = [sample.label] if self.task == 'cls' else [name for name, _ in sample.label]
+            counts.update((sample.split, label) for label in labels)
+        for name in self.classes if counts else ():
+            table.add_row(name, *(f'{counts[split, name]:,}' for split in splits))
+        Console().print(table)
+        print(*(f'note: {note}' for note in self.folder.notes()), self.summary, sep='\n')
+
+    def drop_copies(self) -> None:
+        """Leaves images out that are copies of others, or whose names a list could not hold."""
+        first: dict[str, Sample] = {}
+        self.samples.sort(key=lambda s: (SPLITS.index(s.split) if s.split else len(SPLITS), s.file))
+        for sample in self.samples:
+            if sample.file != sample.file.strip() or '\n' in sample.file:
+                self.folder.skip('Images with outer spaces or line breaks in their names', sample.file)
+                continue
+            original = first.setdefault(sha256_of(self.folder.root / sample.file), sample)
+            if original is not sample:
+                other = self.task == 'cls' and original.label != sample.label
+                where = 'in another class' if other else 'which would leak into other splits'
+                self.folder.skip(f'Copies of other images, {where}', sample.file)
+        self.samples = list(first.values())
+
+    def split(self, group: str | None, seed: int) -> None:
+        """Makes a validation split unless there is one: a fifth of the training images, of each class.
+
+        Args:
+            group: Regular expression that finds in an image's path what it shares with others that must stay
+                in one split, such as the name of a film: its first group, or all of it.
+            seed: Of the split.
+
+        Raises:
+            UserError: If ``group`` cannot be used, or too few images are left.
+        """
+        if not self.of('train'):
+            for sample in self.of(None) or self.samples:
+                sample.split = 'train'
+        if self.of('val'):
+            if group:
+                raise UserError('--group', 'there is a validation split already', 'leave it out')
+        else:
+            units: dict[str, list[Sample]] = defaultdict(list)  # Of images that stay together.
+            for sample in self.of('train'):
+                units[_first_group(group, sample.file) if group else sample.file].append(sample)
+            strata: dict[str, list[list[Sample]]] = defaultdict(list)
+            for unit in units.values():
+                strata[unit[0].label if self.task == 'cls' else ''].append(unit)
+            generator = np.random.default_rng(seed)
+            for stratum in strata.values():
+                missing = max(1, round(_VAL_SHARE * sum(map(len, stratum))))
+                for i in generator.permutation(len(stratum))[:-1]:  # One stays in any case.
+                    for sample in stratum[i] if missing > 0 else ():
+                        sample.split, missing = 'val', missing - 1
+        for sample in self.of(None):
+            self.folder.skip('Images in none of the splits', sample.file)
+        if len(self.of('train')) < 2 or not self.of('val'):
+            problem = f'{len(self.samples)} usable images are too few; ' + '; '.join(self.folder.notes())
+            raise UserError(self.folder.root, problem.strip('; '), 'add images with labels')
 
 
 class Folder:
@@ -97,6 +174,11 @@ class Folder:
 
     Args:
         root: The folder.
+
+    Attributes:
+        files: Paths of all files, relative to it.
+        sizes: Width and height of each intact image.
+        skipped: Names of what is not used, by a description.
 
     Raises:
         UserError: If there is no such folder, or no image in it.
@@ -106,24 +188,26 @@ class Folder:
         if not root.is_dir():
             raise UserError(root, f'no such folder (looked for from {Path.cwd()})', 'name that of your data')
         self.root = root
-        self.skipped: dict[str, list[str]] = defaultdict(list)
-        self.sizes: dict[str, tuple[int, int]] = {}  # Width and height of the intact images.
-        self._first: dict[str, str] = {}  # Image by its hash.
         self.files = sorted(list_dir_or_file(root, list_dir=False, recursive=True))
-        names = self.named(*IMAGE_SUFFIXES, '.gif')
+        sizes: dict[str, tuple[int, int]] = {}
 
         def inspect(name: str, image: Image.Image) -> None:
-            self.sizes[PurePosixPath(name).relative_to(root.name).as_posix()] = shown_size(image)
+            sizes[name] = shown_size(image)
 
-        audit = Audit(root.parent, (), decode=False)
-        check_images(audit, '', [f'{root.name}/{name}' for name in names], inspect)
-        self.sizes = dict(sorted(self.sizes.items()))  # Threads finish in any order.
-        self.broken = [error.replace(' in :', ':') for error in audit.errors]
-        if not self.sizes:
+        audit = Audit(root, (), decode=False)
+        check_images(audit, '', self.named(*IMAGE_SUFFIXES, '.gif'), inspect)
+        self.sizes = dict(sorted(sizes.items()))  # Threads finish in any order.
+        self.skipped: dict[str, list[str]] = defaultdict(list)
+        self._broken = [error.replace(' in :', ':') for error in audit.errors]
+        if not sizes:
             problem = f'holds no intact image ({", ".join(IMAGE_SUFFIXES)}) among {len(self.files)} files'
             raise UserError(root, problem, 'name the folder of your images and labels')
-        listed = [name for name in self.files if self._is_list(name)]
-        self._listed = {line: SPLIT_WORDS[Path(n).stem] for n in listed for line in self._lines(n)}
+        self._listed: dict[str, str] = {}
+        for file in map(PurePosixPath, self.named('.txt')):
+            for line in lines_of(root / file) if file.stem in SPLIT_WORDS else ():
+                name = PurePosixPath(line)
+                stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name
+                self._listed[stem] = SPLIT_WORDS[file.stem]
 
     def skip(self, kind: str, name: str) -> None:
         """Notes a file, or an object in it, that is not used."""
@@ -131,94 +215,66 @@ class Folder:
 
     def notes(self) -> list[str]:
         """What is not used: each kind with its number and the first files."""
-        skipped = sorted(self.skipped.items())
-        return [
-            *self.broken,
-            *(f'{kind}: {len(names):,} ({first_few(set(names))}).' for kind, names in skipped),
-        ]
+        kinds = sorted(self.skipped.items())
+        return [*self._broken, *(f'{kind}: {len(n):,} ({first_few(set(n))}).' for kind, n in kinds)]
 
     def named(self, *suffixes: str) -> list[str]:
         """The files that end so, in lower or upper case."""
         return [name for name in self.files if name.lower().endswith(suffixes)]
 
+    def split(self, file: str) -> str | None:
+        """The split of an image by lists such as ``ImageSets/Main/train.txt``, else by its folders."""
+        path = PurePosixPath(file)
+        return self._listed.get(path.stem) or split_of(str(path.parent))
+
+    def labelled(self, suffix: str) -> Iterator[tuple[str, str]]:
+        """Each image with its label file of a suffix, and notes those that have none."""
+        found = _pair(self.sizes, self.named(suffix))
+        for name in self.sizes.keys() - found.keys():
+            self.skip(f'Images without a {suffix} of labels (an empty one means no objects)', name)
+        yield from found.items()
+
     def masks(self) -> dict[str, str]:
         """The mask of each image, where masks are called such and most of the other images have one."""
         masks = {name for name in self.sizes if any(map(_IS_MASK.fullmatch, words_of(name)))}
         images = [name for name in self.sizes if name not in masks]
-        found = self.pair(images, masks)
+        found = _pair(images, masks)
         if 2 * len(found) < len(images):
             return {}
         for name in set(images) - found.keys():
             self.skip('Images without mask', name)
         for name in masks - set(found.values()):
             self.skip('Masks without image', name)
-        for image, mask in list(found.items()):
+        for image, mask in found.items():
             if self.sizes[image] != self.sizes[mask]:
                 self.skip('Masks of another size than their image', mask)
-                del found[image]
-        return found
-
-    def split(self, file: str) -> str | None:
-        """The split of an image by lists such as ``ImageSets/Main/train.txt``, else by its folders."""
-        return self._listed.get(Path(file).stem) or split_of(str(PurePosixPath(file).parent))
-
-    def pair(self, images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
-        """The label file of each image: of the same name, or of one that differs by words such as mask.
-
-        Folders may differ by such words, too, or else altogether; what finds most is taken.
-        """
-        best: dict[str, str] = {}
-        for by_folders, exact in product((True, False), (True, False)):
-            by_key = [_by_key(names, by_folders, exact) for names in (images, labels)]
-            found = {by_key[0][key]: by_key[1][key] for key in by_key[0].keys() & by_key[1].keys()}
-            best = found if len(found) > len(best) else best
-        return dict(sorted(best.items()))
-
-    def finish(self, data: OwnData, seed: int) -> None:
-        """Drops copies of images, and makes a validation split unless there is one.
-
-        Raises:
-            UserError: If too few images are left.
-        """
-        data.samples.sort(key=lambda s: (SPLITS.index(s.split) if s.split else len(SPLITS), s.file))
-        data.samples = [sample for sample in data.samples if not self._is_odd(sample.file)]
-        if not data.of('train'):
-            for sample in data.of(None) or data.samples:
-                sample.split = 'train'
-        if not data.of('val'):
-            groups = defaultdict(list)
-            for sample in data.of('train'):
-                groups[sample.label if data.task == 'cls' else ''].append(sample)
-            generator = np.random.default_rng(seed)
-            for group in groups.values():
-                number = max(round(_VAL_SHARE * len(group)), min(len(group) - 1, 1))
-                for i in generator.permutation(len(group))[:number]:
-                    group[i].split = 'val'
-        for sample in data.of(None):
-            self.skip('Images in none of the splits', sample.file)
-        if len(data.of('train')) < 2 or not data.of('val'):
-            problem = f'{len(data.samples)} usable images are too few; ' + '; '.join(self.notes())
-            raise UserError(self.root, problem.strip('; '), 'add images with labels')
-
-    def _is_odd(self, file: str) -> bool:
-        """Whether a list could not hold the name, or the image is a copy of an earlier one."""
-        if file != file.strip() or '\n' in file:
-            self.skip('Images with outer spaces or line breaks in their names', file)
-            return True
-        digest = sha256_of(self.root / file)
-        if self._first.setdefault(digest, file) != file:
-            self.skip('Copies of other images, which would leak into other splits', file)
-        return self._first[digest] != file
-
-    def _is_list(self, name: str) -> bool:
-        return Path(name).suffix == '.txt' and Path(name).stem in SPLIT_WORDS
-
-    def _lines(self, name: str) -> list[str]:
-        names = map(PurePosixPath, lines_of(self.root / name))
-        return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
+        return {image: mask for image, mask in found.items() if self.sizes[image] == self.sizes[mask]}
 
 
-def _by_key(names: Iterable[str], by_folders: bool, exact: bool) -> dict[Any, str]:
+def _first_group(pattern: str, file: str) -> str:
+    try:
+        found = re.search(pattern, file)
+    except re.error as error:
+        raise UserError(f'--group {pattern}', f'not a regular expression ({error})', 'correct it') from error
+    if not found:
+        raise UserError(f'--group {pattern}', f'finds nothing in {file}', 'correct it')
+    return found[1] if found.re.groups else found[0]
+
+
+def _pair(images: Collection[str], labels: Collection[str]) -> dict[str, str]:
+    """The label file of each image: of the same name, or of one that differs by words such as mask.
+
+    Folders may differ by such words, too, or else altogether; what finds most is taken.
+    """
+    best: dict[str, str] = {}
+    for by_folders, exact in product((True, False), (True, False)) if labels else ():
+        by_key = [_by_key(names, by_folders, exact) for names in (images, labels)]
+        found = {by_key[0][key]: by_key[1][key] for key in by_key[0].keys() & by_key[1].keys()}
+        best = found if len(found) > len(best) else best
+    return dict(sorted(best.items()))
+
+
+def _by_key(names: Collection[str], by_folders: bool, exact: bool) -> dict[Any, str]:
     keys: dict[Any, list[str]] = defaultdict(list)
     for name in names:
         *folders, stem = PurePosixPath(name).with_suffix('').parts

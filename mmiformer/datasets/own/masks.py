@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mmiformer.datasets.loading import BROKEN, IGNORED, open_image
-from mmiformer.datasets.own.folder import SPLIT_WORDS, Folder, OwnData, Sample, lines_of, split_of
-from mmiformer.utils.errors import UserError
+from mmiformer.datasets.own.folder import SPLIT_WORDS, Folder, OwnData, Sample, lines_of
+from mmiformer.utils.errors import UserError, first_few
 
 _VOID = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored'}
 _MOST_CLASSES = 255
@@ -46,8 +46,6 @@ def names_of(folder: Folder) -> list[str]:
 def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
     """Reads masks whose values or colours are classes."""
     masks = folder.masks()
-    if not masks:
-        return None
 
     def count(name: str) -> dict[int, int]:
         try:
@@ -61,32 +59,30 @@ def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> Ow
     total: Counter[int] = Counter()
     for found in counts.values():
         total.update(found)
+    if not total:
+        return None
     coloured = any(value % _GREY for value in total if value > 0xFFFF)
-    described = _colours(folder) if coloured else {}
-    names, values = _classes(total, described, classes or names_of(folder), coloured)
+    names, values = _classes(sorted(total), folder, classes or names_of(folder), coloured)
     if not 2 <= len(names) <= _MOST_CLASSES:
         problem = f'its masks have {len(total):,} values, expected 2 to {_MOST_CLASSES} classes'
         raise UserError(folder.root, problem, 'save masks as PNG without smoothed edges; or see --task')
+    odd = {value: f'#{value:06x}' if coloured else str(value) for value in total if value not in values}
+    share = sum(total[value] for value in odd) / total.total()
+    kind = f'Masks with {first_few(odd.values())}, no class and ignored ({share:.2%} of pixels)'
     samples = []
     for file, mask in masks.items():
-        if not counts[file]:
+        if counts[file]:
+            samples.append(Sample(file, mask, folder.split(file)))
+        else:
             folder.skip('Unreadable masks', mask)
-            continue
-        samples.append(Sample(file, mask, folder.split(file)))
-        for value in counts[file]:
-            if value not in values:
-                odd = f'#{value:06x}' if coloured else value
-                folder.skip(f'Masks with {odd}, which is no class and is ignored in training', mask)
-    values |= {value: IGNORED for value in total if value not in values}
+        if counts[file].keys() & odd.keys():
+            folder.skip(kind, mask)
+    values = dict.fromkeys(total, IGNORED) | values
     pixels = [sum(total[v] for v, i in values.items() if i == index) for index in range(len(names))]
-    form = 'colour masks' if coloured else 'label masks'
-    data = OwnData(folder, 'seg', form, names, samples, [], values, pixels)
-    if coloured:
-        value_of = {index: value for value, index in values.items()}
-        data.colours = [
-            [value_of[i] >> 16, value_of[i] >> 8 & 255, value_of[i] & 255] for i in range(len(names))
-        ]
-    return data
+    if not coloured:
+        return OwnData(folder, 'seg', 'label masks', names, samples, values, pixels)
+    colours = [[v >> 16, v >> 8 & 255, v & 255] for v, i in sorted(values.items(), key=lambda p: p[1])]
+    return OwnData(folder, 'seg', 'colour masks', names, samples, values, pixels, colours[: len(names)])
 
 
 def read_class_folders(folder: Folder, task: str | None, classes: list[str]) -> OwnData | None:
@@ -101,41 +97,34 @@ def read_class_folders(folder: Folder, task: str | None, classes: list[str]) -> 
         if len(own) < (3 if in_splits else 2):
             folder.skip('Images in no class folder', name)
         else:
-            samples.append(Sample(name, own[1 if in_splits else 0], split_of(own[0]) if in_splits else None))
+            samples.append(Sample(name, own[in_splits], SPLIT_WORDS[own[0].lower()] if in_splits else None))
     learnt = {sample.label for sample in samples if sample.split in (None, 'train')}
     for sample in samples:
         if sample.label not in learnt:
             folder.skip(f"Images of '{sample.label}', a class without training images", sample.file)
     samples = [sample for sample in samples if sample.label in learnt]
-    if len(learnt) < 2:
-        return None
-    return OwnData(folder, 'cls', 'class folders', sorted(learnt), samples)
+    return OwnData(folder, 'cls', 'class folders', sorted(learnt), samples) if len(learnt) > 1 else None
 
 
 def _classes(
-    found: Counter[int], described: dict[int, str], names: list[str], coloured: bool
+    found: list[int], folder: Folder, names: list[str], coloured: bool
 ) -> tuple[list[str], dict[int, int]]:
     """Names of the classes, and the index of each value that has one, or 255."""
-    if described:
-        kept = [value for value, name in described.items() if name.lower() not in _VOID]
-        void = dict.fromkeys(described.keys() - kept, IGNORED)
-        return [described[value] for value in kept], {**{v: i for i, v in enumerate(kept)}, **void}
     if coloured:
-        used = sorted(found)
-        names = names if len(names) == len(used) else [f'#{value:06x}' for value in used]
-        return names, {value: i for i, value in enumerate(used)}
+        names = names if len(names) == len(found) else [f'#{value:06x}' for value in found]
+        name_of = _colours(folder) or dict(zip(found, names, strict=True))
+        kept = [value for value, name in name_of.items() if name.lower() not in _VOID]
+        indices = dict.fromkeys(name_of, IGNORED) | {value: i for i, value in enumerate(kept)}
+        return [name_of[value] for value in kept], indices
     label_of = {value: value // _GREY if value > 0xFFFF else value for value in found}
     used = sorted(set(label_of.values()) - {IGNORED})
     if used in ([], [0]):  # Black and white.
         used = sorted(label_of.values())
         names = names if len(names) == 2 else ['background', 'foreground']
-    if len(names) == len(used) or (not names and used != list(range(len(used)))):
-        index_of = {label: i for i, label in enumerate(used)}
-        names = names or [f'class_{label}' for label in used]
-    else:
-        names = names or [f'class_{label}' for label in used]
-        index_of = {label: label for label in range(len(names))}
-    index_of.setdefault(IGNORED, IGNORED)
+    if names and len(names) != len(used):
+        used = list(range(len(names)))
+    names = names or [f'class_{label}' for label in used]
+    index_of = {IGNORED: IGNORED} | {label: i for i, label in enumerate(used)}
     return names, {value: index_of[label] for value, label in label_of.items() if label in index_of}
 
 
@@ -143,10 +132,9 @@ def _colours(folder: Folder) -> dict[int, str]:
     """Names of colours by 0xRRGGBB, from a text file with a line for each class."""
     for name in folder.named('.txt', '.csv'):
         if (folder.root / name).stat().st_size < 1 << 16:
-            text = (folder.root / name).read_text(encoding='utf-8-sig', errors='replace')
-            lines = [line for line in map(_COLOUR_LINE.fullmatch, text.splitlines()) if line]
+            matches = filter(None, map(_COLOUR_LINE.fullmatch, lines_of(folder.root / name)))
             found = {
-                (int(m[2]) << 16) + (int(m[3]) << 8) + int(m[4]): (m[1] or m[5] or '').strip() for m in lines
+                int(m[2]) << 16 | int(m[3]) << 8 | int(m[4]): (m[1] or m[5] or '').strip() for m in matches
             }
             if len(found) > 1 and all(found.values()):
                 return found
