@@ -37,10 +37,9 @@ class OnnxRuntime(Runtime):
         model = onnx_model(wrapper, options)
         if options.precision == 'fp16':
             model = halved(model)
+        onnx.save(model, file)
         if options.precision == 'int8':
-            _quantize(model, options.calibration, file)
-        else:
-            onnx.save(model, file)
+            _quantize(file, options.calibration)
 
     def open(self, file: Path, threads: int | None = None) -> Session:
         """See :meth:`Runtime.open`."""
@@ -147,7 +146,7 @@ def halved(model: Any) -> Any:
     return model
 
 
-def _quantize(model: Any, calibration: Sequence[torch.Tensor], file: Path) -> None:
+def _quantize(file: Path, calibration: Sequence[torch.Tensor]) -> None:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -159,7 +158,7 @@ def _quantize(model: Any, calibration: Sequence[torch.Tensor], file: Path) -> No
             return None if image is None else {'image': image.numpy()}
 
     prepared = file.with_name('prepared.onnx')
-    quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)
     q.quantize_static(
         prepared,
         file,
