@@ -97,6 +97,7 @@ class _ProgressHook(Hook):
         if seconds:
             state.append(f'{timedelta(seconds=round(hub.get_info("eta")))} left')
         self.bar.update(self._lines[mode], completed=done, state='  '.join(state))
-        if time.monotonic() > self._shown + 0.2:
+        (task,) = (task for task in self.bar.tasks if task.id == self._lines[mode])
+        if task.finished or time.monotonic() > self._shown + 0.2:
             self.bar.refresh()
             self._shown = time.monotonic()
