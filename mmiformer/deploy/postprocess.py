@@ -115,8 +115,10 @@ def finish(
         )
     shown = scores >= score_thr
     boxes, labels, scores, index = boxes[shown], labels[shown], scores[shown], index[shown]
-    boxes = boxes.clip(0, [columns, rows] * 2) / np.array([columns / width, rows / height] * 2)
-    found = dict(boxes=boxes.astype(np.float32), labels=labels, scores=scores)
+    # Boxes may end in the padding; their masks then do, too.
+    boxes = boxes / np.array([columns / width, rows / height] * 2)
+    inside = boxes.clip(0, [width, height] * 2).astype(np.float32)
+    found = dict(boxes=inside, labels=labels, scores=scores)
     if not {'masks', 'mask_logits', 'kernels'} & named.keys():
         return found
     threshold = limits['mask_thr_binary']
