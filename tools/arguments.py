@@ -2,13 +2,19 @@
 
 import argparse
 import signal
-from argparse import ArgumentParser
+from typing import Any
 
-# Ctrl-C ends a tool without a traceback while it imports, which takes seconds; then cli.run does it.
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-__all__ = ['ArgumentParser', 'add_runner_arguments']
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's; from here on Ctrl-C ends the tool without a traceback, until ``cli.run`` does it.
+
+    The imports that follow take seconds.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def add_runner_arguments(parser: ArgumentParser) -> None:

@@ -29,11 +29,15 @@ from mmiformer.apis import cli
 from mmiformer.datasets.audit import DATASETS, SPLITS, audit, default_root
 from mmiformer.datasets.audit.report import Audit
 from mmiformer.datasets.own import read_own_data
+from mmiformer.utils.errors import UserError
 
 
 def main() -> None:
     """Checks the data set, and prints its numbers, problems and the verdict."""
     if args.dataset not in DATASETS:
+        if args.path or args.split or args.decode:
+            remedy = 'leave them out for own data'
+            raise UserError('PATH, --split, --decode', f'are for {", ".join(DATASETS)}', remedy)
         read_own_data(Path(args.dataset)).print()
         return
     root = Path(args.path or default_root(args.dataset))

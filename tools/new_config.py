@@ -16,7 +16,7 @@ add(
 add('--model', help='config to inherit from, e.g. rtmdet_iformer_m_coco (default: one with iFormer-T)')
 add('--out', help='config to write (default: DATA.py in this folder, in lower case)')
 add('--classes', nargs='+', default=[], help='names of the classes, where the labels are numbers')
-add('--group', metavar='REGEX', help=r"keeps images together where it finds the same, e.g. '(\w+)_\d+'")
+add('--group', metavar='REGEX', help=r"keeps images together where it finds the same, e.g. '(\w+)_\d+\.'")
 add('--seed', type=int, default=0, help='of the validation split, where there is none (default: 0)')
 add('--scratch', action='store_true', help='without ImageNet weights, which need a download')
 add('--train', action='store_true', help='train with the config')

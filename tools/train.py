@@ -62,9 +62,9 @@ def train(cfg: Config) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         scale_lr(cfg)
+    prepare_training(cfg, args.allow_nan)
     if args.val_loss:
         add_val_loss(cfg)
-    prepare_training(cfg, args.allow_nan)
     file = file_to_resume(cfg, args.resume)
     restart = copy.deepcopy(cfg)
     log_to(cfg, args.log_to)  # Not in the config that a resumed run reads.

@@ -1,11 +1,11 @@
 """Images in class folders, checked before they are read. Needs mmpretrain."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.fileio import list_from_file
-from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import CustomDataset, ImageNet, RandomErasing
 from mmpretrain.datasets.custom import find_folders, get_samples
 
@@ -76,7 +76,6 @@ class CheckedImageNet(CheckedFolderDataset, ImageNet):
     named_folders = False
 
 
-@TRANSFORMS.register_module()
 class PixelErasing(RandomErasing):
     """mmpretrain's ``RandomErasing`` with timm's noise, as the authors' code has it.
 
@@ -84,7 +83,15 @@ class PixelErasing(RandomErasing):
     deviation of the normalisation that follows, it is N(0, 1) in what the network sees; mmpretrain's is
     clipped to 0..255. So ``img`` becomes float32. A rectangle that does not fit is drawn again, up to ten
     times, instead of being cut off.
+
+    Args:
+        fill_color: Mean of the noise, in the order of the channels.
+        fill_std: Its standard deviation.
+        kwargs: Other arguments of ``RandomErasing``.
     """
+
+    def __init__(self, fill_color: Sequence[float], fill_std: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(fill_color=fill_color, fill_std=fill_std, mode='rand', **kwargs)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Erases a rectangle of ``img``, or none."""

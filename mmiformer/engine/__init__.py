@@ -38,9 +38,10 @@ def prepare_training(cfg: Config, allow_nan: bool = False) -> None:
     reseed_each_step(cfg)
     cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()
     cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    for hook in filter(None, (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or ()))):
-        kind = hook.type if isinstance(hook.type, type) else HOOKS.get(hook.type)
-        hook.type = _OURS.get(kind, hook.type)
+    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or ())):
+        if isinstance(hook, dict) and 'type' in hook:
+            kind = hook['type']
+            hook['type'] = _OURS.get(kind if isinstance(kind, type) else HOOKS.get(kind), kind)
     finite = cfg.default_hooks.setdefault('finite', ConfigDict(type='CheckFiniteHook'))
     if allow_nan and finite is not None:
         finite.stop = False

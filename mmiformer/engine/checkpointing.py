@@ -75,8 +75,14 @@ class AtomicCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
-        # Of a detector that finds nothing; mmengine passes over evaluations without any metric.
-        if self.save_best and metrics.keys() == {'val_loss'} and 'val_loss' not in self.key_indicators:
+        # mmengine passes over evaluations without any metric, such as those of a detector that finds nothing.
+        others = set(metrics) - {'val_loss'}
+        if self.save_best and (missing := set(self.key_indicators) - {'auto', *metrics}):
+            if others:
+                names = ', '.join(sorted(missing))
+                runner.logger.warning(f'save_best: no {names} among the metrics {", ".join(sorted(others))}.')
+            return
+        if self.save_best and not others and 'auto' in self.key_indicators:
             return
         with self._removing_afterwards():
             super()._save_best_checkpoint(runner, metrics)

@@ -42,7 +42,8 @@ def read_history(work_dir: Path) -> History:
         records = [json.loads(x) for x in file.read_text().splitlines() if x.endswith('}')]
         if any('epoch' in record for record in records):
             unit = 'epoch'
-        start = json.loads((file.parents[1] / 'run.json').read_text())
+        record = file.parents[1] / 'run.json'  # Not of runs of mmdet's own tools.
+        start = json.loads(record.read_text()) if record.is_file() else {}
         iteration = start.get('iteration', 0)
         losses = [point for point in losses if point[0] <= iteration]
         metrics = [point for point in metrics if point[0] <= start.get(unit, 0)]
@@ -96,7 +97,8 @@ def plot_curves(history: History, out: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    losses, metrics = history.losses, history.metrics
+    losses = history.losses
+    metrics = {name: points for name, points in history.metrics.items() if name not in losses}
     if not losses and not metrics:
         return False
     columns = 2 if metrics else 1
@@ -106,8 +108,7 @@ def plot_curves(history: History, out: Path) -> bool:
         axes[0].plot(*zip(*points, strict=True), label=name, linewidth=2.5 if name == 'loss' else 1)
     axes[0].set(title='losses', xlabel='iteration', ylabel='loss', yscale='log')
     if metrics:
-        for name in sorted(metrics.keys() - losses.keys()):
-            points = metrics[name]
+        for name, points in sorted(metrics.items()):
             label = f'{name} {points[-1][1]:.4g}'
             axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=label)
         axes[1].set(title='evaluations', xlabel=history.unit, ylim=(0, None))

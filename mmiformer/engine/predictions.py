@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmiformer.engine.seeding import SeededIndex, fixed_random_numbers
+from mmiformer.engine.seeding import SeededIndex, seeded
 from mmiformer.tasks import task_of
 from mmiformer.utils.errors import first_line
 from mmiformer.utils.files import replacing
@@ -59,7 +59,7 @@ def draw_training_images(dataset: BaseDataset, cfg: Config, out: Path, count: in
     dataset = copy.copy(dataset)
     dataset.pipeline = copy.deepcopy(dataset.pipeline)
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
-    with fixed_random_numbers(0):
+    with seeded(0):
         data = [dataset[SeededIndex(index, index)] for index in indices.tolist()]
     rows = -(-len(data) // 4)
     figure = Figure(figsize=(12, 3.1 * rows), layout='constrained')

@@ -7,14 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from datetime import timedelta
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 # mmengine's lines about iterations, and FirstStepsHook's about the rate, which the bar replaces.
 _IN_THE_BAR = re.compile(r'(?:Iter|Epoch)\(\w+\).* eta: |\S+ images a second; ')
@@ -36,6 +35,8 @@ def progress_bar(runner: Runner) -> Iterator[None]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn('{task.fields[state]}'),
+        TimeRemainingColumn(),
+        TextColumn('left'),
     )
     handlers = [handler for handler in runner.logger.handlers if type(handler) is logging.StreamHandler]
     # Without a thread that refreshes: a data worker that is forked meanwhile would inherit a held lock.
@@ -61,7 +62,7 @@ def _is_for_a_terminal(record: logging.LogRecord) -> bool:
 class _ProgressHook(Hook):
     """Adds a line to a bar for the training, and one for an evaluation while it runs."""
 
-    priority = 'LOWEST'  # After IterTimerHook.
+    priority = 'LOWEST'  # A step includes the work of other hooks.
     _shown = 0.0
 
     def __init__(self, bar: Progress) -> None:
@@ -70,13 +71,17 @@ class _ProgressHook(Hook):
         self._lines: dict[str, TaskID] = {}
 
     def before_train(self, runner: Runner) -> None:
-        self._lines['train'] = self.bar.add_task('training', total=runner.max_iters, state='')
+        self._start('train', runner.max_iters, runner.iter)
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         if mode != 'train':
             loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-            self._lines[mode] = self.bar.add_task('evaluating', total=len(loader), state='')
+            self._start(mode, len(loader))
             self.silence.enter_context(redirect_stdout(io.StringIO()))  # Not of the loggers.
+
+    def _start(self, mode: str, total: int, done: int = 0) -> None:
+        name = 'training' if mode == 'train' else 'evaluating'
+        self._lines[mode] = self.bar.add_task(name, total=total, completed=done, state='')
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         if mode != 'train':
@@ -86,18 +91,14 @@ class _ProgressHook(Hook):
     def _after_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
     ) -> None:
-        hub, state, done = runner.message_hub, [], batch_idx + 1
-        seconds = hub.log_scalars.get(f'{mode}/time')  # Of IterTimerHook, which a config may leave out.
-        if mode == 'train':
-            done = runner.iter + 1
-            state.append(f'loss {hub.get_scalar("train/loss").mean(10):.4g}')
-            if seconds:
-                rate = len(data_batch['inputs']) * runner.world_size / seconds.mean(10)
-                state.append(f'{rate:.3g} images/s')
-        if seconds:
-            state.append(f'{timedelta(seconds=round(hub.get_info("eta")))} left')
-        self.bar.update(self._lines[mode], completed=done, state='  '.join(state))
         (task,) = (task for task in self.bar.tasks if task.id == self._lines[mode])
+        if mode == 'train':
+            loss = runner.message_hub.get_scalar('train/loss').mean(10)
+            images = len(data_batch['inputs']) * runner.world_size
+            rate = f'{images * task.speed:.3g}' if task.speed else '-'
+            self.bar.update(task.id, completed=runner.iter + 1, state=f'loss {loss:.4g}  {rate} images/s')
+        else:
+            self.bar.update(task.id, completed=batch_idx + 1)
         if task.finished or time.monotonic() > self._shown + 0.2:
             self.bar.refresh()
             self._shown = time.monotonic()

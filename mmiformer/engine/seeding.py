@@ -136,16 +136,17 @@ def seed_step(runner: Runner) -> None:
 
 
 @contextmanager
-def fixed_random_numbers(seed: int) -> Iterator[None]:
-    """Seeds Python, numpy and torch for a block, and restores them afterwards, apart from those of GPUs."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    _seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds Python, numpy and torch for a block, and restores their states afterwards."""
+    states = random.getstate(), np.random.get_state()
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(gpus):
+        _seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def _seed(seed: int) -> None:

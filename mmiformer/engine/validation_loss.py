@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmiformer.datasets.checks import datasets_of
-from mmiformer.engine.seeding import fixed_random_numbers
+from mmiformer.engine.seeding import seeded
 
 
 @HOOKS.register_module()
@@ -38,10 +38,13 @@ class ValidationLossHook(Hook):
         if self._loader is None:
             self._loader = runner.build_dataloader(_with_targets(runner.cfg), seed=runner.seed)
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        preprocessor = model.data_preprocessor
         total = torch.zeros(2)
-        with fixed_random_numbers(runner.seed):
+        with seeded(runner.seed):
             for batch in self._loader:
-                data = model.data_preprocessor(batch, False)
+                data = preprocessor(batch, False)
+                if getattr(preprocessor, 'pad_mask', False):  # mmdet pads masks in training only.
+                    preprocessor.pad_gt_masks(data['data_samples'])
                 # Not the forward pass, at which CheckFiniteHook would stop the training.
                 loss, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
                 images = len(data['data_samples'])

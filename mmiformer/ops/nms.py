@@ -35,7 +35,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Returns:
         (K,) int64 indices of the boxes kept, best first.
     """
-    boxes, scores = _exact(boxes), _exact(scores)  # Under autocast scores alone are in half precision.
+    boxes, scores = (
+        _float32_if_half(boxes),
+        _float32_if_half(scores),
+    )  # Under autocast scores alone are in half precision.
     if boxes.is_cuda and boxes.dtype == scores.dtype and not offset:
         # No such operator: torchvision is absent; no kernel: it was built without CUDA.
         with contextlib.suppress(AttributeError, NotImplementedError):
@@ -149,14 +152,14 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     return groups
 
 
-def _exact(tensor: Tensor) -> Tensor:
+def _float32_if_half(tensor: Tensor) -> Tensor:
     """Half precision as float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _corners_and_area(boxes: Tensor, offset: int) -> Tensor:
     """(N, 4+) boxes to (5, N): x1, y1, x2, y2 and area."""
-    x1, y1, x2, y2 = _exact(boxes)[:, :4].unbind(1)
+    x1, y1, x2, y2 = _float32_if_half(boxes)[:, :4].unbind(1)
     return torch.stack((x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset)))
 
 

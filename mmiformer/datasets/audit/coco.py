@@ -60,5 +60,5 @@ def _read_annotations(audit: Audit, entry: str) -> tuple[dict[str, tuple[int, in
     audit.add_files(kind, set(skipped.pop(NO_CATEGORY, ())), _UNPACK)
     for what, images in skipped.items():
         names = first_few(set(images))
-        audit.notes.append(f'{entry}: {len(images):,} {what} ({names}); training skips them.')
+        audit.notes.append(f'{entry}: {what}: {len(images):,} ({names}); training skips them.')
     return sizes, instances

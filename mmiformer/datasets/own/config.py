@@ -217,9 +217,8 @@ def _model(data: OwnData, base: Config, scratch: bool) -> tuple[bool, dict[str, 
     if data.task == 'seg':
         model['data_preprocessor'] = dict(size=(_crop(data),) * 2)
         if base.model.decode_head.loss_decode.get('type') == 'CrossEntropyLoss':
-            balance = balancing_weights(np.array(data.pixels)).round(
-                2
-            )  # As tools/class_shares.py prints them.
+            # As tools/class_shares.py prints them.
+            balance = balancing_weights(np.array(data.pixels)).round(2)
             model['decode_head']['loss_decode'] = dict(class_weight=balance.tolist())
     pretrained = weights.startswith('https://') and not scratch
     model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=weights) if pretrained else None

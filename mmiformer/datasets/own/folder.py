@@ -153,15 +153,21 @@ class OwnData:
             units: dict[str, list[Sample]] = defaultdict(list)  # Of images that stay together.
             for sample in self.of('train'):
                 units[_first_group(group, sample.file) if group else sample.file].append(sample)
+            if group and len(units) < 2:
+                problem = f"finds '{next(iter(units), '')}' in every path"
+                raise UserError(f'--group {group}', problem, 'change it so that it tells films apart')
             strata: dict[str, list[list[Sample]]] = defaultdict(list)
             for unit in units.values():
                 strata[unit[0].label if self.task == 'cls' else ''].append(unit)
             generator = np.random.default_rng(seed)
             for stratum in strata.values():
-                missing = max(1, round(_VAL_SHARE * sum(map(len, stratum))))
-                for i in generator.permutation(len(stratum))[:-1]:  # One stays in any case.
-                    for sample in stratum[i] if missing > 0 else ():
-                        sample.split, missing = 'val', missing - 1
+                images = sum(map(len, stratum))
+                missing = max(1, round(_VAL_SHARE * images))
+                for i in generator.permutation(len(stratum)):
+                    if missing > 0 and 2 * len(stratum[i]) <= images:  # Most images stay in any case.
+                        missing -= len(stratum[i])
+                        for sample in stratum[i]:
+                            sample.split = 'val'
         for sample in self.of(None):
             self.folder.skip('Images in none of the splits', sample.file)
         if len(self.of('train')) < 2 or not self.of('val'):

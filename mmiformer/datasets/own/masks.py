@@ -61,7 +61,7 @@ def read_label_masks(folder: Folder, task: str | None, classes: list[str]) -> Ow
         total.update(found)
     if not total:
         return None
-    coloured = any(value % _GREY for value in total if value > 0xFFFF)
+    coloured = any(value % _GREY for value in total if value > 0xFF)
     names, values = _classes(sorted(total), folder, classes or names_of(folder), coloured)
     if not 2 <= len(names) <= _MOST_CLASSES:
         problem = f'its masks have {len(total):,} values, expected 2 to {_MOST_CLASSES} classes'
