@@ -81,14 +81,21 @@ def fit_images(cfg: Config, size: tuple[int, int] | None) -> None:
 
     Args:
         cfg: The config.
-        size: Height and width of the file, or None if they are free, which changes nothing.
+        size: Height and width of the file, or None if they are free: then a detector's images alone change,
+            padded before it knows their size, as in the file.
     """
-    if not size:
-        return
     preprocessor = preprocessor_of(cfg)
+    colour = tuple(round(c) for c in padding_colour(preprocessor)[::-1])  # BGR
     for dataset in datasets_of(cfg, 'test'):
         load, *steps = dataset.pipeline
         found = {kind_of(step): step for step in steps}
+        if not size:
+            if task_of(cfg).name == 'det' and 'Pad' not in found:
+                divisor = preprocessor.get('pad_size_divisor') or 1
+                pad = ConfigDict(type='Pad', size_divisor=divisor, pad_val=dict(img=colour))
+                last = max((i for i, s in enumerate(steps) if kind_of(s) in _RESIZING), default=-1)
+                dataset.pipeline = [load, *steps[: last + 1], pad, *steps[last + 1 :]]
+            continue
         resize = found.get('Resize') or found.get('ResizeEdge') or ConfigDict(type='Resize', keep_ratio=True)
         if crop := found.get('CenterCrop'):
             if 'ResizeEdge' in found:  # The same share of the image is cut off.
@@ -100,7 +107,6 @@ def fit_images(cfg: Config, size: tuple[int, int] | None) -> None:
         kind = f'{__name__}.ResizeInside' if keep else 'Resize'
         fitted = [ConfigDict(type=kind, scale=size[::-1], keep_ratio=keep, **how)]
         if 'Pad' in found or task_of(cfg).name != 'seg':
-            colour = tuple(round(c) for c in padding_colour(preprocessor)[::-1])  # BGR
             pad = found.get('Pad') or ConfigDict(type='Pad', pad_val=dict(img=colour))
             pad.update(size=size[::-1], size_divisor=None, pad_to_square=False)
             fitted.append(pad)
