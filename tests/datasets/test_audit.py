@@ -238,7 +238,7 @@ UNUSED = {
     ),
     'coco, masks between 0 and 1': (
         lambda r: edit(r / VAL, lambda c: c['annotations'][0].update(segmentation=[[0, 0, 0, 0.9, 0.1, 0]])),
-        r'val2017.json: 1 masks that cover no pixel of their image \(.*jpg\); training skips them',
+        r'val2017.json: masks that cover no pixel of their image: 1 \(.*jpg\); training skips them',
     ),
     'ade20k, masks without image': (
         lambda r: (r / 'images/training/ADE_train_00000001.jpg').unlink(),

@@ -46,7 +46,7 @@ def test_train_evaluates_draws_and_lists_its_files(demo_run, trained, root):
     for line, name in zip(lines, ('curves.png', 'predictions.png', 'iter_2.pth'), strict=False):
         written = demo_run.parent / line.split()[-1]
         assert written.name == name and written.exists()
-    config, checkpoint = 'run/config.py', 'run/iter_2.pth'
+    config, checkpoint = 'run/config.py', 'run/best_coco_bbox_mAP_iter_2.pth'
     command = f'python {os.path.relpath(root / "tools/test.py")} {config} {checkpoint}'
     assert lines[3].split(maxsplit=1) == ['test', command]
     assert '│ 2         │' in out and 'best' in out and 'val_loss' in out  # The table of evaluations.
