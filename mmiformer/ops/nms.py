@@ -35,10 +35,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Returns:
         (K,) int64 indices of the boxes kept, best first.
     """
-    boxes, scores = (
-        _float32_if_half(boxes),
-        _float32_if_half(scores),
-    )  # Under autocast scores alone are in half precision.
+    # Under autocast scores alone are in half precision.
+    boxes, scores = _float32_if_half(boxes), _float32_if_half(scores)
     if boxes.is_cuda and boxes.dtype == scores.dtype and not offset:
         # No such operator: torchvision is absent; no kernel: it was built without CUDA.
         with contextlib.suppress(AttributeError, NotImplementedError):
