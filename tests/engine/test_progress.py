@@ -35,7 +35,7 @@ def test_a_terminal_shows_a_bar_instead_of_lines_about_iterations(monkeypatch, c
     out = capsys.readouterr().out
     last = out[out.rindex('training') :]
     loss = runner.message_hub.get_scalar('train/loss').mean(10)
-    assert '6/6' in last and f'loss {loss:.4g}' in last and 'images/s' in last and '0:00:00 left' in last
+    assert '6/6' in last and f'loss {loss:.4g}' in last and 'images/s' in last and '0:00:00' in last
     assert len(re.findall('evaluating.*3/3', out)) >= 3, 'evaluations of five images in batches of two'
     assert 'Epoch(train)' not in out and 'score: 1.0' in out
     assert out.index('in between') < out.index('afterwards')

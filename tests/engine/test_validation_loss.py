@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import forget_visualizers
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -12,6 +13,7 @@ from small_training import Random, small_training
 
 from mmiformer.apis.cli import load_config
 from mmiformer.engine.validation_loss import _with_targets
+from mmiformer.utils.configs import walk
 
 
 def trained(run: str, **hooks) -> Runner:
@@ -74,3 +76,28 @@ def test_label_maps_are_resized_with_the_images(tmp_path, monkeypatch):
     assert sample.gt_sem_seg.data.shape[1:] == image.shape[1:] == (120, 180)
     assert sample.gt_sem_seg.data[0, :, 0].tolist() == [row // 2 for row in range(120)]
     assert evaluated.gt_sem_seg.data[0, :, 0].tolist() == list(range(60))
+
+
+def test_masks_of_images_that_are_padded(at_work, tmp_path):
+    """RTMDet-Ins compares its masks with the ground truth's, which mmdet pads in training only."""
+    forget_visualizers()
+    options = {
+        'train_cfg.max_iters': 1,
+        'train_cfg.val_interval': 1,
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.dataset.indices': 2,
+        'val_dataloader.dataset.indices': 2,
+        'default_hooks.val_loss.type': 'ValidationLossHook',
+        'default_hooks.checkpoint': None,
+    }
+    cfg = load_config('rtmdetins_iformer_t_coco', options, demo=True)
+    steps = [step for _, step in walk([cfg.val_dataloader]) if step.get('type') == 'Resize']
+    assert steps
+    for step in steps:
+        step.scale = (85, 128)
+    pipeline = cfg.val_dataloader.dataset.pipeline
+    cfg.val_dataloader.dataset.pipeline = [step for step in pipeline if step.type != 'Pad']
+    cfg.work_dir = str(tmp_path)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert 0 < runner.message_hub.get_scalar('val/val_loss').current() < 100
