@@ -92,7 +92,7 @@ def get_model(
     try:
         file = str(pretrained) if pretrained is not True else _weights(source)
     except UserError:
-        if not features_only:
+        if not features_only or not isinstance(source, Config) and Path(source).is_dir():
             raise
         if not (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint'):
             raise UserError(

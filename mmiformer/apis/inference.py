@@ -22,7 +22,7 @@ from mmiformer.apis.results import Result
 from mmiformer.apis.sources import Frame, Images, Video, open_source
 from mmiformer.checkpoints import load_weights
 from mmiformer.datasets import LoadCheckedImage
-from mmiformer.datasets.checks import dataset_meta
+from mmiformer.datasets.checks import dataset_meta, datasets_of
 from mmiformer.deploy import build_export_wrapper, fold, metadata, postprocess, use_matmul_attention
 from mmiformer.deploy.fitting import fit_images
 from mmiformer.deploy.runtimes import open_exported, runtime_of
@@ -108,7 +108,7 @@ def optimize_for_inference(model: Model, compiled: bool = False) -> Model:
 
 def image_steps(cfg: Config) -> list[ConfigDict]:
     """The test pipeline of a config without the transforms that read annotations."""
-    steps = cfg.test_dataloader.dataset.pipeline
+    steps = datasets_of(cfg, 'test')[0].pipeline
     truth = ('LoadAnnotations', 'LoadCheckedSegMap', 'LoadIntactSegMap')  # The last is a former name.
     return [step for step in steps if step.type.rpartition('.')[2] not in truth]
 
@@ -244,7 +244,7 @@ class FilePredictor(Predictor):
         return [self._predict(mmcv.bgr2rgb(image), score_thr) for image in images]
 
     def _predict(self, pixels: np.ndarray, score_thr: float) -> dict[str, np.ndarray]:
-        outputs = self.session(postprocess.prepare(pixels, self._info, _resize))
+        outputs = self.session(postprocess.prepare(pixels, self._info, resize_by_rule))
         if len(outputs) != len(self._info['outputs']):
             problem = f'has {len(outputs)} outputs, expected {", ".join(self._info["outputs"])}'
             raise UserError(self._file, problem, 'name the config that it was exported from')
@@ -273,7 +273,8 @@ class PredictorModel(BaseModel):
         return data_samples
 
 
-def _resize(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
+def resize_by_rule(pixels: np.ndarray, height: int, width: int, rule: Mapping[str, Any]) -> np.ndarray:
+    """Resizes for :func:`~mmiformer.deploy.postprocess.prepare` with the operators of the test pipeline."""
     backend = 'pillow' if rule['antialias'] else 'cv2'
     return mmcv.imresize(pixels, (width, height), interpolation=rule['interpolation'], backend=backend)
 
@@ -305,9 +306,8 @@ def open_predictor(
             raise UserError(model, 'an exported file has its weights', f'leave {checkpoint} out')
         if compiled or torch.device(device).type != 'cpu' or (options and not config):
             problem = 'an exported file runs as it is, on the CPU'
-            raise UserError(
-                model, problem, 'leave --device, --compile and, without --config, --cfg-options out'
-            )
+            remedy = 'remove --device and --compile (and --cfg-options, unless you give --config)'
+            raise UserError(model, problem, remedy)
         return FilePredictor(model, load_config(str(config), options) if config else None)
     if config:
         raise UserError(f'--config {config}', f'{model} is no exported file', 'name the config in its place')

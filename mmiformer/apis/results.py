@@ -170,8 +170,8 @@ class Film(Writer):
         painter: Draws them.
         out: Folder of the video, or the .mp4 file.
         rate: Frames a second.
-        live: Whether they are of a camera, and fewer where predicting is slower: each is then shown for as
-            long as predicting it took. Defaults to False.
+        live: Whether they are of a camera: the video then plays in real time, and a frame is repeated when
+            prediction is slower than the camera. Defaults to False.
     """
 
     def __init__(self, painter: Painter, out: Path, rate: float, live: bool = False) -> None:

@@ -103,7 +103,8 @@ class Video:
             raise UserError(subject, problem, remedy)
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = count if count > 0 and not self.live else None
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 1 <= rate <= 240 else 25.0  # Streams may state that of their clock, or NaN.
         path = Path(urlsplit(source).path if '://' in source else source)
         # What is live cannot be shot again, so its video replaces no other.
         self._name = f'live-{path.stem}-{datetime.now():%Y%m%d-%H%M%S}' if self.live else path.name

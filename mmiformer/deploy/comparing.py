@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mmcv
 import numpy as np
 import torch
 
-from mmiformer.datasets import LoadCheckedImage
+from mmiformer.datasets.loading import IMAGE_SUFFIXES, LoadCheckedImage
 from mmiformer.utils.errors import UserError
 
 # Largest difference of a file, by output and precision; see Difference.
@@ -27,7 +27,7 @@ EQUAL = dict(fp32=(0.99, 1e-3), fp16=(0.95, 1e-2), bf16=(0.9, 3e-2), int8=(0.8, 
 # Detections below may be missing in one of two runs, at a threshold, or be suppressed by a box almost equal.
 LEAST_SCORE = 0.3
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+Item = TypeVar('Item')
 
 
 @dataclass
@@ -147,6 +147,12 @@ def random_images(size: tuple[int, int], batch: int = 1) -> list[torch.Tensor]:
     return list(torch.randint(0, 256, (2, batch, *size, 3), dtype=torch.uint8, generator=generator))
 
 
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """At most ``count`` of the items, evenly spaced from the first on."""
+    number = min(count, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
+
+
 def image_files(folder: str | Path, count: int) -> list[Path]:
     """Images in a folder and the folders in it, evenly spaced by name: some of each class or video.
 
@@ -157,11 +163,12 @@ def image_files(folder: str | Path, count: int) -> list[Path]:
     Raises:
         UserError: If there is no image.
     """
-    files = sorted(f for f in Path(folder).rglob('*') if f.suffix.lower() in _SUFFIXES and not f.is_dir())
+    files = sorted(
+        f for f in Path(folder).rglob('*') if f.suffix.lower() in IMAGE_SUFFIXES and not f.is_dir()
+    )
     if not files:
-        raise UserError(folder, 'no images found', f'name a folder with {", ".join(_SUFFIXES)} files')
-    number = min(count, len(files))
-    return [files[i * len(files) // number] for i in range(number)]
+        raise UserError(folder, 'no images found', f'name a folder with {", ".join(IMAGE_SUFFIXES)} files')
+    return evenly_spaced(files, count)
 
 
 def real_images(files: Iterable[Path], size: tuple[int, int]) -> list[torch.Tensor]:

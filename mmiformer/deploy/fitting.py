@@ -6,7 +6,6 @@ from typing import Any
 
 from mmcv.transforms import Resize
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import TRANSFORMS
 
 from mmiformer.datasets.checks import datasets_of
 from mmiformer.tasks import task_of
@@ -14,7 +13,6 @@ from mmiformer.tasks import task_of
 _RESIZING = ('Resize', 'ResizeInside', 'ResizeEdge', 'CenterCrop', 'Pad')
 
 
-@TRANSFORMS.register_module()
 class ResizeInside(Resize):
     """Resizes an image, keeping its ratio, so that it fits into ``scale`` (width, height).
 

@@ -53,8 +53,7 @@ def describe(cfg: Config, wrapper: ExportWrapper, pixels: bool, meta: dict[str, 
             pad = step
         elif not kind.startswith(('Load', 'Pack')):
             problem = f'{kind} is no step of resizing, cropping or padding that apps could repeat'
-            remedy = 'take it out of the config, or export --what backbone'
-            raise UserError('test_dataloader.dataset.pipeline', problem, remedy)
+            raise UserError('test_dataloader.dataset.pipeline', problem, 'take it out of the config')
     before = preprocessor_of(cfg)
     at_test = before.get('test_cfg') or {}
     colour, padded = padding_colour(before), crop or at_test.get('size')

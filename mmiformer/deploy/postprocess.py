@@ -84,7 +84,7 @@ def finish(
         height: Height of the image.
         width: Width of the image.
         info: Metadata of the file.
-        score_thr: Least score of a detection; masks of those below cost no time. Defaults to 0.
+        score_thr: Least score of a detection; masks of those below are not computed. Defaults to 0.
 
     Returns:
         Of a detector ``boxes``, M x 4, ``labels``, M, ``scores``, M, best first, and perhaps ``masks``,

@@ -58,6 +58,10 @@ def test_a_work_dir_is_its_config_and_best_checkpoint(tmp_path):
     (tmp_path / 'iformer_t_in1k.py').touch()
     with pytest.raises(UserError, match=f'{tmp_path}: has no checkpoint'):
         mmiformer.get_model(tmp_path, pretrained=True)
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='https://host/of_the_start.pth')
+    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    with pytest.raises(UserError, match=f'{tmp_path}: has no checkpoint'):
+        mmiformer.get_model(tmp_path, pretrained=True, features_only=True)
     for name, value in (('best_accuracy_top1_epoch_2', 2.0), ('epoch_3', 3.0)):
         weights = mmiformer.get_model(tmp_path).state_dict()
         weights['head.heads.0.linear.bias'].fill_(value)

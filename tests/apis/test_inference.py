@@ -5,8 +5,9 @@ import types
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
-from mmiformer.apis.inference import Predictor, PredictorModel
+from mmiformer.apis.inference import Predictor, PredictorModel, image_steps
 from mmiformer.tasks import TASKS
 
 PREDICTIONS = dict(
@@ -48,3 +49,10 @@ def test_predictors_of_one_task_have_their_own_classes():
         own.meta = dict(classes=classes)
         painters.append(Predictor.painter(own, 0.5))
     assert [painter.visualizer.dataset_meta['classes'] for painter in painters] == [('cat',), ('dog',)]
+
+
+def test_steps_of_a_wrapped_data_set():
+    steps = [dict(type='LoadCheckedImage'), dict(type='mmseg.LoadAnnotations'), dict(type='PackInputs')]
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='Any', pipeline=steps))
+    found = image_steps(Config(dict(test_dataloader=dict(dataset=wrapped))))
+    assert [step.type for step in found] == ['LoadCheckedImage', 'PackInputs']

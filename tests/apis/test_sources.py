@@ -5,6 +5,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -70,6 +71,13 @@ def test_video_is_read_frame_by_frame(clip):
     assert all(abs(mean - 20 * index) < 4 for index, mean in means.items())
 
 
+@pytest.mark.parametrize(('stated', 'rate'), [(90000.0, 25), (float('nan'), 25), (0.0, 25), (59.94, 59.94)])
+def test_rates_that_no_camera_has_are_not_taken(stated, rate, monkeypatch):
+    camera = SimpleNamespace(isOpened=lambda: True, get=lambda key: stated if key == cv2.CAP_PROP_FPS else 0)
+    monkeypatch.setattr('mmiformer.apis.sources.cv2.VideoCapture', lambda source: camera)
+    assert open_source('rtsp://host/stream').rate == rate
+
+
 def test_nothing_to_predict_on_is_an_error(folder, monkeypatch):
     (folder / 'empty').mkdir()
     (folder / 'empty.txt').touch()
@@ -120,14 +128,12 @@ class Mean(Predictor):
             raise UserError(path, 'broken', 'mend it')
         return image
 
-    def __call__(self, images):
+    def __call__(self, images, score_thr=0.0):
         self.sizes.append(len(images))
         self.seen += [weakref.ref(image) for image in images]
         assert len({image.shape for image in images}) == 1
-        return [
-            dict(boxes=np.zeros((1, 4)), labels=np.zeros(1, int), scores=np.array([i.mean() / 255]))
-            for i in images
-        ]
+        scores = [np.array([s for s in [i.mean() / 255] if s >= score_thr]) for i in images]
+        return [dict(boxes=np.zeros((len(s), 4)), labels=np.zeros(len(s), int), scores=s) for s in scores]
 
 
 def test_frames_are_not_kept(clip):

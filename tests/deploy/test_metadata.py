@@ -11,7 +11,7 @@ from helpers import SMALL_IFORMER, trained_looking
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
-from mmiformer.apis.inference import ModelPredictor, _resize
+from mmiformer.apis.inference import ModelPredictor, resize_by_rule
 from mmiformer.datasets.checks import dataset_meta
 from mmiformer.deploy import build_export_wrapper, metadata, postprocess
 from mmiformer.deploy.comparing import match_detections
@@ -80,7 +80,7 @@ def test_predictions_equal_those_of_the_model(root, name):
         assert info['classes'] == list(model.dataset_meta['classes'])
         image = photo(*shape)
         (expected,) = predictor([image])
-        given = postprocess.prepare(np.ascontiguousarray(image[..., ::-1]), info, _resize)
+        given = postprocess.prepare(np.ascontiguousarray(image[..., ::-1]), info, resize_by_rule)
         network = FromPixels(wrapper, preprocessor) if pixels else wrapper
         with torch.no_grad():
             outputs = [output.numpy() for output in network(torch.from_numpy(given))]

@@ -132,8 +132,10 @@ def test_files_that_cannot_be_evaluated_are_errors(tmp_path):
         (tmp_path / 'net.param').touch()
         open_exported(tmp_path / 'net.param')
     (tmp_path / 'net.mlpackage').mkdir()
-    with pytest.raises(UserError, match='coreml does not run on this machine'):
+    with pytest.raises(UserError, match='coreml does not run on this machine; use the onnx file'):
         open_exported(tmp_path / 'net.mlpackage')
+    with pytest.raises(UserError, match=r'net.pth: not the name of an exported file; they end in .onnx'):
+        open_exported(tmp_path / 'net.pth')
     pytest.importorskip('onnxruntime')
     (tmp_path / 'net.onnx').write_bytes(b'broken')
     with pytest.raises(UserError, match='net.onnx: not a file that onnx can read; export it again'):

@@ -56,7 +56,8 @@ def test_classifier_to_onnx(run_tool, root, workplace, images):
     assert not list(Path().glob('.export-*'))
 
 
-def test_file_is_evaluated_beside_pytorch(run_tool, root, workplace, tmp_path):
+def small_classifier(root, tmp_path) -> str:
+    """A config, and its data set of six images."""
     rng = np.random.default_rng(0)
     for number in range(6):
         file = tmp_path / f'val/{"ab"[number % 2]}/{number}.png'
@@ -81,21 +82,107 @@ def test_file_is_evaluated_beside_pytorch(run_tool, root, workplace, tmp_path):
             ],
         ),
     )
-    Path('small_classifier.py').write_text(
+    return (
         f'_base_ = {str(root / CONFIG)!r}\nmodel = {model}\n'
         f'test_dataloader = {loader}\ntest_evaluator = dict(topk=(1,))\n'
     )
+
+
+def test_file_is_evaluated_beside_pytorch(run_tool, root, workplace, tmp_path):
+    Path('small_classifier.py').write_text(small_classifier(root, tmp_path))
     options = ('--to', 'onnx', '--size', 64, 64, '--bake-input', '--out', 'small.onnx', '--evaluate')
     code, out, err = run_tool('export', 'small_classifier.py', *options)
     assert code == 0, err
     (row,) = (line.split('│')[1:4] for line in out.splitlines() if 'accuracy/top1' in line)
     assert row[1].strip() == row[2].strip() and 'On 6 images' in out
+    assert 'No CHECKPOINT: the file has the weights that training starts from' in out
     code, _, err = run_tool('test', 'small_classifier.py', 'small.onnx', '--out', 'small.json', '--limit', 5)
     assert code == 0, err
     result = json.loads(Path('small.json').read_text())
     assert result['images'] == 5 and result['metrics']['accuracy/top1'] in range(0, 101, 20)
     code, _, err = run_tool('test', 'small_classifier.py', 'small.onnx', '--compile')
     assert code == 1 and 'small.onnx: an exported file runs as it is; remove --tta and --compile' in err
+
+
+def test_pytorch_is_evaluated_as_the_config_has_it(run_tool, root, workplace, tmp_path, monkeypatch):
+    """A crop of 64 of images of 70 x 80 differs from the whole image in a file of 32 x 32."""
+    from mmiformer.apis.inference import ModelPredictor
+
+    sizes = []
+    original = ModelPredictor.__call__
+
+    def seen(self, images, score_thr=0.0):
+        sizes.append(self._pipeline(dict(img=images[0], img_path='', ori_shape=(70, 80)))['inputs'].shape[1:])
+        return original(self, images, score_thr)
+
+    monkeypatch.setattr(ModelPredictor, '__call__', seen)
+    Path('small_classifier.py').write_text(small_classifier(root, tmp_path))
+    options = ('--to', 'onnx', '--size', 32, 32, '--out', 'smaller.onnx', '--evaluate', '--count', 2)
+    code, out, err = run_tool('export', 'small_classifier.py', *options)
+    assert code == 0 and '2 images of the test data set' in out, err
+    assert sizes == [(32, 32)] * 2 + [(64, 64)] * 6
+
+
+def test_run_with_its_checkpoint_and_a_step_that_apps_cannot_repeat(run_tool, root, workplace, tmp_path):
+    from mmengine.config import Config
+
+    from mmiformer.apis.inference import bare_model
+
+    run = tmp_path / 'work_dirs/lr_0.01'
+    run.mkdir(parents=True)
+    changes = (
+        "test_dataloader['dataset']['pipeline'][1] = dict(type='RandomFlip', prob=0.0)\n"
+        "test_dataloader['dataset'].update(data_prefix='', ann_file='val.txt')\n"
+    )
+    (run / 'config.py').write_text(small_classifier(root, tmp_path) + changes)
+    (tmp_path / 'val.txt').write_text('val/a/0.png 0\nval/b/1.png 1\nval/a/2.png 0\n')
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train/broken.png').write_text('of no test image')
+    model = bare_model(Config.fromfile(run / 'config.py'))
+    torch.nn.init.constant_(model.head.heads[0].linear.bias, 1e6)
+    torch.save(dict(state_dict=model.state_dict()), run / 'best_accuracy_top1_epoch_1.pth')
+    code, _, err = run_tool('export', run / 'config.py', '--to', 'onnx', '--evaluate')
+    assert code == 1 and 'RandomFlip is no step of resizing, cropping or padding' in err
+    code, out, err = run_tool('export', run / 'config.py', '--to', 'onnx')
+    assert code == 0, err
+    import onnxruntime
+
+    file = 'lr_0.01-fp32-onnx.onnx'
+    (logits,) = onnxruntime.InferenceSession(file).run(
+        None, {'image': np.zeros((1, 3, 224, 224), np.float32)}
+    )
+    assert logits.min() > 1e5 and 'No CHECKPOINT' not in out
+    assert f'{file}: stored without metadata. test_dataloader.dataset.pipeline: RandomFlip' in out
+    assert '3 images of the test data set' in out and 'logits' in out
+    words = 'The file takes images of 224x224, the size of the test pipeline; --size H W changes it.'
+    assert words in out
+
+
+def test_int8_is_calibrated_on_images_as_the_file_sees_them(run_tool, root, workplace, tmp_path, monkeypatch):
+    from mmiformer.deploy.runtimes import RUNTIMES
+    from mmiformer.utils.errors import UserError
+
+    def export(wrapper, options, file) -> None:
+        held.append(options.calibration)
+        raise UserError('enough')
+
+    held = []
+    monkeypatch.setattr(RUNTIMES['onnx'], 'export', export)
+    Path('small_classifier.py').write_text(small_classifier(root, tmp_path))
+    options = ('--to', 'onnx', '--size', 64, 64, '--precision', 'int8', '--bake-input')
+    code, *_ = run_tool('export', 'small_classifier.py', *options, '--calibrate', tmp_path, '--count', 1)
+    expected = cv2.imread(str(tmp_path / 'val/a/0.png'))[3:67, 8:72, ::-1]
+    assert code == 1 and (held[0][0][0].numpy() == expected).all()
+
+
+def test_size_is_a_multiple_of_what_mmseg_pads_to(run_tool, root, workplace):
+    config = root / 'configs/segmentation/fpn_iformer_t_ade20k.py'
+    settings = ('model.backbone.init_cfg=None', 'model.data_preprocessor.test_cfg.size_divisor=32')
+    options = ('--to', 'onnx', '--precision', 'int8', '--cfg-options', *settings)
+    code, out, _ = run_tool('export', config, '--size', 60, 90, *options)
+    assert code == 1 and 'The file takes images of 64x96, --size, rounded up to multiples of 32.' in out
+    code, _, err = run_tool('export', config, '--size', 0, 90, *options)
+    assert code == 1 and '--size 0 90: expected at least 1 pixel each' in err
 
 
 def test_segmentor_of_dynamic_size(run_tool, root, workplace):
@@ -106,6 +193,7 @@ def test_segmentor_of_dynamic_size(run_tool, root, workplace):
     code, out, err = run_tool('export', 'small_segmentor.py', '--to', 'onnx', *SMALL, '--dynamic')
     assert code == 0, err
     assert 'noise of 4x97x131' in out and 'No real images: compared on noise only' in out
+    assert 'The file takes' not in out
     assert Path('small_segmentor-fp32-onnx.onnx').is_file()
 
 

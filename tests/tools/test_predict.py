@@ -80,7 +80,7 @@ def test_model_and_file_find_the_same_in_a_video(run, file, run_tool, root, monk
     options = ('--to', 'onnx', '--size', 60, 90, '--images', 'images', '--out', file)
     code, out, err = run_tool('export', run / 'run/config.py', weights, *options)
     assert code == 0, err[-3000:]
-    assert '--size 60 90: the file has 64 96, multiples of 32.' in out
+    assert 'The file takes images of 64x96, --size, rounded up to multiples of 32.' in out
     assert 'detections' in out and '1 images of images' in out
     found = {}
     for name, model in (('model', 'run'), ('file', file)):

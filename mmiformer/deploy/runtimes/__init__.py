@@ -25,15 +25,18 @@ def open_exported(file: str | Path) -> tuple[Runtime, Session]:
     """Opens an exported file.
 
     Raises:
-        UserError: If it is missing or broken, or its runtime is not installed or does not run here.
+        UserError: If it has another suffix, is missing or broken, or its runtime is not installed or does
+            not run here.
     """
     runtime = runtime_of(file)
-    assert runtime, 'callers ask for the runtime first'
+    if not runtime:
+        suffixes = ', '.join(runtime.suffix for runtime in RUNTIMES.values())
+        raise UserError(file, 'not the name of an exported file', f'they end in {suffixes}')
     for part in runtime.files(Path(file)):
         if not part.exists():
             raise UserError(part, 'no such file', 'name a file that tools/export.py wrote')
     if not runtime.runs_here:
-        raise UserError(file, f'{runtime.name} does not run on this machine', 'evaluate the onnx file')
+        raise UserError(file, f'{runtime.name} does not run on this machine', 'use the onnx file')
     runtime.require()
     try:
         return runtime, runtime.open(Path(file))
