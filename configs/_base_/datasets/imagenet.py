@@ -39,7 +39,6 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=512,  # Of each of 8 GPUs, over which BatchNorm takes its statistics.
     num_workers=8,
-    prefetch_factor=1,  # A batch has 308 MB.
     persistent_workers=True,
     drop_last=True,
     collate_fn=dict(type='default_collate'),
