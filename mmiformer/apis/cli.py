@@ -79,7 +79,8 @@ def _fail(sentence: str) -> NoReturn:
 
 def command(tool: str, *arguments: object) -> str:
     """A command with another tool, to print, as it is to be given in this folder."""
-    path = os.path.relpath(MIM / 'tools' / f'{tool}.py')
+    # An editable install links to the checkout.
+    path = os.path.relpath((MIM / 'tools' / f'{tool}.py').resolve())
     return shlex.join(['python', path, *map(str, arguments)])
 
 
