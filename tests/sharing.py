@@ -28,8 +28,8 @@ def drawn_once(drawn: Path, workplace: Path, make: Draw) -> Draw:
     """
 
     @functools.wraps(make)
-    def made(toy: ToyData, root: Path, **numbers: int) -> Path:
-        if workplace in root.absolute().parents and not root.exists():
+    def made(toy: ToyData, root: Path, *positional: int, **numbers: int) -> Path:
+        if not positional and workplace in root.absolute().parents and not root.exists():
             drawn.mkdir(exist_ok=True)
             first = drawn / '-'.join(map(str, (toy.folder, *numbers.values())))
             with first.with_suffix('.lock').open('w') as lock:
@@ -37,7 +37,7 @@ def drawn_once(drawn: Path, workplace: Path, make: Draw) -> Draw:
                 make(toy, first, **numbers)
             root.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(first, root)
-        return make(toy, root, **numbers)  # Finds it.
+        return make(toy, root, *positional, **numbers)  # Finds it.
 
     return made
 
