@@ -29,7 +29,6 @@ add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value o
 args = parser.parse_args()  # --help answers before the imports below, which take seconds.
 
 import copy
-import math
 import shlex
 import tempfile
 from functools import partial
@@ -67,7 +66,7 @@ from mmiformer.deploy.comparing import (
     random_images,
     real_images,
 )
-from mmiformer.deploy.fitting import fit_images, keep_images, preprocessor_of, size_of_images
+from mmiformer.deploy.fitting import divisor_of, fit_images, keep_images, preprocessor_of, size_of_images
 from mmiformer.deploy.runtimes import RUNTIMES, ExportOptions, Runtime
 from mmiformer.deploy.wrappers import FromPixels
 from mmiformer.engine.resuming import best_checkpoint
@@ -181,9 +180,7 @@ def size_of(cfg: Config, divisor: int) -> tuple[int, int]:
     if min(given) < 1:
         raise UserError('--size {} {}'.format(*given), 'expected at least 1 pixel each', 'increase it')
     if args.what == 'model':
-        before = preprocessor_of(cfg)
-        at_test = before.get('test_cfg') or {}  # mmseg's
-        divisor = math.lcm(divisor, before.get('pad_size_divisor') or 1, at_test.get('size_divisor') or 1)
+        divisor = divisor_of(preprocessor_of(cfg), divisor)
     size = rounded_up(given, divisor)
     source = '--size' if args.size else 'the size of the test pipeline'
     if size != given:
@@ -204,17 +201,17 @@ def describe(
     cfg: Config, wrapper: Any, meta: dict[str, Any], file: Path
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Metadata of the file, None if apps could not repeat the test pipeline; those for inputs of the file."""
-    loading = copy.deepcopy(cfg)
-    for dataset in datasets_of(loading, 'test'):
-        dataset.pipeline = dataset.pipeline[:1]
-    of_input = metadata.of_input(metadata.describe(loading, wrapper, args.bake_input, meta))
     try:
-        return metadata.describe(cfg, wrapper, args.bake_input, meta), of_input
+        info = metadata.describe(cfg, wrapper, args.bake_input, meta)
+        return info, metadata.of_input(info)
     except UserError as error:
         if args.evaluate:
             raise
         print(f'{file}: stored without metadata. {error}')
-        return None, of_input
+    loading = copy.deepcopy(cfg)
+    for dataset in datasets_of(loading, 'test'):
+        dataset.pipeline = dataset.pipeline[:1]
+    return None, metadata.of_input(metadata.describe(loading, wrapper, args.bake_input, meta))
 
 
 def as_in_file(image: np.ndarray, info: dict[str, Any]) -> torch.Tensor:

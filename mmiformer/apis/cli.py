@@ -43,7 +43,7 @@ def run(main: Callable[[], None], out_of_memory: str = 'use smaller images or fe
     MMLogger.get_instance('mmengine').setLevel(logging.WARNING)  # It tells of each variable in a config.
     for remark in ('torch.meshgrid', "'pin_memory' argument"):  # Nothing that a user can change.
         warnings.filterwarnings('ignore', message=remark)
-    logging.raiseExceptions = False  # Else logging prints a traceback for each line that a full disk refuses.
+    logging.raiseExceptions = False  # On a full disk, logging would print a traceback for every line.
     allow_own_bases()
     if is_offline():
         os.environ['HF_HUB_OFFLINE'] = '1'  # For the downloads of timm and transformers.

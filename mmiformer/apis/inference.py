@@ -29,6 +29,7 @@ from mmiformer.deploy.runtimes import open_exported, runtime_of
 from mmiformer.engine.compiling import compile_backbone
 from mmiformer.models.layers import FFN, ConvNorm
 from mmiformer.tasks import TASKS, Painter, Task, task_of
+from mmiformer.utils.configs import kind_of
 from mmiformer.utils.cpu import prepare_for_cpu
 from mmiformer.utils.errors import UserError
 
@@ -110,7 +111,7 @@ def image_steps(cfg: Config) -> list[ConfigDict]:
     """The test pipeline of a config without the transforms that read annotations."""
     steps = datasets_of(cfg, 'test')[0].pipeline
     truth = ('LoadAnnotations', 'LoadCheckedSegMap', 'LoadIntactSegMap')  # The last is a former name.
-    return [step for step in steps if step.type.rpartition('.')[2] not in truth]
+    return [step for step in steps if kind_of(step) not in truth]
 
 
 def predict(model: BaseModel, cfg: Config, image: str | Path) -> Any:

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmiformer.tasks import TASKS
-from mmiformer.utils.configs import walk
+from mmiformer.utils.configs import kind_of, walk
 from mmiformer.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def limit_images(cfg: Config, count: int) -> None:
     for dataset in datasets_of(cfg, 'test'):
         dataset.indices = count
     for evaluator in _evaluators_of(cfg, 'test'):
-        if evaluator.type.rpartition('.')[2] == 'CocoMetric':
+        if kind_of(evaluator) == 'CocoMetric':
             evaluator.type = 'mmiformer.datasets.coco.SeenCocoMetric'
 
 

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmiformer.datasets.checks import datasets_of
 from mmiformer.tasks import task_of
+from mmiformer.utils.configs import kind_of
 
 _RESIZING = ('Resize', 'ResizeInside', 'ResizeEdge', 'CenterCrop', 'Pad')
 
@@ -30,16 +31,17 @@ def preprocessor_of(cfg: Config) -> Any:
     return cfg.model.get('data_preprocessor') or cfg.data_preprocessor
 
 
+def divisor_of(preprocessor: Mapping[str, Any], network: int) -> int:
+    """What height and width are multiples of, for a network of that divisor and its preprocessor."""
+    at_test = preprocessor.get('test_cfg') or {}  # mmseg's.
+    return math.lcm(network, preprocessor.get('pad_size_divisor') or 1, at_test.get('size_divisor') or 1)
+
+
 def padding_colour(preprocessor: Mapping[str, Any]) -> list[float]:
     """The colour, RGB, that a preprocessor pads with: it does so after normalisation."""
     value = preprocessor.get('pad_value', preprocessor.get('pad_val', 0))  # mmseg's name of it.
     colour = [m + value * s for m, s in zip(preprocessor['mean'], preprocessor['std'], strict=True)]
     return colour if preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb') else colour[::-1]
-
-
-def kind_of(step: ConfigDict) -> str:
-    """The type of a step without its package."""
-    return str(step.type).rpartition('.')[2]
 
 
 def pair(size: Any) -> tuple[int, int]:

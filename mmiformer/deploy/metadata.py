@@ -11,9 +11,10 @@ from mmengine.config import Config
 import mmiformer
 from mmiformer.datasets.checks import datasets_of
 from mmiformer.deploy import postprocess
-from mmiformer.deploy.fitting import kind_of, padding_colour, pair, preprocessor_of
+from mmiformer.deploy.fitting import divisor_of, padding_colour, pair, preprocessor_of
 from mmiformer.deploy.wrappers import ExportWrapper
 from mmiformer.tasks import task_of
+from mmiformer.utils.configs import kind_of
 from mmiformer.utils.errors import UserError
 from mmiformer.utils.files import atomic_write, replacing
 
@@ -55,19 +56,13 @@ def describe(cfg: Config, wrapper: ExportWrapper, pixels: bool, meta: dict[str, 
             problem = f'{kind} is no step of resizing, cropping or padding that apps could repeat'
             raise UserError('test_dataloader.dataset.pipeline', problem, 'take it out of the config')
     before = preprocessor_of(cfg)
-    at_test = before.get('test_cfg') or {}
-    colour, padded = padding_colour(before), crop or at_test.get('size')
+    colour, padded = padding_colour(before), crop or (before.get('test_cfg') or {}).get('size')
     if pad is not None:
         chosen = pad.get('pad_val', 0)
         chosen = chosen.get('img', 0) if isinstance(chosen, dict) else chosen
         colour = [float(c) for c in (chosen[::-1] if isinstance(chosen, list | tuple) else [chosen] * 3)]
         padded = pad.get('size') and pad['size'][::-1]
-    divisor = math.lcm(
-        wrapper.divisor,
-        before.get('pad_size_divisor') or 1,
-        at_test.get('size_divisor') or 1,
-        (pad or {}).get('size_divisor') or 1,
-    )
+    divisor = math.lcm(divisor_of(before, wrapper.divisor), (pad or {}).get('size_divisor') or 1)
     info = dict(
         version=mmiformer.__version__,
         task=task_of(cfg).name,

@@ -76,14 +76,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         # mmengine passes over evaluations without any metric, such as those of a detector that finds nothing.
-        others = set(metrics) - {'val_loss'}
-        if self.save_best and (missing := set(self.key_indicators) - {'auto', *metrics}):
-            if others:
-                names = ', '.join(sorted(missing))
-                runner.logger.warning(f'save_best: no {names} among the metrics {", ".join(sorted(others))}.')
-            return
-        if self.save_best and not others and 'auto' in self.key_indicators:
-            return
+        if self.save_best:
+            others = sorted(metrics.keys() - {'val_loss'})
+            known = [*metrics, *(['auto'] if others else [])]
+            if missing := [key for key in self.key_indicators if key not in known]:
+                if others:
+                    names = ', '.join(missing)
+                    runner.logger.warning(f'save_best: no {names} among the metrics {", ".join(others)}.')
+                return
         with self._removing_afterwards():
             super()._save_best_checkpoint(runner, metrics)
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mmiformer.datasets.checks import datasets_of
 from mmiformer.engine.seeding import seeded
+from mmiformer.utils.configs import kind_of
 
 
 @HOOKS.register_module()
@@ -60,7 +61,5 @@ def _with_targets(cfg: Config) -> ConfigDict:
     """
     cfg = copy.deepcopy(cfg)
     for dataset in datasets_of(cfg, 'val'):
-        dataset.pipeline = sorted(
-            dataset.pipeline, key=lambda step: not step.type.rpartition('.')[2].startswith('Load')
-        )
+        dataset.pipeline = sorted(dataset.pipeline, key=lambda step: not kind_of(step).startswith('Load'))
     return ConfigDict(cfg.val_dataloader, persistent_workers=False)

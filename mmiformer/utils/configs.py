@@ -1,4 +1,4 @@
-"""Iteration over the nested parts of a config."""
+"""Iteration over the nested parts of a config, and their types."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,3 +20,8 @@ def walk(node: Any, key: str = '') -> Iterator[tuple[str, ConfigDict]]:
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, child in children:
         yield from walk(child, f'{key}.{name}' if key else str(name))
+
+
+def kind_of(part: ConfigDict) -> str:
+    """The type of a part of a config, without its package."""
+    return str(part.type).rpartition('.')[2]
